@@ -1,0 +1,78 @@
+"""Gradient-leakage attacks as Bayes' rule: clients, defenses, priors and adversaries."""
+
+from gradleak import data, experiment, factored, metrics, models, plot, records, train, widgets
+from gradleak.attacks import (
+    Adversary,
+    Reconstruction,
+    attack_all,
+    bayes,
+    dlg,
+    inverting_gradients,
+    l1,
+    log_posterior,
+    prior_only,
+)
+from gradleak.beliefs import Direction, LayerWeights, Uninformative
+from gradleak.choice import choose, profile
+from gradleak.client import Client, ServerView
+from gradleak.climb import Adam, maximize
+from gradleak.defenses import GaussianNoise, LaplaceNoise, NoDefense, RandomMask
+from gradleak.distributions import Laplace, Normal, PointMass
+from gradleak.experiment import Trial, device
+from gradleak.gradients import Gradient, gradient
+from gradleak.metrics import interval, mse, paired, psnr, ssim, within
+from gradleak.priors import Box, BoxPenalty, Flat, Sum, TotalVariation
+from gradleak.version import __version__
+
+__all__ = [
+    "Adam",
+    "Adversary",
+    "Box",
+    "BoxPenalty",
+    "Client",
+    "Direction",
+    "Flat",
+    "GaussianNoise",
+    "Gradient",
+    "Laplace",
+    "LaplaceNoise",
+    "LayerWeights",
+    "NoDefense",
+    "Normal",
+    "PointMass",
+    "RandomMask",
+    "Reconstruction",
+    "ServerView",
+    "Sum",
+    "TotalVariation",
+    "Trial",
+    "Uninformative",
+    "__version__",
+    "attack_all",
+    "bayes",
+    "choose",
+    "data",
+    "device",
+    "dlg",
+    "experiment",
+    "factored",
+    "gradient",
+    "interval",
+    "inverting_gradients",
+    "l1",
+    "log_posterior",
+    "maximize",
+    "metrics",
+    "models",
+    "mse",
+    "paired",
+    "plot",
+    "prior_only",
+    "profile",
+    "psnr",
+    "records",
+    "ssim",
+    "train",
+    "widgets",
+    "within",
+]

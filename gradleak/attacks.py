@@ -1,0 +1,252 @@
+"""Attacks: maximise log p(g | x, y) + log p(x) over x, for many attacks at once.
+
+An adversary is a belief about the client and a prior about images. The Bayes-optimal one
+believes the true client; every older attack is the same maximisation under another belief.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from gradleak.batches import Rows, Scale, merge
+from gradleak.beliefs import Direction, Uninformative
+from gradleak.client import Client, ServerView
+from gradleak.climb import Adam, maximize
+from gradleak.defenses import Defense, GaussianNoise, LaplaceNoise
+from gradleak.gradients import Gradient
+from gradleak.priors import Box, Flat, Prior, Sum, TotalVariation
+from gradleak.randomness import START, generator
+
+
+@dataclass(frozen=True)
+class Adversary:
+    """What an attacker believes, p(g | x, y) and p(x), and how it searches.
+
+    temperature: the likelihood enters as log p(g | x, y) / temperature, which falls
+    geometrically from this value (at least 1, or (N,)) to 1 over the first half of the steps.
+    """
+
+    client: Client
+    prior: Prior
+    optimizer: Adam = Adam()
+    temperature: Scale = 1.0
+
+    def __post_init__(self) -> None:
+        if not bool((torch.as_tensor(self.temperature) >= 1).all()):
+            raise ValueError(f"temperature must be at least 1, got {self.temperature}")
+
+    @property
+    def belief(self) -> Defense:
+        """The defense that the adversary believes in."""
+        return self.client.defense
+
+    def attack(self, view: ServerView, restarts: int = 1, seed: int = 0) -> Reconstruction:
+        """Attack every client of the view; see `attack_all`."""
+        return attack_all([(self, view)], restarts, seed)[0]
+
+
+def bayes(client: Client, prior: Prior, **options) -> Adversary:
+    """The Bayes-optimal adversary: it believes the true client (paper, section 4)."""
+    return Adversary(client, prior, **options)
+
+
+def dlg(client: Client, prior: Prior = Flat(), scale: Scale = 1.0, **options) -> Adversary:
+    """L2 matching: believes Gaussian noise (Zhu et al. 2019: with a flat prior)."""
+    return Adversary(replace(client, defense=GaussianNoise(scale)), prior, **options)
+
+
+def l1(client: Client, prior: Prior = Flat(), scale: Scale = 1.0, **options) -> Adversary:
+    """L1 matching: believes Laplace noise."""
+    return Adversary(replace(client, defense=LaplaceNoise(scale)), prior, **options)
+
+
+def inverting_gradients(
+    client: Client,
+    prior: Prior = Sum((TotalVariation(1e-5), Box())),
+    concentration: Scale = 1.0,
+    **options,
+) -> Adversary:
+    """Cosine matching: believes that only the direction tells anything (Geiping et al. 2020).
+
+    As published it climbs with signed Adam, lr 0.1, falling tenfold after 3/8, 5/8 and 7/8.
+    """
+    options.setdefault("optimizer", Adam(signed=True, lr=0.1, drops=(3 / 8, 5 / 8, 7 / 8)))
+    return Adversary(replace(client, defense=Direction(concentration)), prior, **options)
+
+
+def prior_only(client: Client, prior: Prior, **options) -> Adversary:
+    """The control that never looks at g: what the prior alone makes up."""
+    return Adversary(replace(client, defense=Uninformative()), prior, **options)
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """What an attack found for N clients.
+
+    x: (N, *shape), of the restart with the highest log-posterior. log_posterior: (N,), at
+    temperature 1, up to a constant. restarts: (N, R), every restart's log-posterior.
+    seconds: wall-clock time of the computation, an equal share of it where several shared one.
+    """
+
+    x: Tensor
+    log_posterior: Tensor
+    restarts: Tensor
+    seconds: float
+
+
+def log_posterior(
+    adversary: Adversary, g: Gradient, y: Tensor
+) -> Callable[[Tensor, float], Tensor]:
+    """log p(x | g, y) + const as a function of x and of the progress of the climb in [0, 1]."""
+    client, prior = adversary.client, adversary.prior
+
+    def f(x: Tensor, progress: float = 1.0) -> Tensor:
+        temperature = adversary.temperature ** max(1 - 2 * progress, 0)
+        return client.log_prob(g, x, y) / temperature + prior.log_prob(x)
+
+    return f
+
+
+Attacks = Sequence[tuple[Adversary, ServerView]]
+SCORED_AT_ONCE = 2**24  # entries of the gradients that are held to score attacks at the end
+
+
+def attack_all(
+    attacks: Attacks,
+    restarts: int = 1,
+    seed: int = 0,
+    chunk: int = 64,
+) -> list[Reconstruction]:
+    """Each adversary against every client of its view, all in one computation.
+
+    The adversaries may differ in floats only (scale, weight, lr, decay, temperature) and the
+    views in what was released; the result equals that of one call for each. A start depends on
+    (seed, client's key, restart) only. `chunk` attacks are held in memory at a time, fewer where
+    it runs out. Raises ValueError where labels are hidden.
+    """
+    if restarts < 1 or not attacks:
+        raise ValueError("an attack needs at least one adversary and one restart")
+    if any(view.y is None for _, view in attacks):
+        raise ValueError(
+            "the attack needs labels and the view hides them; give it those you believe in: "
+            "dataclasses.replace(view, y=labels)"
+        )
+    begin = time.perf_counter()
+    counts = [len(view) * restarts for _, view in attacks]
+    setting = torch.arange(len(attacks)).repeat_interleave(torch.tensor(counts))
+    place = torch.cat([torch.arange(count) for count in counts])
+    rows = Rows(place // restarts, setting, tuple(len(view) for _, view in attacks))
+    order = _by_observation(attacks, rows)
+    parts = _in_chunks(
+        lambda part: _attack_rows(attacks, rows.part(part), (place % restarts)[part], seed),
+        order,
+        chunk,
+    )
+    second = (time.perf_counter() - begin) / len(place)
+    back = order.argsort()
+    xs = torch.cat([x for x, _ in parts])[back].split(counts)
+    scores = torch.cat([score for _, score in parts])[back].split(counts)
+    return [_best(x, score, restarts, second * len(x)) for x, score in zip(xs, scores, strict=True)]
+
+
+def _in_chunks(
+    run: Callable[[Tensor], tuple[Tensor, Tensor]], rows: Tensor, chunk: int
+) -> list[tuple[Tensor, Tensor]]:
+    """Run the rows in chunks; where memory runs out, halve the chunk and go on."""
+    parts: list[tuple[Tensor, Tensor]] = []
+    done = 0
+    while done < len(rows):
+        try:
+            parts.append(run(rows[done : done + chunk]))
+        except RuntimeError as error:  # OutOfMemoryError is one
+            if chunk == 1 or not _out_of_memory(error):
+                raise
+        else:
+            done += chunk
+            continue
+        # Outside the handler, whose traceback would keep the chunk's tensors alive.
+        chunk = max(1, min(chunk, len(rows) - done) // 2)
+        torch.cuda.empty_cache()
+    return parts
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    # The CPU's allocator has no exception of its own.
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+
+
+def _by_observation(attacks: Attacks, rows: Rows) -> Tensor:
+    """An order of the rows in which those that attack the same released gradient are neighbours."""
+    views = [id(view) for _, view in attacks]
+    which = torch.tensor([views.index(view) for view in views])[rows.setting]
+    most = max(rows.clients)
+    return (which * most + rows.client).argsort(stable=True)
+
+
+def _attack_rows(attacks: Attacks, rows: Rows, restart: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+    """Run one attack for each row: x (n, *shape) and log-posterior (n,)."""
+    x = _starts(
+        [(seed, view.key[c]) for view, c in _attacked(attacks, rows)], restart, attacks[0][1]
+    )
+    adversary, f = _objective(attacks, rows, like=x)
+    x = maximize(f, x, adversary.optimizer, adversary.prior.project)
+    # The score is made of whole gradients and not of factors, whose rounding would decide between
+    # restarts that fit almost perfectly; so it is made in small parts.
+    size = max(1, SCORED_AT_ONCE // attacks[0][1].g.size)
+    with torch.no_grad():
+        score = torch.cat(
+            [
+                _objective(attacks, rows.part(part), like=x)[1](x[part], 1.0)
+                for part in torch.arange(len(x)).split(size)
+            ]
+        )
+    return x, score.nan_to_num(nan=-torch.inf)
+
+
+def _objective(
+    attacks: Attacks, rows: Rows, like: Tensor
+) -> tuple[Adversary, Callable[[Tensor, float], Tensor]]:
+    """One adversary that stands for all rows, and its log-posterior of them."""
+    adversary = merge([adversary for adversary, _ in attacks], rows, like)
+    where = _attacked(attacks, rows)
+    y = torch.stack([view.y[c] for view, c in where])
+    return adversary, log_posterior(adversary, _observed(where), y)
+
+
+def _attacked(attacks: Attacks, rows: Rows) -> list[tuple[ServerView, int]]:
+    """The view and the place in it that each row attacks."""
+    pairs = zip(rows.setting.tolist(), rows.client.tolist(), strict=True)
+    return [(attacks[s][1], c) for s, c in pairs]
+
+
+def _observed(where: Sequence[tuple[ServerView, int]]) -> Gradient:
+    """The released gradients that rows attack; each stored once if equally many attack each."""
+    runs = [list(run) for _, run in itertools.groupby(where, key=lambda w: (id(w[0]), w[1]))]
+    if len({len(run) for run in runs}) == 1:
+        where = [run[0] for run in runs]
+    view, first = where[0]
+    if all(v is view and c == first + k for k, (v, c) in enumerate(where)):
+        return view.g.rows(slice(first, first + len(where)))  # no copy
+    return Gradient({k: torch.stack([v.g[k][c] for v, c in where]) for k in view.g})
+
+
+def _starts(keys: Sequence[tuple[int, int]], restart: Tensor, view: ServerView) -> Tensor:
+    """Uniform noise in [0, 1], one draw for each (seed, client's key, restart)."""
+    draws = [
+        torch.rand(view.shape, generator=generator(START, *key, int(r)))
+        for key, r in zip(keys, restart, strict=True)
+    ]
+    return torch.stack(draws).to(next(iter(view.g.values())))
+
+
+def _best(x: Tensor, score: Tensor, restarts: int, seconds: float) -> Reconstruction:
+    score = score.reshape(-1, restarts)
+    best, every = score.argmax(1), torch.arange(len(score), device=score.device)
+    x = x.reshape(len(score), restarts, *x.shape[1:])
+    return Reconstruction(x[every, best], score[every, best], score, seconds)

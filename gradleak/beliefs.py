@@ -1,0 +1,113 @@
+"""Beliefs about the defense that no client holds: what the older attacks assume."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gradleak.batches import Scale
+from gradleak.defenses import Defense, check_scale
+from gradleak.distributions import Distribution
+from gradleak.gradients import Gradient, layer_of
+
+
+@dataclass(frozen=True)
+class Direction:
+    """Only the direction of g tells anything: log p(g) = concentration * cosine + const.
+
+    On the sphere this is the von Mises-Fisher density; its constant is left out. `concentration`
+    is a positive number or a tensor (N,). Cosine matching: Geiping et al. 2020, eq. 4.
+    """
+
+    concentration: Scale = 1.0
+
+    def __post_init__(self) -> None:
+        check_scale(self.concentration)
+
+    def __call__(self, gradient: Gradient) -> Distribution:
+        """The belief about g around this gradient."""
+        return _Direction(gradient, self.concentration)
+
+
+@dataclass(frozen=True)
+class _Direction:
+    loc: Gradient
+    concentration: Scale
+
+    def sample(self, keys: Sequence[tuple[int, ...]]) -> Gradient:
+        raise NotImplementedError("Direction is a belief; a client needs a defense that can sample")
+
+    def log_prob(self, g: Gradient) -> Tensor:
+        inner, norm = self.loc.inner(g), self.loc.sq_norm()
+        shared = len(norm) // g.attacks
+        norms = (norm * g.sq_norm().repeat_interleave(shared)).clamp_min(
+            torch.finfo(norm.dtype).tiny
+        )
+        return self.concentration * inner / norms.sqrt()
+
+
+@dataclass(frozen=True)
+class Uninformative:
+    """g tells nothing about x: log p(g) = 0. Leaves the prior alone, the data-free control."""
+
+    def __call__(self, gradient: Gradient) -> Distribution:
+        """The belief, whatever the gradient."""
+        return _Uninformative(gradient)
+
+
+@dataclass(frozen=True)
+class _Uninformative:
+    loc: Gradient
+
+    def sample(self, keys: Sequence[tuple[int, ...]]) -> Gradient:
+        raise NotImplementedError("Uninformative is a belief; no client can sample from it")
+
+    def log_prob(self, g: Gradient) -> Tensor:
+        # Zero, but connected to x, so that its derivative is zero and not missing.
+        return 0.0 * self.loc.sq_norm()
+
+
+@dataclass(frozen=True)
+class LayerWeights:
+    """Believe `then` about the gradient whose layers were multiplied by `weights`.
+
+    Equivalently: layer l's noise is 1/weights[l] times that of `then`. Weights are positive, one
+    for each layer (weight and bias share it), first to last; ValueError otherwise. A published
+    weight w of a squared error is sqrt(w) here.
+    """
+
+    weights: tuple[float, ...]
+    then: Defense
+
+    def __post_init__(self) -> None:
+        if not all(w > 0 and math.isfinite(w) for w in self.weights):
+            raise ValueError(f"layer weights must be positive and finite, got {self.weights}")
+
+    def __call__(self, gradient: Gradient) -> Distribution:
+        """The distribution of g under these weights."""
+        if len(self.weights) != len(gradient.layers):
+            raise ValueError(
+                f"{len(self.weights)} layer weights for {len(gradient.layers)} layers: "
+                f"{', '.join(gradient.layers)}"
+            )
+        by_layer = dict(zip(gradient.layers, self.weights, strict=True))
+        weights = {name: by_layer[layer_of(name)] for name in gradient}
+        return _Rescaled(self.then(gradient.scaled(weights)), weights)
+
+
+@dataclass(frozen=True)
+class _Rescaled:
+    base: Distribution
+    weights: Mapping[str, float]
+
+    def sample(self, keys: Sequence[tuple[int, ...]]) -> Gradient:
+        return self.base.sample(keys).scaled({k: 1 / w for k, w in self.weights.items()})
+
+    def log_prob(self, g: Gradient) -> Tensor:
+        # Change of variables: the density of g is that of W g times |det W|.
+        log_det = sum(v[0].numel() * math.log(self.weights[k]) for k, v in g.items())
+        return self.base.log_prob(g.scaled(self.weights)) + log_det

@@ -1,0 +1,265 @@
+"""What attacks cost: image-iterations per second and memory, against the usual loop.
+
+Engine and loop run in turn in one process, so that ratios hold on a machine whose speed drifts.
+"""
+
+from __future__ import annotations
+
+import time
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+from tqdm import tqdm
+
+from gradleak import gradients, models
+from gradleak.attacks import Adversary, attack_all, dlg, inverting_gradients, l1
+from gradleak.batches import keep_blocks
+from gradleak.client import Client, ServerView
+from gradleak.climb import Adam
+from gradleak.defenses import GaussianNoise
+from gradleak.priors import TotalVariation
+from gradleak.randomness import START, generator
+from gradleak.records import write_facts
+from gradleak.version import __version__
+
+PRIOR = TotalVariation(1e-3)
+ADVERSARIES: dict[str, Callable[[Client], Adversary]] = {
+    "cosine": lambda client: inverting_gradients(client, PRIOR, optimizer=Adam(steps=1)),
+    "L2": lambda client: dlg(client, PRIOR, optimizer=Adam(steps=1)),
+    "L1": lambda client: l1(client, PRIOR, optimizer=Adam(steps=1)),
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network, an attack, and how many attacks on how many released gradients."""
+
+    network: str
+    shape: models.Shape
+    belief: str
+    released: int
+    restarts: int
+
+    @property
+    def attacks(self) -> int:
+        """N."""
+        return self.released * self.restarts
+
+
+CNN_GREY, CNN_COLOUR = ("cnn", (1, 28, 28)), ("cnn", (3, 32, 32))
+CONVBIG = ("convbig", (3, 32, 32))
+CASES = (
+    *(Case(*CNN_COLOUR, "cosine", n, 1) for n in (1, 4, 16, 64, 256, 1024)),
+    Case(*CNN_COLOUR, "L2", 64, 1),
+    Case(*CNN_COLOUR, "L1", 64, 1),
+    *(Case(*CNN_GREY, belief, 64, 1) for belief in ADVERSARIES),
+    *(Case(*CONVBIG, "cosine", n, 1) for n in (1, 8, 32)),
+    Case(*CONVBIG, "cosine", 1, 64),
+    Case(*CONVBIG, "L2", 32, 1),
+)
+
+
+def run(
+    device: torch.device, cases: Sequence[Case] = CASES, rounds: int = 3, steps: int = 3
+) -> Iterator[dict[str, object]]:
+    """Measure the cases; yield one row for each.
+
+    A row holds milliseconds per image-iteration of engine and loop (medians over rounds), their
+    ratio, the engine's peak memory per attack in MiB without what was released, and its share of
+    the floor: `least_flops` over the matrix-product speed measured in the same round.
+    """
+    keep_blocks()  # as experiments do
+    for case in tqdm(cases, desc="bench", delay=2, disable=None):
+        client, view = _released(case, device)
+        adversary = ADVERSARIES[case.belief](client)
+        engine, loop, speed = [], [], []
+        _engine(adversary, view, case, steps=1)
+        for _ in range(rounds):
+            speed.append(_matmul_flops(device))
+            engine.append(_engine(adversary, view, case, steps) * 1e3)
+            loop.append(_loop(client, view, case, steps) * 1e3)
+        flops = least_flops(client.model, case.shape)
+        yield {
+            "network": case.network,
+            "shape": "x".join(map(str, case.shape)),
+            "belief": case.belief,
+            "attacks": case.attacks,
+            "released": case.released,
+            "path": gradients.path(client.model, _start(case, client)[:, None], view.y[:, None]),
+            "engine_ms": round(median(engine), 4),
+            "loop_ms": round(median(loop), 4),
+            "ratio": round(median(b / a for a, b in zip(engine, loop, strict=True)), 2),
+            "floor_share": round(median(flops / s / a * 1e3 for s, a in
+                                        zip(speed, engine, strict=True)), 3),
+            "mib_per_attack": round(_peak_bytes(adversary, view, case) / case.attacks / 2**20, 2),
+            "rounds": rounds,
+            "steps": steps,
+            "device": device.type,
+        }  # fmt: skip
+
+
+def write(path: Path, device: torch.device, rounds: int = 3) -> Path:
+    """Measure every case and write the rows, and the facts of the run beside them."""
+    begin = time.perf_counter()
+    rows = pd.DataFrame(run(device, rounds=rounds))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows.to_csv(path, index=False, lineterminator="\n")
+    seconds = round(time.perf_counter() - begin, 1)
+    command = f"gradleak bench --device {device.type} --rounds {rounds}"
+    write_facts(path, device, seconds=seconds, command=command, version=__version__)
+    return path
+
+
+def _released(case: Case, device: torch.device) -> tuple[Client, ServerView]:
+    model = getattr(models, case.network)(case.shape, 10).to(device)
+    x = torch.rand((case.released, *case.shape), generator=generator(START, 0))
+    client = Client(model, GaussianNoise(0.01))
+    y = torch.arange(case.released) % 10
+    parts = [
+        client.release(a, b, key=key.tolist())
+        for a, b, key in zip(
+            x.split(64), y.split(64), torch.arange(case.released).split(64), strict=True
+        )
+    ]
+    g = parts[0].g.map(lambda *v: torch.cat(v), *(p.g for p in parts[1:]))
+    key = tuple(range(case.released))
+    return client, replace(parts[0], g=g, y=torch.cat([p.y for p in parts]), key=key)
+
+
+def _start(case: Case, client: Client) -> Tensor:
+    return torch.rand((case.released, *case.shape)).to(next(client.model.parameters()))
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def _engine(adversary: Adversary, view: ServerView, case: Case, steps: int) -> float:
+    """Seconds per image-iteration of the engine; the difference of two runs leaves out set-up."""
+
+    def seconds(count: int) -> float:
+        climb = replace(adversary, optimizer=replace(adversary.optimizer, steps=count))
+        begin = time.perf_counter()
+        attack_all([(climb, view)], restarts=case.restarts)
+        _wait(view.y.device)
+        return time.perf_counter() - begin
+
+    return (seconds(steps + 1) - seconds(1)) / steps / case.attacks
+
+
+def _loop(client: Client, view: ServerView, case: Case, steps: int) -> float:
+    """Seconds per image-iteration written the usual way: one image, autograd twice, Adam."""
+    x = _start(case, client)[:1].requires_grad_()
+    optimizer = torch.optim.Adam([x], lr=0.1)
+    weights = list(client.model.parameters())
+    g = [view.g[name][:1].squeeze(0) for name, _ in client.model.named_parameters()]
+    y = view.y[:1]
+
+    def step() -> None:
+        optimizer.zero_grad()
+        found = torch.autograd.grad(F.cross_entropy(client.model(x), y), weights, create_graph=True)
+        total = _matching(case.belief, found, g) - PRIOR.log_prob(x).sum()
+        (x.grad,) = torch.autograd.grad(total, x)
+        optimizer.step()
+
+    step()
+    _wait(x.device)
+    begin = time.perf_counter()
+    for _ in range(count := 4 * steps):
+        step()
+    _wait(x.device)
+    return (time.perf_counter() - begin) / count
+
+
+def _matching(belief: str, found: tuple[Tensor, ...], g: list[Tensor]) -> Tensor:
+    pairs = list(zip(found, g, strict=True))
+    if belief == "cosine":
+        norms = sum(a.square().sum() for a in found) * sum(b.square().sum() for b in g)
+        return 1 - sum((a * b).sum() for a, b in pairs) / norms.sqrt()
+    power = {"L1": 1, "L2": 2}[belief]
+    return sum((a - b).abs().pow(power).sum() for a, b in pairs)
+
+
+def least_flops(model: nn.Module, shape: models.Shape) -> float:
+    """The least arithmetic of one image-iteration with every weight's gradient made.
+
+    Seven times the forward pass, less twice the first layer's share: forward, the derivative to
+    each layer's output, each weight's gradient, and the derivative of all of that back to x.
+    """
+    device = next(model.parameters()).device
+    counter = FlopCounterMode(display=False)
+    x = torch.zeros((1, *shape), device=device)
+    with counter, torch.no_grad():
+        model(x)
+    first = next(m for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear))
+    sizes = []
+    handle = first.register_forward_hook(lambda m, args, out: sizes.append(out[0].numel()))
+    with torch.no_grad():
+        model(x)
+    handle.remove()
+    return 7 * counter.get_total_flops() - 2 * 2 * sizes[0] * first.weight[0].numel()
+
+
+def _matmul_flops(device: torch.device, size: int = 1024) -> float:
+    """Operations per second of a matrix product, what the floor is measured in."""
+    a = torch.rand(size, size, device=device)
+    a @ a
+    _wait(device)
+    begin = time.perf_counter()
+    for _ in range(count := 4):
+        a @ a
+    _wait(device)
+    return count * 2 * size**3 / (time.perf_counter() - begin)
+
+
+class LiveMemory(TorchDispatchMode):
+    """Counts the bytes of tensors that are alive, and their peak, on any device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.live = self.peak = 0
+        self._seen: set[int] = set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        """Run the operation and look at what it made."""
+        result = function(*args, **(kwargs or {}))
+        given = {leaf.untyped_storage()._cdata for leaf in tree_leaves((args, kwargs))
+                 if isinstance(leaf, Tensor)}  # fmt: skip
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, Tensor) and leaf.untyped_storage()._cdata not in given:
+                self._count(leaf.untyped_storage())
+        return result
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        if key in self._seen:
+            return
+        self._seen.add(key)
+        self.live += size
+        self.peak = max(self.peak, self.live)
+        weakref.finalize(storage, self._free, key, size)
+
+    def _free(self, key: int, size: int) -> None:
+        self._seen.discard(key)
+        self.live -= size
+
+
+def _peak_bytes(adversary: Adversary, view: ServerView, case: Case) -> float:
+    """Peak bytes of one step; what was released lay there before and is not counted."""
+    climb = replace(adversary, optimizer=replace(adversary.optimizer, steps=1))
+    attacks = min(64, case.attacks)
+    part = view if case.released == 1 else view[:attacks]
+    with LiveMemory() as memory:
+        attack_all([(climb, part)], restarts=case.restarts)
+    return memory.peak * case.attacks / attacks

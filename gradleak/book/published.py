@@ -1,0 +1,130 @@
+"""Publishing: executed notebooks become the committed pair of the scripts."""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from gradleak.book.chapter import KERNEL, BookError, Chapter, chapters, extra, find, read, root
+from gradleak.book.record import (
+    Run,
+    executed,
+    last_run,
+    published_file,
+    runs_published,
+    save,
+)
+from gradleak.records import copy_used
+
+
+def publish(
+    profile: str = "quick", names: Sequence[str] = (), home: Path | None = None
+) -> list[Path]:
+    """Write the outputs of a profile into `notebooks/*.ipynb` and return the paths written.
+
+    The records that a chapter computed go into `book/results/`, and the figure of a cell tagged
+    `picture` becomes `book/picture.png`, which the first page and the README show. Raises
+    `BookError` before writing anything if a chapter (default: all) was not run in this profile,
+    was run with parameters of its own, stopped at an error, or was edited since.
+    """
+    home = home or root()
+    wanted = [find(name, home) for name in names] or chapters(home)
+    runs = [_publishable(chapter, profile) for chapter in wanted]
+    notebooks = [clean(chapter, profile) for chapter in wanted]
+    for chapter, notebook in zip(wanted, notebooks, strict=True):
+        scratch = chapter.published.with_name(f".{chapter.stem}.{os.getpid()}.ipynb")
+        extra("nbformat").write(notebook, scratch)
+        scratch.replace(chapter.published)
+        _copy_records(chapter, profile)
+        _copy_picture(notebook, home / "book" / "picture.png")
+    stems = {chapter.stem for chapter in wanted}
+    kept = [run for run in runs_published(home) if run.chapter not in stems]
+    save(sorted(kept + runs, key=lambda run: run.chapter), published_file(home))
+    return [chapter.published for chapter in wanted]
+
+
+def clean(chapter: Chapter, profile: str) -> Any:
+    """Return the executed notebook as it is published: the script's cells plus their outputs.
+
+    Raises `BookError` for errors and warnings in the outputs, or if the script was edited since.
+    """
+    notebook = extra("nbformat").read(executed(chapter, profile), as_version=4)
+    notebook.cells = [cell for cell in notebook.cells if not _injected(cell)]
+    if cells(notebook) != cells(read(chapter)):
+        raise BookError(f"{chapter.source} was edited since its run: {_again(chapter, profile)}.")
+    count = 0
+    for index, cell in enumerate(notebook.cells):
+        cell["id"] = f"{chapter.name}-{index:02d}"
+        cell.metadata = {k: v for k, v in cell.metadata.items() if k in ("tags", "mystnb") and v}
+        if cell.cell_type == "code":
+            count += 1
+            _check(chapter, cell)
+            _renumber(cell, count)
+    notebook.metadata = {"kernelspec": KERNEL, "language_info": {"name": "python"}}
+    notebook.nbformat, notebook.nbformat_minor = 4, 5
+    return notebook
+
+
+def _copy_records(chapter: Chapter, profile: str) -> None:
+    ran = extra("nbformat").read(executed(chapter, profile), as_version=4)
+    results = Path(ran.metadata.papermill.parameters.results)
+    for path in sorted(results.glob(f"{chapter.name}-*.csv")):
+        copy_used(path, chapter.root / "book" / "results")
+
+
+def _copy_picture(notebook: Any, target: Path) -> None:
+    for cell in notebook.cells:
+        if "picture" in cell.metadata.get("tags", []):
+            (png,) = (o.data["image/png"] for o in cell.outputs if "image/png" in o.get("data", {}))
+            target.write_bytes(base64.b64decode(png))
+
+
+def cells(notebook: Any) -> list[tuple[str, str, tuple[str, ...]]]:
+    """Return what a script and its notebook must share: type, source and tags of each cell."""
+    return [
+        (cell.cell_type, cell.source, tuple(cell.metadata.get("tags", [])))
+        for cell in notebook.cells
+    ]
+
+
+def _publishable(chapter: Chapter, profile: str) -> Run:
+    run = last_run(chapter, profile)
+    if run is None:
+        raise BookError(f"{chapter.stem} has no {profile} run: {_again(chapter, profile)}.")
+    if run.parameters:
+        raise BookError(
+            f"The last {profile} run of {chapter.stem} had parameters of its own "
+            f"({', '.join(run.parameters)}), which its published parameters cell would not show: "
+            f"{_again(chapter, profile)}."
+        )
+    return run
+
+
+def _again(chapter: Chapter, profile: str) -> str:
+    return f"gradleak run {chapter.name} --profile {profile}"
+
+
+def _injected(cell: Any) -> bool:
+    return "injected-parameters" in cell.metadata.get("tags", [])
+
+
+def _check(chapter: Chapter, cell: Any) -> None:
+    for output in cell.outputs:
+        # A warning names a temporary file, so its page would differ at every run, too.
+        if output.output_type == "error" or output.get("name") == "stderr":
+            text = output.get("evalue") or output.get("text", "")
+            raise BookError(
+                f"{chapter.stem} is not published: the cell that begins with "
+                f"`{cell.source.strip().splitlines()[0]}` says: {text.strip()[:300]}"
+            )
+
+
+def _renumber(cell: Any, count: int) -> None:
+    # The injected cell had a number too; without it the reader would see a gap.
+    cell.execution_count = count
+    for output in cell.outputs:
+        if "execution_count" in output:
+            output.execution_count = count

@@ -1,0 +1,137 @@
+"""Rendering: executed notebooks and prose pages become one folder of HTML."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+from tqdm import tqdm
+
+from gradleak.book.chapter import BookError, Chapter, chapters, extra, root
+from gradleak.book.execute import ensure
+from gradleak.book.pages import write_generated
+from gradleak.book.record import digest, package_files
+
+PHASES = ("reading sources", "writing output")
+FOLDED = {
+    "parameters": "Parameters and their defaults",
+    "injected-parameters": "Parameters of this run",
+}
+
+
+def build(profile: str = "smoke", published: bool = False, home: Path | None = None) -> Path:
+    """Build the site and return the path of its index.html.
+
+    Chapters run in `profile` where something they use has changed; with `published` nothing runs
+    and the committed notebooks are shown. Raises `BookError` if a cell fails or Sphinx warns;
+    the last good site then stays as it was.
+    """
+    home = home or root()
+    label = "published" if published else profile
+    every = chapters(home)
+    notebooks = [_committed(c) if published else ensure(c, profile) for c in every]
+    stage = _stage(home, label, notebooks, published)
+    site = home / "_build" / "site" / label
+    stamp = site / "fingerprint"
+    key = digest(home, [*stage.glob("**/*"), *package_files(home)])
+    index = site / "html" / "index.html"
+    if index.is_file() and stamp.is_file() and stamp.read_text() == key:
+        click.echo("Site: nothing changed since it was built")
+        return index
+    click.echo("Site: rendering (about 15 seconds)")
+    html = _render(home, stage, home / "_build" / "render" / label)
+    stamp.unlink(missing_ok=True)
+    shutil.rmtree(site, ignore_errors=True)
+    site.mkdir(parents=True)
+    html.rename(site / "html")
+    stamp.write_text(key)
+    return index
+
+
+def _committed(chapter: Chapter) -> Path:
+    if not chapter.published.is_file():
+        raise BookError(
+            f"{chapter.stem} has no published outputs: gradleak run {chapter.name} "
+            f"--profile quick, then gradleak publish {chapter.name}."
+        )
+    return chapter.published
+
+
+def _stage(home: Path, label: str, notebooks: list[Path], published: bool) -> Path:
+    stage = home / "_build" / "stage" / label
+    shutil.rmtree(stage, ignore_errors=True)
+    shutil.copytree(home / "book", stage / "book")
+    for name in ("_config.yml", "_toc.yml"):
+        shutil.copy(home / name, stage)
+    (stage / "notebooks").mkdir()
+    for path in notebooks:
+        notebook = extra("nbformat").read(path, as_version=4)
+        _fold(notebook)
+        extra("nbformat").write(notebook, stage / "notebooks" / path.name)
+    write_generated(home, stage / "book" / "_generated", published)
+    return stage
+
+
+def _fold(notebook: Any) -> None:
+    # Widget state would make the page load scripts from the network.
+    notebook.metadata.pop("widgets", None)
+    for cell in notebook.cells:
+        tags = cell.metadata.get("tags", [])
+        for tag, prompt in FOLDED.items():
+            if tag in tags:
+                cell.metadata["tags"] = [*tags, "hide-input"]
+                cell.metadata["mystnb"] = {"code_prompt_show": prompt}
+
+
+def _render(home: Path, stage: Path, out: Path) -> Path:
+    program = Path(sys.executable).with_name("jupyter-book")  # it has no `python -m`
+    if not program.is_file():
+        raise BookError("jupyter-book is not installed: pip install -e '.[book]'")
+    shutil.rmtree(out, ignore_errors=True)  # old doctrees would hide warnings
+    out.mkdir(parents=True)
+    command = [program, "build", stage, "--path-output", out, "-W", "--keep-going"]
+    paths = [str(home), os.environ.get("PYTHONPATH", "")]  # the API page imports gradleak
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+        "PYTHONUNBUFFERED": "1",
+        "NO_COLOR": "1",
+    }
+    with subprocess.Popen(
+        command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as process:
+        lines = _follow(process)
+    if process.returncode != 0:
+        raise BookError(_warnings(lines, stage, out))
+    return out / "_build" / "html"
+
+
+def _follow(process: subprocess.Popen[str]) -> list[str]:
+    lines = []
+    total = 100 * len(PHASES)
+    with tqdm(total=total, desc="site", disable=None, bar_format="{l_bar}{bar}|") as bar:
+        for line in process.stdout or ():
+            lines.append(re.sub(r"\x1b\[[0-9;]*[a-zA-Z]", "", line.rstrip()))
+            progress = re.match(r"(.+)\.\.\. +\[ *(\d+)%\]", lines[-1])
+            if progress and progress[1] in PHASES:
+                bar.update(100 * PHASES.index(progress[1]) + int(progress[2]) - bar.n)
+    return lines
+
+
+def _warnings(lines: list[str], stage: Path, out: Path) -> str:
+    log = out / "sphinx.log"
+    log.write_text("\n".join(lines) + "\n")
+    found = [line for line in lines if re.search(r"\b(WARNING|ERROR|CRITICAL)\b", line)]
+    # Every warning shown once, with the name of the file that people edit.
+    shown = list(dict.fromkeys(line.replace(f"{stage}/", "") for line in found))[:8] or lines[-8:]
+    return (
+        "The book has warnings, so the last good site was kept:\n  "
+        + "\n  ".join(shown)
+        + f"\nWhole log: {log}"
+    )

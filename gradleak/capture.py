@@ -1,0 +1,129 @@
+"""Gradients of many attacks from one run of the network with shared weights.
+
+A layer's gradient is made of its input and of the loss's derivative with respect to its output.
+Both are read off with hooks, so the module stays as it is and no weight is ever copied.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from weakref import WeakKeyDictionary
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from gradleak.factored import Outer
+
+VERDICTS: WeakKeyDictionary[nn.Module, dict[object, bool]] = WeakKeyDictionary()
+"""Whether a model's captured gradients were found equal to the general ones, by shape and loss."""
+
+
+def supported(model: nn.Module) -> bool:
+    """Whether linear and plain convolutional layers hold all of the trainable parameters."""
+    held = {id(p) for _, layer in _layers(model) for p in layer.parameters()}
+    return all(id(p) in held for p in model.parameters() if p.requires_grad)
+
+
+@torch.enable_grad()
+def entries(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    loss: Callable[[Tensor, Tensor], Tensor],
+    differentiable: bool,
+) -> dict[str, Tensor | Outer]:
+    """Parameter name -> gradient of N attacks; x (N, B, *shape), y (N, B).
+
+    If differentiable (in x), linear layers are kept as factors; else all entries are tensors.
+    """
+    attacks = len(x)
+    # Without a derivative to follow, x still has to start the graph that ends in each output.
+    x = x if differentiable else x.detach().requires_grad_()
+    output, calls = _run(model, x.flatten(0, 1))
+    losses = vmap(loss)(output.unflatten(0, x.shape[:2]), y)
+    outputs = [z for uses in calls.values() for _, z in uses]
+    deltas = iter(torch.autograd.grad(losses.sum(), outputs, create_graph=differentiable))
+    found: dict[str, Tensor | Outer] = {}
+    for name, layer in _layers(model):
+        used = [(a, next(deltas)) for a, _ in calls[name]]
+        make = _linear if isinstance(layer, nn.Linear) else _convolution
+        for kind, value in make(layer, used, attacks).items():
+            if not differentiable:
+                value = (value.dense() if isinstance(value, Outer) else value).detach()
+            found[f"{name}.{kind}" if name else kind] = value
+    return {k: found[k] for k, p in model.named_parameters() if p.requires_grad}
+
+
+Uses = list[tuple[Tensor, Tensor]]
+"""For each call of a layer: its input, and its output or the derivative with respect to that."""
+
+
+def _run(model: nn.Module, x: Tensor) -> tuple[Tensor, dict[str, Uses]]:
+    """The network's output, and what went into and came out of each layer."""
+    calls: dict[str, Uses] = defaultdict(list)
+    in_place = any(getattr(module, "inplace", False) for module in model.modules())
+
+    def hook(name: str):
+        def keep(_: nn.Module, args: tuple[Tensor, ...], z: Tensor) -> Tensor:
+            # An in-place activation would overwrite z.
+            calls[name].append((args[0], z))
+            return z.clone() if in_place else z
+
+        return keep
+
+    handles = [layer.register_forward_hook(hook(name)) for name, layer in _layers(model)]
+    constant = {k: p.detach() for k, p in model.named_parameters()}
+    try:
+        return functional_call(model, constant, (x,)), {k: calls[k] for k, _ in _layers(model)}
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _layers(model: nn.Module) -> list[tuple[str, nn.Linear | nn.Conv2d]]:
+    return [
+        (name, module)
+        for name, module in model.named_modules()
+        if type(module) is nn.Linear
+        or (type(module) is nn.Conv2d and module.groups == 1 and module.padding_mode == "zeros")
+    ]
+
+
+def _linear(layer: nn.Linear, uses: Uses, attacks: int) -> dict[str, Tensor | Outer]:
+    a = torch.cat([a.reshape(attacks, -1, layer.in_features) for a, _ in uses], 1)
+    delta = torch.cat([d.reshape(attacks, -1, layer.out_features) for _, d in uses], 1)
+    weight = Outer(delta, a)
+    many = delta.shape[1] * (layer.in_features + layer.out_features)
+    factors_are_smaller = many < layer.in_features * layer.out_features
+    return {"weight": weight if factors_are_smaller else weight.dense(), "bias": delta.sum(1)}
+
+
+def _convolution(layer: nn.Conv2d, uses: Uses, attacks: int) -> dict[str, Tensor | Outer]:
+    weight = sum(_convolution_weight(layer, a, d) for a, d in uses)
+    bias = sum(d.flatten(2).sum(2) for _, d in uses)
+    weight = weight.reshape(attacks, -1, *layer.weight.shape).sum(1)
+    return {"weight": weight, "bias": bias.reshape(attacks, -1, bias.shape[1]).sum(1)}
+
+
+def _convolution_weight(layer: nn.Conv2d, a: Tensor, delta: Tensor) -> Tensor:
+    """A convolution is a matrix product with patches, so its weight's gradient is one too."""
+    patches = F.unfold(
+        F.pad(a, _padding(layer)), layer.kernel_size, layer.dilation, stride=layer.stride
+    )
+    return torch.bmm(delta.flatten(2), patches.mT)
+
+
+def _padding(layer: nn.Conv2d) -> list[int]:
+    """(left, right, top, bottom)."""
+    pads: list[int] = []
+    for axis in (1, 0):
+        if layer.padding == "same":
+            total = layer.dilation[axis] * (layer.kernel_size[axis] - 1)
+            pads += [total // 2, total - total // 2]
+        else:
+            size = 0 if layer.padding == "valid" else layer.padding[axis]
+            pads += [size, size]
+    return pads

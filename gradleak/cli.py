@@ -1,0 +1,118 @@
+"""The `gradleak` command: run chapters, build the book, publish its outputs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from gradleak import book
+from gradleak.book.chapter import PROFILE_HELP, assignments, summary
+from gradleak.book.execute import DEVICES
+from gradleak.book.pages import duration
+from gradleak.book.record import runs_here, runs_published
+
+PROFILE = click.Choice(book.PROFILES)
+DEVICE = click.Choice(DEVICES)
+
+
+class ChapterGroup(click.Group):
+    """A group with one command per chapter of the clone that holds the working folder."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the short names of the chapters, in reading order."""
+        return [chapter.name for chapter in book.chapters(book.root())]
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command:
+        """Return the command that runs one chapter; raises `BookError` if there is none."""
+        return _run_command(book.find(name, book.root()))
+
+
+@click.group()
+def main() -> None:
+    """Gradient leakage as an executable book."""
+
+
+@main.command("list")
+def list_() -> None:
+    """Show the chapters, the profiles and what each costs."""
+    home = book.root()
+    runs = runs_published(home) + runs_here(home, book.PROFILES)
+    for chapter in book.chapters(home):
+        title, sentence = summary(chapter)
+        # What ran here comes last, and so replaces what the published run took.
+        took = {run.profile: duration(run.seconds) for run in runs if run.chapter == chapter.stem}
+        times = ", ".join(f"{profile} {time}" for profile, time in took.items())
+        click.echo(f"{click.style(chapter.name, bold=True)}: {title}")
+        click.echo(f"  {sentence}\n  took: {times or 'not run yet'}")
+    click.echo(f"Profiles: {PROFILE_HELP}.")
+
+
+@main.group(cls=ChapterGroup)
+def run() -> None:
+    """Run one chapter; `gradleak run CHAPTER --help` lists its parameters."""
+
+
+def _run_command(chapter: book.Chapter) -> click.Command:
+    def execute_chapter(profile: str, device: str, given: tuple[str, ...]) -> None:
+        values = assignments(chapter, given)
+        notebook = book.run(chapter.name, profile, device, values, chapter.root)
+        click.echo(f"Executed: {notebook}\nSee it:   gradleak book --profile {profile}")
+
+    title, sentence = summary(chapter)
+    return click.Command(
+        chapter.name,
+        callback=execute_chapter,
+        help=f"{title}\n\n{sentence}\n\n\b\nParameters (-p name=value):\n{_listing(chapter)}",
+        short_help=title,
+        params=[
+            click.Option(["--profile"], type=PROFILE, default="smoke", show_default=True,
+                         help=PROFILE_HELP),
+            click.Option(["--device"], type=DEVICE, default="auto", show_default=True,
+                         help="auto takes a GPU if there is one"),
+            click.Option(["-p", "given"], metavar="NAME=VALUE", multiple=True,
+                         help="a parameter of the chapter; may be repeated"),
+        ],
+    )  # fmt: skip
+
+
+def _listing(chapter: book.Chapter) -> str:
+    options = ("profile", "device")  # they have options of their own
+    own = [p for p in book.parameters(chapter).values() if p.name not in options]
+    left = [f"{p.name} = {p.default!r}" for p in own]
+    width = max(map(len, left), default=0)
+    return "\n".join(f"  {text:<{width}}  {p.help}" for text, p in zip(left, own, strict=True))
+
+
+@main.command("book")
+@click.option("--profile", type=PROFILE, default="smoke", show_default=True)
+@click.option("--published", is_flag=True, help="Show the committed outputs; run nothing.")
+def book_(profile: str, published: bool) -> None:
+    """Run what has changed and render the site."""
+    click.echo(f"Open {book.build(profile, published)}")
+
+
+@main.command()
+@click.option("--device", type=DEVICE, default="auto", show_default=True)
+@click.option("--rounds", default=3, show_default=True, help="Turns of engine and loop.")
+@click.option("--output", type=click.Path(), help="Record file; default: one in book/results.")
+def bench(device: str, rounds: int, output: str | None) -> None:
+    """Measure what attacks cost, against the usual loop; minutes on a CPU."""
+    from gradleak import bench, experiment
+
+    on = experiment.device(device)
+    path = Path(output) if output else book.root() / "book" / "results" / f"bench-{on.type}.csv"
+    click.echo(f"Written: {bench.write(path, on, rounds)}")
+
+
+@main.command()
+@click.argument("names", metavar="[CHAPTER]...", nargs=-1)
+@click.option("--profile", type=PROFILE, default="quick", show_default=True)
+def publish(names: tuple[str, ...], profile: str) -> None:
+    """Write a profile's outputs into the committed notebooks (default: every chapter)."""
+    for path in book.publish(profile, names):
+        click.echo(f"Published: {path}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,148 @@
+"""The two sides of federated learning: a client, and what the server sees of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gradleak import gradients
+from gradleak.defenses import Defense, NoDefense
+from gradleak.distributions import Distribution
+from gradleak.gradients import Gradient, Loss
+
+
+@dataclass(frozen=True)
+class Client:
+    """p(g | x, y) = defense(gradient of loss(model(x), y)). Holds no data.
+
+    loss: (model output, y) -> scalar, the mean over examples.
+    batch_size: None if a client holds one example; B if it averages its gradient over B of them,
+        and then x is (N, B, *shape) and y is (N, B).
+    """
+
+    model: nn.Module
+    defense: Defense = NoDefense()
+    loss: Loss = F.cross_entropy
+    batch_size: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, module in self.model.named_modules():
+            random = isinstance(module, nn.modules.dropout._DropoutNd)
+            batch_norm = isinstance(module, nn.modules.batchnorm._BatchNorm)
+            if module.training and (random or batch_norm):
+                raise ValueError(
+                    f"'{name}' ({type(module).__name__}) is in train mode, where a gradient "
+                    "depends on more than x and y; call model.eval() first"
+                )
+        if not any(p.requires_grad for p in self.model.parameters()):
+            raise ValueError("the model has no trainable parameters, so it releases no gradient")
+
+    def gradient(self, x: Tensor, y: Tensor) -> Gradient:
+        """The true gradient of each of N clients, differentiable in x."""
+        if self.batch_size is None:
+            x, y = x.unsqueeze(1), y.unsqueeze(1)
+        return gradients.gradient(self.model, x, y, self.loss)
+
+    def distribution(self, x: Tensor, y: Tensor) -> Distribution:
+        """p(g | x, y) for each of N clients."""
+        return self.defense(self.gradient(x, y))
+
+    def log_prob(self, g: Gradient, x: Tensor, y: Tensor) -> Tensor:
+        """log p(g | x, y) of each of N clients, (N,)."""
+        return self.distribution(x, y).log_prob(g)
+
+    def release(
+        self, x: Tensor, y: Tensor, *, seed: int = 0, key: Sequence[int] | None = None
+    ) -> ServerView:
+        """Draw g ~ p(g | x, y) for N clients and return what the server sees.
+
+        x: (N, *shape), images in [0, 1]; y: (N,); with a batch size, (N, B, ...) each.
+        key: N integers that tell the clients apart (default 0 to N-1). A client's noise depends
+        on (seed, its key) only. Raises ValueError for images out of range, shapes that do not
+        fit the model, and gradients that are zero or not finite.
+        """
+        reference = next(p for p in self.model.parameters() if p.requires_grad)
+        x, y = x.to(reference), torch.as_tensor(y, device=reference.device)
+        key = tuple(range(len(x))) if key is None else tuple(int(k) for k in key)
+        self._check(x, y, key)
+        true_gradient = self.gradient(x, y).map(Tensor.detach)
+        _check_gradient(true_gradient)
+        g = self.defense(true_gradient).sample([(seed, k) for k in key])
+        shape = tuple(x.shape[1:])
+        return ServerView(self, g.map(Tensor.detach), y, shape, key)
+
+    def _check(self, x: Tensor, y: Tensor, key: tuple[int, ...]) -> None:
+        batch = () if self.batch_size is None else (self.batch_size,)
+        if x.shape[1 : 1 + len(batch)] != batch or y.shape[1 : 1 + len(batch)] != batch:
+            raise ValueError(
+                f"the client's batch size is {self.batch_size}, so x and y start with "
+                f"(N, {self.batch_size}); got {tuple(x.shape)} and {tuple(y.shape)}"
+            )
+        if not len(x) == len(y) == len(key):
+            raise ValueError(f"{len(x)} inputs, {len(y)} labels and {len(key)} keys")
+        if len(set(key)) != len(key):
+            raise ValueError("keys must differ: clients with equal keys would share their noise")
+        example = x[0] if batch else x[:1]
+        if example.ndim == 4 and (x.min() < 0 or x.max() > 1):
+            raise ValueError(
+                f"images must lie in [0, 1], got [{x.min():.3g}, {x.max():.3g}]; normalisation "
+                "belongs into the model (gradleak.models.Normalize)"
+            )
+        try:
+            with torch.no_grad():
+                self.loss(self.model(example), y[0] if batch else y[:1])
+        except (RuntimeError, ValueError, IndexError) as error:
+            raise ValueError(
+                f"the model and its loss do not take x {tuple(example.shape)} with "
+                f"y {tuple(y.shape[1:])}: {error}"
+            ) from error
+
+
+@dataclass(frozen=True)
+class ServerView:
+    """All that a server sees of N clients: nothing here reveals x or the true gradient.
+
+    client: the public description (model, loss, defense and its parameters).
+    g: the released gradients. y: the labels, or None where they are hidden.
+    shape: that of one attack's x. key: N integers that tell the clients apart.
+    """
+
+    client: Client
+    g: Gradient
+    y: Tensor | None
+    shape: tuple[int, ...]
+    key: tuple[int, ...]
+
+    def __len__(self) -> int:
+        """N, the number of clients."""
+        return len(self.key)
+
+    def __getitem__(self, index: slice | Sequence[int]) -> ServerView:
+        """The view of some of the clients: a slice, or a sequence of positions."""
+        places = range(len(self))[index] if isinstance(index, slice) else index
+        rows = torch.tensor(list(places), device=next(iter(self.g.values())).device)
+        return replace(
+            self,
+            g=self.g.rows(rows),
+            y=None if self.y is None else self.y[rows],
+            key=tuple(self.key[i] for i in places),
+        )
+
+    def without_labels(self) -> ServerView:
+        """The same view with the labels hidden."""
+        return replace(self, y=None)
+
+
+def _check_gradient(g: Gradient) -> None:
+    norms = g.sq_norm()
+    for problem, bad in (("not finite", ~norms.isfinite()), ("zero", norms == 0)):
+        if bad.any():
+            which = bad.nonzero().flatten().tolist()
+            raise ValueError(
+                f"the gradient of client {', '.join(map(str, which[:5]))} is {problem}: nothing "
+                "can be matched; check the model's weights, its activations and the loss"
+            )

@@ -1,0 +1,65 @@
+"""How an attack searches: climbing a function of x, many independent climbs at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gradleak.batches import Scale, per_attack
+
+
+@dataclass(frozen=True)
+class Adam:
+    """How an attack climbs: Adam (Kingma & Ba 2015) with its own state for each attack.
+
+    steps: attack iterations. lr: pixels per step, a number or (N,). decay: factor on lr after
+    each step, a number or (N,). drops: shares of the steps after which lr falls tenfold.
+    signed: use only the sign of the gradient (Geiping et al. 2020).
+    """
+
+    steps: int = 200
+    lr: Scale = 0.1
+    decay: Scale = 1.0
+    drops: tuple[float, ...] = ()
+    signed: bool = False
+
+    def __post_init__(self) -> None:
+        if self.steps < 0:
+            raise ValueError(f"steps must not be negative, got {self.steps}")
+        for name in ("lr", "decay"):
+            if not bool((torch.as_tensor(getattr(self, name)) > 0).all()):
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+
+    def rate(self, step: int) -> Scale:
+        """The learning rate of a step, counted from 0."""
+        drops = sum(step >= share * self.steps for share in self.drops)
+        return self.lr * self.decay**step * 0.1**drops
+
+
+@torch.enable_grad()
+def maximize(
+    f: Callable[[Tensor, float], Tensor],
+    x: Tensor,
+    optimizer: Adam,
+    project: Callable[[Tensor], Tensor] = lambda x: x,
+) -> Tensor:
+    """Climb f(x, progress) -> (N,) from x (N, *shape); the N climbs are independent.
+
+    Knows nothing about gradients of networks. A climb whose derivative is not finite stands still.
+    """
+    mean, square = torch.zeros_like(x), torch.zeros_like(x)
+    for step in range(optimizer.steps):
+        x = x.detach().requires_grad_()
+        (slope,) = torch.autograd.grad(f(x, step / optimizer.steps).sum(), x)
+        finite = slope.isfinite().flatten(1).all(1)
+        slope = torch.where(per_attack(finite, slope).bool(), slope, 0)
+        slope = slope.sign() if optimizer.signed else slope
+        mean = 0.9 * mean + 0.1 * slope
+        square = 0.999 * square + 0.001 * slope.square()
+        bias = (1 - 0.9 ** (step + 1)) / (1 - 0.999 ** (step + 1)) ** 0.5
+        direction = mean / (bias * square.sqrt() + 1e-12)
+        x = project(x.detach() + per_attack(optimizer.rate(step), x) * direction)
+    return x.detach()

@@ -1,0 +1,109 @@
+"""Real images in [0, 1] with labels, by fixed index."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import platformdirs
+import torch
+from torch import Tensor
+
+from gradleak.choice import choose
+
+# scikit-learn and torchvision are imported where they are used: they take seconds.
+TORCHVISION = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "cifar10": "CIFAR10"}
+NAMES = ("digits", *TORCHVISION)
+SPLITS = ("train", "test")
+_DIGITS_TEST = 500  # the last digits, whose writers are not among the first
+
+
+@dataclass(frozen=True)
+class Images:
+    """Labelled images: x (N, C, H, W) in [0, 1], y (N,) int64, index (N,) in the split."""
+
+    name: str
+    split: str
+    x: Tensor
+    y: Tensor
+    index: tuple[int, ...]
+    classes: int
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of one image."""
+        return tuple(self.x.shape[1:])
+
+    def __len__(self) -> int:
+        """N."""
+        return len(self.x)
+
+    def take(self, index: Sequence[int]) -> Images:
+        """The images at these positions. Raises IndexError outside the split."""
+        index = [int(i) for i in index]
+        if index and not 0 <= min(index) <= max(index) < len(self):
+            raise IndexError(f"{self.name} {self.split} has images 0 to {len(self) - 1}: {index}")
+        places = tuple(self.index[i] for i in index)
+        return Images(self.name, self.split, self.x[index], self.y[index], places, self.classes)
+
+
+def root() -> Path:
+    """Where data lie: $GRADLEAK_DATA, else the user's cache folder."""
+    folder = os.environ.get("GRADLEAK_DATA")
+    return Path(folder) if folder else platformdirs.user_cache_path("gradleak") / "data"
+
+
+def load(name: str, split: str = "test") -> Images:
+    """All images of a split of `digits`, `mnist`, `fashion_mnist` or `cifar10`.
+
+    digits (8x8, scikit-learn's wheel) needs no network; its last 500 images are the test split.
+    The others are read by torchvision from `root()` and downloaded there if missing. Raises
+    ValueError for an unknown name and FileNotFoundError if the data can be had neither way.
+    """
+    choose("dataset", name, NAMES)
+    choose("split", split, SPLITS)
+    return _load(name, split, root())
+
+
+def batch(name: str, index: Sequence[int], split: str = "test") -> tuple[Tensor, Tensor]:
+    """x (N, C, H, W) in [0, 1] and y (N,) of the images at `index`."""
+    images = load(name, split).take(index)
+    return images.x, images.y
+
+
+@lru_cache(maxsize=4)
+def _load(name: str, split: str, folder: Path) -> Images:
+    x, y = _digits(split) if name == "digits" else _torchvision(name, split, folder)
+    return Images(name, split, x, y, tuple(range(len(x))), classes=10)
+
+
+def _digits(split: str) -> tuple[Tensor, Tensor]:
+    from sklearn.datasets import load_digits
+
+    pixels, labels = load_digits(return_X_y=True)
+    part = slice(-_DIGITS_TEST, None) if split == "test" else slice(None, -_DIGITS_TEST)
+    x = torch.from_numpy(pixels[part]).float().reshape(-1, 1, 8, 8) / 16
+    return x, torch.from_numpy(labels[part]).long()
+
+
+def _torchvision(name: str, split: str, folder: Path) -> tuple[Tensor, Tensor]:
+    from torchvision import datasets
+
+    kind, train = getattr(datasets, TORCHVISION[name]), split == "train"
+    try:
+        dataset = kind(folder, train=train, download=False)
+    except (RuntimeError, OSError):
+        try:
+            dataset = kind(folder, train=train, download=True)
+        except (RuntimeError, OSError) as error:
+            raise FileNotFoundError(
+                f"{name} is not in {folder.resolve()} and could not be downloaded there ({error}). "
+                "Set GRADLEAK_DATA to a folder that holds it in torchvision's layout, or use the "
+                "embedded dataset 'digits'"
+            ) from error
+    x = torch.as_tensor(dataset.data).float() / 255
+    x = x.unsqueeze(1) if x.ndim == 3 else x.permute(0, 3, 1, 2).contiguous()
+    return x, torch.as_tensor(dataset.targets).long()

@@ -1,0 +1,100 @@
+"""Distributions of a released gradient g, with the verbs of torch.distributions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from gradleak.batches import Scale, per_attack
+from gradleak.gradients import Gradient
+from gradleak.randomness import NOISE, generator
+
+
+class Distribution(Protocol):
+    """p(g) for N attacks."""
+
+    def sample(self, keys: Sequence[tuple[int, ...]]) -> Gradient:
+        """Draw g; attack n's randomness comes from keys[n] alone."""
+        ...
+
+    def log_prob(self, g: Gradient) -> Tensor:
+        """log p(g) of each attack, (N,)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Normal:
+    """Independent Gaussian entries around `loc`, standard deviation `scale`."""
+
+    loc: Gradient
+    scale: Scale
+
+    def sample(self, keys: Sequence[tuple[int, ...]]) -> Gradient:
+        """loc + scale * standard normal noise."""
+        return _add_noise(self.loc, self.scale, keys, torch.randn)
+
+    def log_prob(self, g: Gradient) -> Tensor:
+        """Sum of the entries' log densities, (N,)."""
+        exponent = self.loc.sq_distance(g) / (2 * self.scale**2)
+        return -exponent - g.size * (_log(self.scale) + 0.5 * math.log(2 * math.pi))
+
+
+@dataclass(frozen=True)
+class Laplace:
+    """Independent Laplace entries around `loc`, with mean absolute deviation `scale`."""
+
+    loc: Gradient
+    scale: Scale
+
+    def sample(self, keys: Sequence[tuple[int, ...]]) -> Gradient:
+        """loc + scale * standard Laplace noise."""
+        return _add_noise(self.loc, self.scale, keys, _standard_laplace)
+
+    def log_prob(self, g: Gradient) -> Tensor:
+        """Sum of the entries' log densities, (N,)."""
+        return -self.loc.abs_distance(g) / self.scale - g.size * (_log(self.scale) + math.log(2))
+
+
+@dataclass(frozen=True)
+class PointMass:
+    """The gradient itself: no randomness, hence no density."""
+
+    loc: Gradient
+
+    def sample(self, keys: Sequence[tuple[int, ...]]) -> Gradient:
+        """Return loc."""
+        return self.loc
+
+    def log_prob(self, g: Gradient) -> Tensor:
+        """Raise NotImplementedError: a point mass has no density."""
+        raise NotImplementedError(
+            "a deterministic release is a point mass and has no density; believe in a little "
+            "noise instead (GaussianNoise(scale=0.01)) or in the direction (Direction())"
+        )
+
+
+def _standard_laplace(shape: torch.Size, generator: torch.Generator) -> Tensor:
+    # A Laplace variable is the difference of two exponential ones.
+    e = torch.empty((2, *shape)).exponential_(generator=generator)
+    return e[0] - e[1]
+
+
+def _add_noise(loc: Gradient, scale: Scale, keys: Sequence[tuple[int, ...]], draw) -> Gradient:
+    if len(keys) != loc.attacks:
+        raise ValueError(f"{loc.attacks} gradients but {len(keys)} random keys; give one for each")
+    generators = [generator(NOISE, *key) for key in keys]
+
+    def noisy(v: Tensor) -> Tensor:
+        noise = torch.stack([draw(v.shape[1:], generator=gen) for gen in generators]).to(v)
+        return v + per_attack(scale, v) * noise
+
+    return loc.map(noisy)
+
+
+def _log(scale: Scale) -> Scale:
+    return scale.log() if isinstance(scale, Tensor) else math.log(scale)

@@ -1,0 +1,159 @@
+"""Trials in, tidy records out: batched, resumable, one row for each reconstruction."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from gradleak import metrics, records
+from gradleak.attacks import Adversary, attack_all
+from gradleak.batches import keep_blocks, mergeable
+from gradleak.client import Client
+from gradleak.data import Images
+from gradleak.records import Plain
+from gradleak.version import __version__
+
+CHUNK = 64  # attacks computed together, and the most that an interruption can lose
+
+
+@dataclass(frozen=True)
+class Trial:
+    """An adversary against clients that hold one image each (or batch_size of them).
+
+    labels: what a table calls it, such as defense="Gaussian", adversary="Bayes", train_step=0.
+    keep: indices of the images whose reconstruction is stored as well.
+    """
+
+    client: Client
+    adversary: Adversary
+    images: Images
+    labels: Mapping[str, Plain]
+    restarts: int = 1
+    seed: int = 0
+    keep: Sequence[int] = field(default=(), repr=False)
+
+    def parameters(self) -> dict[str, Plain]:
+        """Everything that tells this trial from another, as plain values."""
+        a = self.adversary
+        return {
+            "dataset": self.images.name,
+            "split": self.images.split,
+            **self.labels,
+            "true_defense": repr(self.client.defense),
+            "belief": repr(a.belief),
+            "prior": repr(a.prior),
+            "optimizer": repr(a.optimizer),
+            "temperature": float(a.temperature),
+            "restarts": self.restarts,
+            "seed": self.seed,
+        }
+
+    def row_id(self, index: int) -> str:
+        """The name of the row of one image, a digest of the trial's parameters and the index."""
+        text = json.dumps([self.parameters(), index], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def grid(**axes: Iterable[Any]) -> list[dict[str, Any]]:
+    """Every combination: grid(a=[1, 2], b=[3]) is [{'a': 1, 'b': 3}, {'a': 2, 'b': 3}]."""
+    return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
+
+
+def device(name: str = "auto") -> torch.device:
+    """`cpu`, `cuda`, or the better of those present for `auto`."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def run(trials: Sequence[Trial], path: Path | str, command: str = "") -> pd.DataFrame:
+    """Compute the rows that the record file `path` (.csv) lacks; return those of these trials.
+
+    Rows are appended after each batch of attacks, so an interrupted run continues where it was,
+    and a finished one costs nothing. command: how to run it again, kept with the facts. Raises
+    ValueError if the file holds records of another version of gradleak or of another data set.
+    """
+    keep_blocks()
+    path = Path(path)
+    names = {t.images.name for t in trials}
+    if len(names) != 1:
+        raise ValueError(f"a record file holds one data set, these trials have {sorted(names)}")
+    what = {"dataset": names.pop(), "version": __version__}
+    records.check(path, **what)
+    records.drop_torn_line(path)
+    done = set(records.read(path)["id"]) if path.exists() else set()
+    device = next(trials[0].client.model.parameters()).device
+    batches = list(_batches(trials, done))
+    quiet = bool(os.environ.get("GRADLEAK_STATIC")) or None  # None: only on a terminal
+    for batch in tqdm(batches, desc=path.stem, unit="batch", delay=2, disable=quiet):
+        records.append(path, *_compute(batch))
+        seconds = round(float(records.read(path)["seconds"].sum()), 1)
+        records.write_facts(path, device, command=command, seconds=seconds, **what)
+    ids = [t.row_id(i) for t in trials for i in t.images.index]
+    records.mark_used(path, ids)
+    return records.read(path).set_index("id").loc[ids].reset_index()
+
+
+Part = tuple[Trial, Images]
+
+
+def _batches(trials: Sequence[Trial], done: set[str]) -> Iterator[list[Part]]:
+    """Missing work, in batches of at most CHUNK attacks that can be computed together."""
+    groups: list[list[Trial]] = []
+    for trial in trials:
+        for group in groups:
+            if _together(group[0], trial):
+                group.append(trial)
+                break
+        else:
+            groups.append([trial])
+    for group in groups:
+        work = [(t, k) for t in group for k, i in enumerate(t.images.index)
+                if t.row_id(i) not in done]  # fmt: skip
+        step = max(CHUNK // group[0].restarts, 1)
+        for start in range(0, len(work), step):
+            part = itertools.groupby(work[start : start + step], key=lambda w: id(w[0]))
+            yield [(items[0][0], items[0][0].images.take([k for _, k in items]))
+                   for items in (list(g) for _, g in part)]  # fmt: skip
+
+
+def _together(a: Trial, b: Trial) -> bool:
+    same = (a.restarts, a.seed, a.images.shape) == (b.restarts, b.seed, b.images.shape)
+    return same and mergeable([a.adversary, b.adversary])
+
+
+def _compute(batch: list[Part]) -> tuple[list[dict[str, Plain]], dict[str, np.ndarray]]:
+    """The rows of a batch of attacks and the reconstructions to keep, by row id."""
+    trial = batch[0][0]
+    attacks = [
+        (t.adversary, t.client.release(part.x, part.y, seed=t.seed, key=part.index))
+        for t, part in batch
+    ]
+    found = attack_all(attacks, restarts=trial.restarts, seed=trial.seed, chunk=CHUNK)
+    rows, kept = [], {}
+    for (t, part), result in zip(batch, found, strict=True):
+        x_hat = result.x.detach().float().cpu()
+        for k, index in enumerate(part.index):
+            scores = {
+                f.__name__: f(x_hat[k : k + 1], part.x[k : k + 1]).item()
+                for f in (metrics.mse, metrics.psnr, metrics.ssim)
+            }
+            row = {"id": t.row_id(index), **t.parameters(), "index": index, **scores}
+            row["log_posterior"] = result.log_posterior[k].item()
+            row["seconds"] = round(result.seconds / len(part), 4)
+            row |= {"device": result.x.device.type, "version": __version__}
+            rows.append(row)
+            if index in t.keep:
+                kept[row["id"]] = (x_hat[k].clamp(0, 1) * 255).round().byte().numpy()
+    return rows, kept

@@ -1,0 +1,70 @@
+"""A linear layer's gradient for many attacks, kept as the factors that make it up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.linalg import vector_norm
+
+
+@dataclass(frozen=True)
+class Outer:
+    """sum_k delta[n, k] outer a[n, k] for each attack n, times a 0/1 mask (O, I) if there is one.
+
+    delta (N, K, O) is the loss's derivative with respect to the layer's output, a (N, K, I) the
+    layer's input; K counts the examples and places that share the weight. What is quadratic in
+    the gradient is computed from the factors, so that no tensor (N, O, I) is ever made.
+    """
+
+    delta: Tensor
+    a: Tensor
+    mask: Tensor | None = None
+
+    @property
+    def shape(self) -> torch.Size:
+        """(N, O, I), the shape of `dense()`."""
+        return torch.Size((len(self.a), self.delta.shape[2], self.a.shape[2]))
+
+    def dense(self) -> Tensor:
+        """The gradient itself, (N, O, I)."""
+        product = torch.bmm(self.delta.mT, self.a)
+        return product if self.mask is None else product * self.mask
+
+    def masked(self, mask: Tensor) -> Outer:
+        """Times a 0/1 mask (O, I)."""
+        return replace(self, mask=mask if self.mask is None else self.mask * mask)
+
+    def scaled(self, weight: float) -> Outer:
+        """Times a number."""
+        return replace(self, delta=weight * self.delta)
+
+    def inner(self, g: Tensor) -> Tensor:
+        """<self, g> of each attack, (N,); g (M, O, I) is already masked.
+
+        Where M < N, each of its rows is shared by N / M consecutive attacks.
+        """
+        a = self.a.reshape(len(g), -1, self.a.shape[2])
+        moved = torch.bmm(a, g.mT).reshape(self.delta.shape)
+        return (moved * self.delta).flatten(1).sum(1)
+
+    def abs_distance(self, g: Tensor) -> Tensor:
+        """Sum of |self - g| for each attack, (N,); g (M, O, I) as in `inner`, but not masked."""
+        each = len(self.a) // len(g)
+        shared = g.repeat_interleave(each, 0) if each > 1 else g
+        if self.mask is None:  # one pass makes product and difference
+            apart = torch.baddbmm(shared, self.delta.mT, self.a, beta=-1)
+        else:
+            apart = self.dense() - shared
+        return vector_norm(apart.flatten(1), ord=1, dim=1)
+
+    def sq_norm(self) -> Tensor:
+        """Squared norm of each attack's gradient, (N,)."""
+        if self.mask is None:
+            gram = torch.bmm(self.delta, self.delta.mT) * torch.bmm(self.a, self.a.mT)
+            return gram.flatten(1).sum(1)
+        if self.a.shape[1] == 1:
+            kept = torch.nn.functional.linear(self.a.square(), self.mask)
+            return (kept * self.delta.square()).flatten(1).sum(1)
+        return self.dense().square().flatten(1).sum(1)

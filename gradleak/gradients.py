@@ -1,0 +1,228 @@
+"""Gradients of many independent attacks at once, keyed by parameter name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator, Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
+from torch.linalg import vector_norm
+
+from gradleak import capture
+from gradleak.factored import Outer
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""loss(model(x), y) -> scalar, the mean over the examples of x."""
+
+Entry = Tensor | Outer
+
+
+class Gradient(Mapping[str, Tensor]):
+    """The gradients of N attacks: parameter name -> tensor (N, *parameter shape).
+
+    Linear layers may be held as factors; reading an entry makes the tensor. Densities speak to a
+    gradient through the operations below, which use the factors and keep attacks apart. Where an
+    operation takes another gradient, that one may hold M < N attacks: each is then shared by N / M
+    consecutive ones, as a released gradient is by the restarts and settings that attack it.
+    """
+
+    def __init__(self, entries: Mapping[str, Entry]) -> None:
+        self._entries = dict(entries)
+        self._derived: dict[Hashable, Gradient | Tensor] = {}
+
+    def __getitem__(self, name: str) -> Tensor:
+        entry = self._entries[name]
+        return entry.dense() if isinstance(entry, Outer) else entry
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        """Number of parameters, as in any mapping; `attacks` is N."""
+        return len(self._entries)
+
+    def __repr__(self) -> str:
+        shapes = ", ".join(f"{k}: {tuple(v.shape[1:])}" for k, v in self._entries.items())
+        return f"Gradient({self.attacks} attacks; {shapes})"
+
+    @property
+    def attacks(self) -> int:
+        """N, the number of attacks."""
+        return next(iter(self._entries.values())).shape[0]
+
+    @property
+    def size(self) -> int:
+        """Number of scalars in one attack's gradient."""
+        return sum(v.shape[1:].numel() for v in self._entries.values())
+
+    @property
+    def layers(self) -> list[str]:
+        """Names of the modules that own the parameters, first to last."""
+        return list(dict.fromkeys(layer_of(name) for name in self))
+
+    def map(self, f: Callable[..., Tensor], *others: Mapping[str, Tensor]) -> Gradient:
+        """Apply f(value, *other values) to each parameter, as tensors."""
+        return Gradient({k: f(v, *(o[k] for o in others)) for k, v in self.items()})
+
+    def dense(self) -> Gradient:
+        """The same with every entry a tensor."""
+        return Gradient(dict(self.items()))
+
+    def rows(self, index: slice | Tensor) -> Gradient:
+        """The attacks at `index`, in that order."""
+        return self.map(lambda v: v[index])
+
+    def masked(self, mask: Mapping[str, Tensor]) -> Gradient:
+        """Times a 0/1 mask, name -> (*parameter shape)."""
+        return Gradient(
+            {k: v.masked(mask[k]) if isinstance(v, Outer) else v * mask[k]
+             for k, v in self._entries.items()}
+        )  # fmt: skip
+
+    def scaled(self, weights: Mapping[str, float]) -> Gradient:
+        """Each parameter times its weight."""
+        if self._constant:
+            return self._once(tuple(weights.items()), lambda: self._scaled(weights))
+        return self._scaled(weights)
+
+    def inner(self, other: Gradient) -> Tensor:
+        """<self, other> of each attack, (N,)."""
+        return self._sum(lambda k, v: self._inner(k, v, other))
+
+    def sq_norm(self) -> Tensor:
+        """Squared Euclidean norm of each attack's gradient, (N,)."""
+        if self._constant:
+            return self._once("sq_norm", lambda: self._sum(lambda k, _: self._norm_of(k)))
+        return self._sum(self._sq_norm)
+
+    def sq_distance(self, other: Gradient) -> Tensor:
+        """|self - other|^2 of each attack, (N,).
+
+        From factors it is |self|^2 - 2 <self, other> + |other|^2, whose value is rounding alone
+        once it is below about 1e-6 of |other|^2; its derivative stays good. `dense()` is exact.
+        """
+
+        def of(name: str, entry: Entry) -> Tensor:
+            if isinstance(entry, Outer):
+                shared = len(entry.a) // other.attacks
+                rest = other._norm_of(name).repeat_interleave(shared)
+                return rest - 2 * self._inner(name, entry, other) + entry.sq_norm()
+            return _per_attack(lambda v, o: (v - o).square(), entry, other[name])
+
+        return self._sum(of)
+
+    def abs_distance(self, other: Gradient) -> Tensor:
+        """The L1 distance |self - other| of each attack, (N,); makes the tensors."""
+
+        def of(name: str, entry: Entry) -> Tensor:
+            if isinstance(entry, Outer):
+                return entry.abs_distance(other[name])
+            return _per_attack(lambda v, o: (v - o).abs(), entry, other[name])
+
+        return self._sum(of)
+
+    @property
+    def _constant(self) -> bool:
+        """Whether this is an observation: then what is derived from it is computed once."""
+        return all(isinstance(v, Tensor) and not v.requires_grad for v in self._entries.values())
+
+    def _once(self, key: Hashable, make: Callable):
+        if key not in self._derived:
+            self._derived[key] = make()
+        return self._derived[key]
+
+    def _sum(self, of: Callable[[str, Entry], Tensor]) -> Tensor:
+        return torch.stack([of(k, v) for k, v in self._entries.items()]).sum(0)
+
+    def _scaled(self, weights: Mapping[str, float]) -> Gradient:
+        return Gradient(
+            {k: v.scaled(weights[k]) if isinstance(v, Outer) else weights[k] * v
+             for k, v in self._entries.items()}
+        )  # fmt: skip
+
+    @staticmethod
+    def _sq_norm(_: str, entry: Entry) -> Tensor:
+        return entry.sq_norm() if isinstance(entry, Outer) else entry.square().flatten(1).sum(1)
+
+    def _norm_of(self, name: str) -> Tensor:
+        # vector_norm makes no tensor of the parameter's size
+        return self._once(("sq_norm", name), lambda: vector_norm(self[name].flatten(1), dim=1) ** 2)
+
+    def _inner(self, name: str, entry: Entry, other: Gradient) -> Tensor:
+        if not isinstance(entry, Outer):
+            return _per_attack(torch.mul, entry, other[name])
+        if entry.mask is None:
+            return entry.inner(other[name])
+        # The mask moves to the other side, where it is applied once and not at every step. The
+        # key holds the mask itself, so that it lives as long as what was derived from it.
+        mask = entry.mask
+        return entry.inner(other._once((name, mask), lambda: other[name] * mask))
+
+
+def layer_of(name: str) -> str:
+    """The module that owns a parameter: 'conv1.weight' -> 'conv1'."""
+    return name.rpartition(".")[0]
+
+
+def _per_attack(f: Callable[[Tensor, Tensor], Tensor], v: Tensor, other: Tensor) -> Tensor:
+    """Sum f(v, other) over each of v's N attacks; other holds N or fewer, shared in turn."""
+    grouped = v.reshape(len(other), -1, v[0].numel())
+    return f(grouped, other.reshape(len(other), 1, -1)).sum(2).flatten()
+
+
+def gradient(model: nn.Module, x: Tensor, y: Tensor, loss: Loss = F.cross_entropy) -> Gradient:
+    """The gradient of the loss with respect to the trainable parameters, for N attacks.
+
+    x is (N, B, *shape) and y (N, B): attack n's loss is the mean over its own B examples.
+    Differentiable in x where x requires it. Parameters that do not require gradients are
+    constants. `path` tells how it is computed.
+    """
+    if path(model, x, y, loss) == "captured":
+        differentiable = x.requires_grad and torch.is_grad_enabled()
+        return Gradient(capture.entries(model, x, y, loss, differentiable))
+    return general(model, x, y, loss)
+
+
+def general(model: nn.Module, x: Tensor, y: Tensor, loss: Loss = F.cross_entropy) -> Gradient:
+    """The same for any network, through torch.func: a copy of each weight's gradient an attack."""
+    trainable = {k: p.detach() for k, p in model.named_parameters() if p.requires_grad}
+    constant = {k: p.detach() for k, p in model.named_parameters() if not p.requires_grad}
+    constant.update(model.named_buffers())
+
+    def loss_of(parameters: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
+        return loss(functional_call(model, {**parameters, **constant}, (x,)), y)
+
+    return Gradient(vmap(grad(loss_of), in_dims=(None, 0, 0))(trainable, x, y))
+
+
+def path(model: nn.Module, x: Tensor, y: Tensor, loss: Loss = F.cross_entropy) -> str:
+    """How `gradient` computes these gradients: "captured" or "general".
+
+    Captured runs the network once for the whole batch and reads each layer's gradient off its
+    input and output. It needs linear and convolutional layers that hold all trainable parameters,
+    and is compared with the general path once for each model and shape before it is trusted.
+    """
+    if not capture.supported(model) or not x.is_floating_point():
+        return "general"
+    key = (tuple(x.shape[1:]), x.dtype, loss)
+    verdicts = capture.VERDICTS.setdefault(model, {})
+    if key not in verdicts:
+        verdicts[key] = _agree(model, x, y, loss)
+    return "captured" if verdicts[key] else "general"
+
+
+def _agree(model: nn.Module, x: Tensor, y: Tensor, loss: Loss) -> bool:
+    # Two attacks, so that a network which mixes the examples of a batch is found out.
+    some = slice(0, 2)
+    x, y = x[some].detach(), y[some]
+    if len(x) == 1:
+        x, y = torch.cat([x, x.flip(-1)]), torch.cat([y, y])
+    oracle = general(model, x, y, loss)
+    try:
+        found = Gradient(capture.entries(model, x, y, loss, differentiable=False))
+    except (RuntimeError, ValueError):
+        return False
+    error = found.sq_distance(oracle).sqrt()
+    return bool((error <= 1e-3 * oracle.sq_norm().sqrt()).all())

@@ -1,0 +1,104 @@
+"""How close a reconstruction is, and how sure a table is. Images lie in [0, 1].
+
+Reconstructions are clipped to [0, 1] first. Everything is per image; means come afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.optimize import linear_sum_assignment
+from scipy.stats import bootstrap, wilcoxon
+from skimage.metrics import structural_similarity
+from torch import Tensor
+
+
+def mse(x_hat: Tensor, x: Tensor) -> Tensor:
+    """Mean squared error of each image, (N,); x_hat and x are (N, ...)."""
+    if x_hat.shape != x.shape:
+        raise ValueError(f"x_hat is {tuple(x_hat.shape)} but x is {tuple(x.shape)}")
+    return (x_hat.clamp(0, 1) - x).square().flatten(1).mean(1)
+
+
+def psnr(x_hat: Tensor, x: Tensor) -> Tensor:
+    """10 log10(1 / MSE) of each image in dB, (N,); infinite for a perfect reconstruction."""
+    return -10 * torch.log10(mse(x_hat, x))
+
+
+def ssim(x_hat: Tensor, x: Tensor) -> Tensor:
+    """Structural similarity of each image (N, C, H, W), (N,), by scikit-image.
+
+    Uniform 7x7 windows, which fit all images from 8x8 pixels on (Wang et al. 2004).
+    """
+    pairs = zip(x_hat.clamp(0, 1).cpu().double().numpy(), x.cpu().double().numpy(), strict=True)
+    values = [structural_similarity(a, b, data_range=1.0, channel_axis=0) for a, b in pairs]
+    return torch.tensor(values)
+
+
+def within(x_hat: Tensor, x: Tensor, delta: float) -> Tensor:
+    """Whether each reconstruction is in the delta-ball, |x_hat - x|_2 <= delta in pixels, (N,).
+
+    The paper's risk is one minus the mean of this.
+    """
+    return (x_hat.clamp(0, 1) - x).flatten(1).norm(dim=1) <= delta
+
+
+def match(x_hat: Tensor, x: Tensor) -> Tensor:
+    """Reorder each client's reconstructions (N, B, ...) to its images: least total MSE.
+
+    One assignment (Hungarian) that all metrics share. It looks at x, so it is an oracle.
+    """
+    error = (x_hat.clamp(0, 1).unsqueeze(2) - x.unsqueeze(1)).square().flatten(3).mean(3)
+    order = [torch.as_tensor(linear_sum_assignment(e.T.cpu().numpy())[1]) for e in error]
+    return torch.stack([images[o] for images, o in zip(x_hat, order, strict=True)])
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean over n images with its bootstrap interval (low, high) at 95 %."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+    def __format__(self, spec: str) -> str:
+        """For example f'{interval:.1f}' is '20.1 [19.5, 20.8]'."""
+        mean, low, high = (format(v, spec or ".2f") for v in (self.mean, self.low, self.high))
+        return f"{mean} [{low}, {high}]"
+
+
+def interval(values: Sequence[float]) -> Interval:
+    """The mean and its 95 % interval, by the bias-corrected and accelerated bootstrap (SciPy).
+
+    A single value or equal values have no spread to resample: the interval is the mean.
+    """
+    values = np.asarray(values, dtype=float)
+    if not values.size or not np.isfinite(values).all():
+        raise ValueError(f"an interval needs finite values, got {values}")
+    mean = float(values.mean())
+    if np.ptp(values) <= 1e-12 * abs(mean):
+        return Interval(mean, mean, mean, values.size)
+    # Resampling is part of the result, so its seed is fixed.
+    result = bootstrap((values,), np.mean, rng=np.random.default_rng(0)).confidence_interval
+    return Interval(mean, float(result.low), float(result.high), values.size)
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Mean difference over the same images, its interval, and Wilcoxon's signed-rank p-value."""
+
+    difference: Interval
+    p: float
+
+
+def paired(a: Sequence[float], b: Sequence[float]) -> Paired:
+    """Compare a with b image by image: a - b."""
+    if len(a) != len(b):
+        raise ValueError(f"paired values must match: {len(a)} and {len(b)}")
+    difference = np.asarray(a, dtype=float) - np.asarray(b, dtype=float)
+    p = 1.0 if not difference.any() else float(wilcoxon(difference).pvalue)
+    return Paired(interval(difference), p)

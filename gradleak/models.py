@@ -1,0 +1,168 @@
+"""The networks that are attacked: images in [0, 1] go in, logits come out.
+
+Initialised as the paper's Flax networks are (weights LeCun normal, biases zero) unless they say
+otherwise, and deterministic given a seed. Normalisation is the first layer, so that attacks, priors
+and metrics see [0, 1].
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from gradleak.randomness import MODEL, generator
+
+Shape = tuple[int, int, int]
+"""(C, H, W) of one image."""
+
+# Mean and standard deviation of the training images by number of channels: the paper's code
+# normalises grey images with MNIST's and colour images with CIFAR-10's.
+NORMALIZATION = {
+    1: ((0.1307,), (0.3081,)),
+    3: ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+}
+
+
+class Normalize(nn.Module):
+    """(x - mean) / std for each channel of x (..., C, H, W)."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).reshape(-1, 1, 1))
+        self.register_buffer("std", torch.tensor(std).reshape(-1, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise."""
+        return (x - self.mean) / self.std
+
+
+def cnn(shape: Shape, classes: int, seed: int = 0) -> nn.Sequential:
+    """The network of the paper's comparison: two 3x3 convolutions with pooling, two dense layers.
+
+    333,526 parameters for MNIST, 430,102 for CIFAR-10.
+    """
+    channels, height, width = shape
+    return _build(
+        shape,
+        seed,
+        conv1=_conv(channels, 32, 3),
+        relu1=nn.ReLU(),
+        pool1=nn.AvgPool2d(2),
+        conv2=_conv(32, 64, 3),
+        relu2=nn.ReLU(),
+        pool2=nn.AvgPool2d(2),
+        flatten=nn.Flatten(),
+        dense1=nn.Linear(64 * (height // 4) * (width // 4), 100),
+        relu3=nn.ReLU(),
+        dense2=nn.Linear(100, classes),
+    )
+
+
+def cnn2(shape: Shape, classes: int, seed: int = 0) -> nn.Sequential:
+    """Three 3x3 convolutions (32, 64, 128; strides 1, 2, 2) and one dense layer."""
+    channels, height, width = shape
+    sizes = [(height, width)]
+    for _ in range(2):
+        sizes.append(tuple(math.ceil(n / 2) for n in sizes[-1]))
+    return _build(
+        shape,
+        seed,
+        conv1=_conv(channels, 32, 3),
+        relu1=nn.ReLU(),
+        pad2=_same(sizes[0], 3, 2),
+        conv2=nn.Conv2d(32, 64, 3, stride=2),
+        relu2=nn.ReLU(),
+        pad3=_same(sizes[1], 3, 2),
+        conv3=nn.Conv2d(64, 128, 3, stride=2),
+        relu3=nn.ReLU(),
+        flatten=nn.Flatten(),
+        dense=nn.Linear(128 * math.prod(sizes[2]), classes),
+    )
+
+
+def convbig(shape: Shape, classes: int, seed: int = 0) -> nn.Sequential:
+    """The network of the Soteria experiments: two convolutions, then 2000, 1000, `classes`.
+
+    12,384,018 parameters for CIFAR-10. The second convolution is 1x1 with a padding of 1, as
+    published. Initialised as PyTorch does by default. `dense1` makes the representation.
+    """
+    channels, height, width = shape
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(generator(MODEL, seed).initial_seed())
+        return _sequential(
+            shape,
+            conv1=nn.Conv2d(channels, 32, 3, padding=1),
+            relu1=nn.ReLU(),
+            pool1=nn.AvgPool2d(2),
+            conv2=nn.Conv2d(32, 64, 1, padding=1),
+            relu2=nn.ReLU(),
+            pool2=nn.AvgPool2d(2),
+            flatten=nn.Flatten(),
+            dense1=nn.Linear(64 * ((height // 2 + 2) // 2) * ((width // 2 + 2) // 2), 2000),
+            relu3=nn.ReLU(),
+            dense2=nn.Linear(2000, 1000),
+            relu4=nn.ReLU(),
+            dense3=nn.Linear(1000, classes),
+        )
+
+
+def mlp(shape: Shape, classes: int, widths: Sequence[int] = (100,), seed: int = 0) -> nn.Sequential:
+    """Dense layers of the given widths with ReLU between them."""
+    sizes = [math.prod(shape), *widths, classes]
+    layers: dict[str, nn.Module] = {"flatten": nn.Flatten()}
+    for i, (before, after) in enumerate(itertools.pairwise(sizes), start=1):
+        layers[f"dense{i}"] = nn.Linear(before, after)
+        if i < len(sizes) - 1:
+            layers[f"relu{i}"] = nn.ReLU()
+    return _build(shape, seed, **layers)
+
+
+Architecture = Callable[[Shape, int], nn.Module]
+"""architecture(shape, classes) -> model, as `cnn` is."""
+
+
+def _sequential(shape: Shape, **layers: nn.Module) -> nn.Sequential:
+    if shape[0] not in NORMALIZATION:
+        raise ValueError(
+            f"shape is (C, H, W) with C = 1 (grey) or 3 (colour), got {tuple(shape)}; for other "
+            "inputs bring your own nn.Module"
+        )
+    return nn.Sequential(OrderedDict(normalize=Normalize(*NORMALIZATION[shape[0]]), **layers))
+
+
+def _build(shape: Shape, seed: int, **layers: nn.Module) -> nn.Sequential:
+    model = _sequential(shape, **layers)
+    rng = generator(MODEL, seed)
+    for module in model:
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            _lecun_normal(module, rng)
+    return model
+
+
+def _lecun_normal(module: nn.Conv2d | nn.Linear, rng: torch.Generator) -> None:
+    """Variance 1 / fan-in, truncated at two standard deviations; biases zero (Flax's default)."""
+    std = 1 / math.sqrt(module.weight[0].numel())
+    std /= 0.87962566103423978  # the standard deviation that truncation leaves of 1
+    nn.init.trunc_normal_(module.weight, std=std, a=-2 * std, b=2 * std, generator=rng)
+    nn.init.zeros_(module.bias)
+
+
+def _conv(channels: int, out: int, kernel: int) -> nn.Conv2d:
+    return nn.Conv2d(channels, out, kernel, padding="same")
+
+
+def _same(size: tuple[int, int], kernel: int, stride: int) -> nn.ZeroPad2d:
+    """Padding "SAME" of a strided convolution: the odd pixel goes right and below, as in Flax."""
+    pads: list[int] = []
+    for n in reversed(size):  # ZeroPad2d wants the width first
+        total = max((math.ceil(n / stride) - 1) * stride + kernel - n, 0)
+        pads += [total // 2, total - total // 2]
+    return nn.ZeroPad2d(pads)

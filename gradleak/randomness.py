@@ -1,0 +1,17 @@
+"""Random numbers keyed by what they belong to, not by their place in a batch.
+
+Splitting a batch, permuting it or running it on another device then changes nothing.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+NOISE, START, MASK, MODEL, BATCHES = range(5)  # what a random number is for
+
+
+def generator(*key: int) -> torch.Generator:
+    """A CPU generator whose state depends on all of `key` (non-negative integers)."""
+    seed = np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> np.uint64(1)
+    return torch.Generator().manual_seed(int(seed))

@@ -1,0 +1,99 @@
+"""Training the attacked networks, with a gradient defense active, and keeping checkpoints."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from gradleak.client import Client
+from gradleak.data import Images
+from gradleak.randomness import BATCHES, generator
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The model after `step` training steps, in eval mode."""
+
+    step: int
+    model: nn.Module
+
+
+def checkpoints(
+    client: Client,
+    images: Images,
+    steps: Iterable[int],
+    *,
+    batch_size: int = 32,
+    optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.SGD,
+    lr: float = 0.1,
+    seed: int = 0,
+) -> Iterator[Checkpoint]:
+    """Train a copy of the client's model and yield it at each of the given training steps.
+
+    A step is one federated round: batch_size clients with one image each release their gradient
+    through the client's defense, and the server follows the mean. Step 0 is the untrained model.
+    """
+    wanted = sorted(set(steps))
+    if not wanted or wanted[0] < 0:
+        raise ValueError(f"checkpoints need training steps of at least 0, got {wanted}")
+    model = copy.deepcopy(client.model)
+    device = next(model.parameters()).device
+    worker = Client(model, client.defense, client.loss)
+    update = optimizer(model.parameters(), lr=lr)
+    batches = _batches(len(images), batch_size, seed)
+    for step in tqdm(range(wanted[-1] + 1), desc="train", delay=2, disable=None):
+        if step in wanted:
+            yield Checkpoint(step, copy.deepcopy(model).eval())
+        if step == wanted[-1]:
+            return
+        index = next(batches)
+        x, y = images.x[index].to(device), images.y[index].to(device)
+        g = worker.distribution(x, y).sample([(seed, step, k) for k in range(batch_size)])
+        for name, parameter in model.named_parameters():
+            parameter.grad = g[name].mean(0) if name in g else None
+        update.step()
+
+
+@torch.no_grad()
+def accuracy(model: nn.Module, images: Images, batch_size: int = 500) -> float:
+    """Share of images whose label has the largest logit."""
+    device = next(model.parameters()).device
+    right = 0
+    for x, y in zip(images.x.split(batch_size), images.y.split(batch_size), strict=True):
+        right += int((model(x.to(device)).argmax(1).cpu() == y).sum())
+    return right / len(images)
+
+
+def save(model: nn.Module, path: Path, **facts: str | int | float) -> None:
+    """Write the model's state and facts about it to a safetensors file, whole or not at all."""
+    state = {k: v.contiguous() for k, v in model.state_dict().items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    save_file(state, partial, metadata={"facts": json.dumps(facts)})
+    partial.replace(path)
+
+
+def load(model: nn.Module, path: Path) -> dict[str, str | int | float]:
+    """Load a saved state into the model and return the facts. Nothing is unpickled."""
+    model.load_state_dict(load_file(path))
+    with safe_open(path, framework="pt") as file:
+        return json.loads(file.metadata()["facts"])
+
+
+def _batches(count: int, batch_size: int, seed: int) -> Iterator[Tensor]:
+    """Batches of indices, each epoch in a new order; a last incomplete batch is left out."""
+    if batch_size > count:
+        raise ValueError(f"a batch of {batch_size} is larger than the {count} training images")
+    rng = generator(BATCHES, seed)
+    while True:
+        order = torch.randperm(count, generator=rng)
+        yield from order[: count - count % batch_size].split(batch_size)

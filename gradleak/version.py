@@ -1,0 +1,3 @@
+"""The version that records carry."""
+
+__version__ = "0.1.0"

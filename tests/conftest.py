@@ -1,0 +1,58 @@
+"""Fixtures that several test files share: the built site, a toy clone of it, a browser."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import toy
+
+from gradleak import book
+
+REPO = Path(__file__).resolve().parents[1]
+# No network, no first-run pages, and a profile of its own for each browser.
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-sync",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-dev-shm-usage",
+    "--no-first-run",
+    "--hide-scrollbars",
+    "--host-resolver-rules=MAP * ~NOTFOUND",
+]
+
+
+@pytest.fixture(scope="session")
+def site():
+    """The real book, built in the smoke profile, as a folder of HTML."""
+    return book.build("smoke", home=REPO).parent
+
+
+@pytest.fixture
+def clone(tmp_path, monkeypatch):
+    """A toy clone of the book, as the working folder."""
+    monkeypatch.chdir(toy.make(tmp_path / "clone"))
+    return Path.cwd()
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory):
+    """A headless Chromium without a network."""
+    program, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not (program and driver):
+        pytest.skip("needs chromium and chromedriver: apt-get install chromium chromium-driver")
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = program
+    profile = tmp_path_factory.mktemp("chromium")
+    for flag in (*FLAGS, f"--user-data-dir={profile}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    chrome = webdriver.Chrome(options=options, service=Service(driver))
+    yield chrome
+    chrome.quit()

@@ -1,0 +1,62 @@
+import pytest
+import torch
+from torch import nn
+
+from gradleak import bench, models, records
+
+
+@pytest.mark.parametrize(
+    ("model", "shape", "least"),
+    [
+        # forward 2 x 3 x 4 = 24 operations and 2 x 4 x 2 = 16; the first layer counts 5 times
+        (nn.Sequential(nn.Flatten(), nn.Linear(3, 4), nn.Linear(4, 2)), (1, 1, 3), 5 * 24 + 7 * 16),
+        # 3 x 3 places, 4 weights each
+        (nn.Sequential(nn.Conv2d(1, 1, 2)), (1, 4, 4), 5 * 2 * 9 * 4),
+    ],
+)
+def test_least_arithmetic_by_hand(model, shape, least):
+    assert bench.least_flops(model, shape) == least
+
+
+def test_arithmetic_of_the_papers_networks():
+    """Counted by hand for the three networks: 57, 81 and 191 million operations."""
+    for build, shape, million in (
+        (models.cnn, (1, 28, 28), 57),
+        (models.cnn, (3, 32, 32), 81),
+        (models.convbig, (3, 32, 32), 191),
+    ):
+        assert bench.least_flops(build(shape, 10), shape) / 1e6 == pytest.approx(million, abs=0.6)
+
+
+def test_live_memory_counts_what_is_alive():
+    with bench.LiveMemory() as memory:
+        a = torch.zeros(1000)
+        b = a + 1
+        view = b[:10]
+        del a
+        c = b * 2
+    assert memory.peak == 8000
+    assert memory.live == 8000
+    del b, view, c
+    assert memory.live == 0
+
+
+def test_a_row_for_each_case(tmp_path, monkeypatch):
+    case = bench.Case("mlp", (1, 8, 8), "cosine", released=2, restarts=3)
+    monkeypatch.setattr(bench.run, "__defaults__", ((case,), 1, 1))
+    path = bench.write(tmp_path / "bench.csv", torch.device("cpu"), rounds=1)
+    (row,) = records.read(path).to_dict("records")
+    assert (row["attacks"], row["released"], row["path"]) == (6, 2, "captured")
+    # the images, Adam's state and gradients of a 784-100-10 network: far below a copy each
+    weights = sum(p.numel() for p in models.mlp((1, 8, 8), 10).parameters())
+    assert 0 < row["mib_per_attack"] * 2**20 < 8 * 4 * weights
+    assert records.facts(path)["command"] == "gradleak bench --device cpu --rounds 1"
+
+
+def test_factors_keep_memory_per_attack_below_one_weight_copy():
+    """64 attacks on one released gradient of convbig: no weight-sized tensor for each."""
+    case = bench.Case("convbig", (3, 32, 32), "cosine", released=1, restarts=16)
+    client, view = bench._released(case, torch.device("cpu"))
+    adversary = bench.ADVERSARIES["cosine"](client)
+    bench._engine(adversary, view, case, steps=1)  # the check against the general path is done
+    assert bench._peak_bytes(adversary, view, case) / 16 < 0.25 * 4 * view.g.size

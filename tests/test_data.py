@@ -1,0 +1,69 @@
+import pytest
+import torch
+
+import gradleak as gl
+
+
+def load_or_skip(name, split):
+    try:
+        return gl.data.load(name, split)
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.parametrize(
+    ("name", "split", "count", "shape"),
+    [
+        ("digits", "train", 1297, (1, 8, 8)),
+        ("digits", "test", 500, (1, 8, 8)),
+        ("mnist", "train", 60_000, (1, 28, 28)),
+        ("mnist", "test", 10_000, (1, 28, 28)),
+        ("cifar10", "test", 10_000, (3, 32, 32)),
+    ],
+)
+def test_images_are_in_the_box_and_labelled(name, split, count, shape):
+    images = load_or_skip(name, split)
+    assert (len(images), images.shape) == (count, shape)
+    assert (images.x.min(), images.x.max()) == (0, 1)
+    assert images.y.unique().tolist() == list(range(10))
+    assert images.classes == 10
+
+
+def test_first_mnist_digit_is_a_seven():
+    images = load_or_skip("mnist", "test")
+    x, y = gl.data.batch("mnist", [0])
+    assert torch.equal(x, images.x[:1])
+    assert y.item() == 7
+
+
+def test_taking_keeps_the_index_in_the_split():
+    part = gl.data.load("digits").take([5, 3]).take([1])
+    assert part.index == (3,)
+    x, y = gl.data.batch("digits", [3])
+    assert torch.equal(part.x, x)
+    assert torch.equal(part.y, y)
+
+
+def test_splits_share_no_image():
+    train, test = (gl.data.load("digits", s).x.flatten(1) for s in ("train", "test"))
+    assert torch.cdist(test, train).min() > 0
+
+
+def test_a_missing_dataset_says_where_it_was_looked_for_and_what_to_set(tmp_path, monkeypatch):
+    monkeypatch.setenv("GRADLEAK_DATA", str(tmp_path / "nowhere"))
+
+    def offline(*_):
+        raise RuntimeError("no network")
+
+    monkeypatch.setattr("torchvision.datasets.MNIST.download", offline)
+    with pytest.raises(FileNotFoundError, match=r"nowhere.*GRADLEAK_DATA.*digits"):
+        gl.data.load("mnist")
+
+
+def test_unknown_names_are_refused_with_the_near_miss():
+    with pytest.raises(ValueError, match="did you mean 'cifar10'"):
+        gl.data.load("cifar")
+    with pytest.raises(ValueError, match="unknown split 'tset'; did you mean 'test'"):
+        gl.data.load("digits", "tset")
+    with pytest.raises(IndexError, match="has images 0 to 499"):
+        gl.data.batch("digits", [500])

@@ -1,0 +1,54 @@
+import pytest
+import torch
+
+import gradleak as gl
+
+
+def parameters(model):
+    return sum(p.numel() for p in model.parameters())
+
+
+def test_the_papers_sizes():
+    assert parameters(gl.models.cnn((1, 28, 28), 10)) == 333_526
+    assert parameters(gl.models.cnn((3, 32, 32), 10)) == 430_102
+    assert parameters(gl.models.convbig((3, 32, 32), 10)) == 12_384_018
+    # conv 3x3: 1-32, 32-64, 64-128; dense from 7 x 7 x 128
+    assert parameters(gl.models.cnn2((1, 28, 28), 10)) == 320 + 18_496 + 73_856 + 62_730
+    assert parameters(gl.models.mlp((1, 28, 28), 10, widths=(5, 6))) == 3925 + 36 + 70
+
+
+@pytest.mark.parametrize("build", [gl.models.cnn, gl.models.cnn2, gl.models.convbig, gl.models.mlp])
+@pytest.mark.parametrize("shape", [(1, 8, 8), (1, 28, 28), (3, 32, 32)])
+def test_models_give_logits_and_are_deterministic(build, shape):
+    x = torch.rand(2, *shape)
+    a, b, other = (build(shape, 10, seed=s)(x) for s in (0, 0, 1))
+    assert a.shape == (2, 10)
+    assert torch.equal(a, b)
+    assert not torch.equal(a, other)
+
+
+def test_weights_are_lecun_normal():
+    model = gl.models.cnn((3, 32, 32), 10)
+    for layer in (model.conv2, model.dense1):
+        fan_in = layer.weight[0].numel()
+        assert layer.weight.std().item() == pytest.approx(fan_in**-0.5, rel=0.02)
+        assert layer.weight.abs().max() <= 2 * fan_in**-0.5 / 0.8796
+        assert (layer.bias == 0).all()
+
+
+def test_strided_padding_is_that_of_the_original():
+    """SAME with stride 2 on an even size pads below and to the right only."""
+    model = gl.models.cnn2((1, 28, 28), 10)
+    assert tuple(model.pad2.padding) == (0, 1, 0, 1)
+    assert model[:6](torch.zeros(1, 1, 28, 28)).shape == (1, 64, 14, 14)
+
+
+def test_normalisation_is_the_first_layer():
+    model = gl.models.cnn((3, 32, 32), 10)
+    mean = torch.tensor([0.4914, 0.4822, 0.4465]).reshape(1, 3, 1, 1).expand(1, 3, 32, 32)
+    assert model.normalize(mean).abs().max() < 1e-6
+
+
+def test_other_channels_are_refused():
+    with pytest.raises(ValueError, match="bring your own"):
+        gl.models.cnn((2, 28, 28), 10)

@@ -1,0 +1,72 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+import gradleak as gl
+
+DIGITS = gl.data.load("digits", "train")
+
+
+def client(defense=gl.NoDefense()):
+    return gl.Client(gl.models.mlp((1, 8, 8), 10, widths=(32,)), defense)
+
+
+def test_undefended_training_is_plain_sgd():
+    *_, ours = gl.train.checkpoints(client(), DIGITS, [0, 3], batch_size=8, lr=0.2, seed=1)
+    model = client().model
+    sgd = torch.optim.SGD(model.parameters(), lr=0.2)
+    batches = gl.train._batches(len(DIGITS), 8, seed=1)
+    for _ in range(3):
+        index = next(batches)
+        sgd.zero_grad()
+        F.cross_entropy(model(DIGITS.x[index]), DIGITS.y[index]).backward()
+        sgd.step()
+    for a, b in zip(ours.model.parameters(), model.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_training_learns_with_a_defense_active():
+    test = gl.data.load("digits", "test")
+    noisy = client(gl.RandomMask(0.5, then=gl.GaussianNoise(0.1)))
+    steps = [gl.train.accuracy(c.model, test) for c in
+             gl.train.checkpoints(noisy, DIGITS, [0, 150])]  # fmt: skip
+    assert steps[0] < 0.3
+    assert steps[1] > 0.7
+
+
+def test_checkpoints_do_not_depend_on_which_others_are_taken():
+    noisy = client(gl.GaussianNoise(0.1))
+    few = list(gl.train.checkpoints(noisy, DIGITS, [4]))
+    many = list(gl.train.checkpoints(noisy, DIGITS, [4, 2, 0]))
+    assert [c.step for c in many] == [0, 2, 4]
+    a, b = few[0].model.state_dict(), many[2].model.state_dict()
+    assert all(torch.equal(a[k], b[k]) for k in a)
+    untrained = noisy.model.state_dict()
+    assert all(torch.equal(untrained[k], many[0].model.state_dict()[k]) for k in untrained)
+
+
+def test_noise_is_fresh_in_each_round():
+    still = client(gl.GaussianNoise(1.0))
+    zero = gl.Client(still.model, still.defense, loss=lambda out, y: 0 * out.sum())
+    a, b, c = gl.train.checkpoints(zero, DIGITS, [0, 1, 2], batch_size=2, lr=1.0)
+    first = [q - p for p, q in zip(a.model.parameters(), b.model.parameters(), strict=True)]
+    second = [q - p for p, q in zip(b.model.parameters(), c.model.parameters(), strict=True)]
+    assert not torch.allclose(first[0], second[0])
+    # the mean of two clients' noise of scale 1
+    assert first[0].std().item() == pytest.approx(0.5**0.5, rel=0.1)
+
+
+def test_saved_models_come_back_with_their_facts(tmp_path):
+    model = gl.models.mlp((1, 8, 8), 10)
+    gl.train.save(model, tmp_path / "a" / "model.safetensors", step=7, lr=0.1)
+    other = gl.models.mlp((1, 8, 8), 10, seed=1)
+    assert gl.train.load(other, tmp_path / "a" / "model.safetensors") == {"step": 7, "lr": 0.1}
+    assert all(torch.equal(v, other.state_dict()[k]) for k, v in model.state_dict().items())
+    assert [p.name for p in (tmp_path / "a").iterdir()] == ["model.safetensors"]
+
+
+def test_bad_training_is_refused():
+    with pytest.raises(ValueError, match="at least 0"):
+        list(gl.train.checkpoints(client(), DIGITS, [-1]))
+    with pytest.raises(ValueError, match="larger than"):
+        list(gl.train.checkpoints(client(), DIGITS.take([0, 1]), [1], batch_size=3))
