@@ -82,27 +82,37 @@ def run(trials: Sequence[Trial], path: Path | str, command: str = "") -> pd.Data
 
     Rows are appended after each batch of attacks, so an interrupted run continues where it was,
     and a finished one costs nothing. command: how to run it again, kept with the facts. Raises
-    ValueError if the file holds records of another version of gradleak or of another data set.
+    ValueError if the file holds records of another version of gradleak or of another data set, and
+    RuntimeError while another run writes to it.
     """
-    keep_blocks()
     path = Path(path)
     names = {t.images.name for t in trials}
     if len(names) != 1:
         raise ValueError(f"a record file holds one data set, these trials have {sorted(names)}")
-    what = {"dataset": names.pop(), "version": __version__}
+    with records.only_writer(path):
+        _complete(trials, path, {"dataset": names.pop(), "version": __version__}, command)
+    ids = [t.row_id(i) for t in trials for i in t.images.index]
+    records.mark_used(path, ids)
+    return records.read(path).set_index("id").loc[ids].reset_index()
+
+
+def _complete(trials: Sequence[Trial], path: Path, what: dict[str, Plain], command: str) -> None:
+    """Compute and append the rows that the file lacks."""
+    keep_blocks()
     records.check(path, **what)
     records.drop_torn_line(path)
-    done = set(records.read(path)["id"]) if path.exists() else set()
+    done, seconds = set(), 0.0
+    if path.exists():
+        table = records.read(path)
+        done, seconds = set(table["id"]), float(table["seconds"].sum())
     device = next(trials[0].client.model.parameters()).device
     batches = list(_batches(trials, done))
     quiet = bool(os.environ.get("GRADLEAK_STATIC")) or None  # None: only on a terminal
     for batch in tqdm(batches, desc=path.stem, unit="batch", delay=2, disable=quiet):
-        records.append(path, *_compute(batch))
-        seconds = round(float(records.read(path)["seconds"].sum()), 1)
-        records.write_facts(path, device, command=command, seconds=seconds, **what)
-    ids = [t.row_id(i) for t in trials for i in t.images.index]
-    records.mark_used(path, ids)
-    return records.read(path).set_index("id").loc[ids].reset_index()
+        rows, kept = _compute(batch)
+        records.append(path, rows, kept)
+        seconds += sum(row["seconds"] for row in rows)
+        records.write_facts(path, device, command=command, seconds=round(seconds, 1), **what)
 
 
 Part = tuple[Trial, Images]

@@ -7,7 +7,8 @@ import csv
 import json
 import os
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor
 
 Plain = str | int | float
@@ -63,6 +65,19 @@ def append(path: Path, rows: list[dict[str, Plain]], kept: dict[str, np.ndarray]
         writer.writerows(rows)
         file.flush()
         os.fsync(file.fileno())
+
+
+@contextmanager
+def only_writer(path: Path) -> Iterator[None]:
+    """Hold the file for one run; raises RuntimeError if another run holds it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(path.with_suffix(".lock"), timeout=0):
+            yield
+    except Timeout:
+        raise RuntimeError(
+            f"another run is writing {path}; wait until it has ended, or name another record file"
+        ) from None
 
 
 def mark_used(path: Path, ids: Iterable[str]) -> None:

@@ -128,7 +128,7 @@ f"PSNR {gl.psnr(attack.x.cpu(), one.x).item():.1f} dB"
 # below it, differences measure the defenses and not a broken attack.
 
 # %%
-few = test.take(range(size.shown))
+few = test.take(range(min(size.shown, size.images)))
 bare = replace(client, defense=gl.NoDefense())
 clean = gl.inverting_gradients(bare, optimizer=replace(search, decay=0.98))
 clean_view = bare.release(few.x, few.y)
@@ -219,8 +219,8 @@ gl.plot.images(
 )
 
 # %% [markdown]
-# Every row sees the same released gradients, has the same prior and climbs equally long. Only the
-# belief differs. Under each picture stands its PSNR in dB.
+# The four attacks see the same released gradients, have the same kind of prior, tuned alike, and
+# climb equally long. Only the belief differs. Under each picture stands its PSNR in dB.
 #
 # ## The table
 

@@ -252,17 +252,17 @@ def test_climbing_knows_nothing_of_networks():
 
 
 def test_adam_is_torchs():
-    x = torch.rand(1, 6)
+    x = torch.rand(1, 6, dtype=torch.double)
     ours = gl.maximize(lambda x, _: -(x**4).sum(1), x, gl.Adam(steps=20, lr=0.01, decay=0.9))
     theirs = x.clone().requires_grad_()
-    adam = torch.optim.Adam([theirs], lr=0.01)
+    adam = torch.optim.Adam([theirs], lr=0.01, eps=1e-12)
     schedule = torch.optim.lr_scheduler.ExponentialLR(adam, 0.9)
     for _ in range(20):
         adam.zero_grad()
         (theirs**4).sum().backward()
         adam.step()
         schedule.step()
-    torch.testing.assert_close(ours, theirs.detach(), rtol=0, atol=1e-6)
+    torch.testing.assert_close(ours, theirs.detach(), rtol=0, atol=1e-9)
 
 
 def test_schedules():

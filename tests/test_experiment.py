@@ -136,6 +136,16 @@ def test_rows_with_other_columns_are_not_mixed(path):
         experiment.run(changed, path)
 
 
+def test_two_runs_never_write_one_file(path):
+    with (
+        records.only_writer(path),
+        pytest.raises(RuntimeError, match=r"another run is writing .*some\.csv"),
+    ):
+        experiment.run(trials(), path)
+    assert not path.exists()
+    experiment.run(trials(weights=[0.1]), path)
+
+
 def test_only_the_rows_that_were_used_are_published(path, tmp_path):
     experiment.run(trials(), path)
     path.with_suffix(".ids").unlink()  # a new run begins
