@@ -98,6 +98,16 @@ def test_docstrings_are_plain_sentences():
     ]
 
 
+def test_each_parameter_of_a_docstring_is_an_item():
+    found = to_rst(["steps: how many. lr: how far", "in pixels. As Kingma says: slow."])
+    assert found[:4] == [
+        "- **steps**: how many.",
+        "- **lr**: how far",
+        "  in pixels. As Kingma says: slow.",
+        "",
+    ]
+
+
 def test_durations_and_tables():
     assert [duration(s) for s in (0.2, 24, 370, 7500)] == ["1 s", "24 s", "6 min 10 s", "2 h 5 min"]
     assert table(("a",), [("x|y",)]) == "| a |\n| --- |\n| x\\|y |\n"

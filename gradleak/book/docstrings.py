@@ -1,7 +1,7 @@
 """A Sphinx extension: the package's docstrings are plain sentences, not reStructuredText.
 
-So |x| and (N, *shape) mean what they say, `name` and indented paragraphs are code, and lines that
-read `name: what it is` become a list.
+So |x| and (N, *shape) mean what they say, `name` and indented paragraphs are code, and what
+reads `name: what it is` becomes a list.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 
 CODE = re.compile(r"(`+[^`]+`+)")
 ITEM = re.compile(r"([a-z]\w*): +(.+)")
+NEXT_ITEM = re.compile(r"(?<=[.)]) +(?=[a-z]\w*: )")
 
 
 def setup(app: Any) -> dict[str, bool]:
@@ -31,6 +32,8 @@ def _paragraph(text: str) -> str:
         return f"::\n\n{text}"
     made: list[str] = []
     items: list[str] = []
+    if ITEM.search(text):
+        text = NEXT_ITEM.sub("\n", text)
     for line in map(_inline, text.split("\n")):
         item = ITEM.match(line)
         if item:
