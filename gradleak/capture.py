@@ -11,10 +11,10 @@ from collections.abc import Callable
 from weakref import WeakKeyDictionary
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
+from gradleak import convolution
 from gradleak.factored import Outer
 
 VERDICTS: WeakKeyDictionary[nn.Module, dict[object, bool]] = WeakKeyDictionary()
@@ -42,7 +42,7 @@ def entries(
     attacks = len(x)
     # Without a derivative to follow, x still has to start the graph that ends in each output.
     x = x if differentiable else x.detach().requires_grad_()
-    output, calls = _run(model, x.flatten(0, 1))
+    output, calls = _run(model, _channels_last(x.flatten(0, 1)))
     losses = vmap(loss)(output.unflatten(0, x.shape[:2]), y)
     outputs = [z for uses in calls.values() for _, z in uses]
     deltas = iter(torch.autograd.grad(losses.sum(), outputs, create_graph=differentiable))
@@ -57,6 +57,11 @@ def entries(
     return {k: found[k] for k, p in model.named_parameters() if p.requires_grad}
 
 
+def _channels_last(x: Tensor) -> Tensor:
+    # PyTorch pools and copies images several times faster in this format on a CPU.
+    return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
+
+
 Uses = list[tuple[Tensor, Tensor]]
 """For each call of a layer: its input, and its output or the derivative with respect to that."""
 
@@ -67,20 +72,28 @@ def _run(model: nn.Module, x: Tensor) -> tuple[Tensor, dict[str, Uses]]:
     in_place = any(getattr(module, "inplace", False) for module in model.modules())
 
     def hook(name: str):
-        def keep(_: nn.Module, args: tuple[Tensor, ...], z: Tensor) -> Tensor:
-            # An in-place activation would overwrite z.
+        def keep(layer: nn.Module, args: tuple[Tensor, ...], z: Tensor) -> Tensor:
+            z = convolution.output(layer, args[0], z) if isinstance(layer, nn.Conv2d) else z
             calls[name].append((args[0], z))
+            # An in-place activation would overwrite z.
             return z.clone() if in_place else z
 
         return keep
 
     handles = [layer.register_forward_hook(hook(name)) for name, layer in _layers(model)]
+    handles += [m.register_forward_hook(_keep_format) for m in model.modules()]
     constant = {k: p.detach() for k, p in model.named_parameters()}
     try:
         return functional_call(model, constant, (x,)), {k: calls[k] for k, _ in _layers(model)}
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _keep_format(_: nn.Module, args: object, z: object) -> None:
+    """Let derivatives come back in the format of the images, also through a flattening."""
+    if isinstance(z, Tensor) and z.ndim == 4 and z.requires_grad:
+        z.register_hook(_channels_last)
 
 
 def _layers(model: nn.Module) -> list[tuple[str, nn.Linear | nn.Conv2d]]:
@@ -102,28 +115,7 @@ def _linear(layer: nn.Linear, uses: Uses, attacks: int) -> dict[str, Tensor | Ou
 
 
 def _convolution(layer: nn.Conv2d, uses: Uses, attacks: int) -> dict[str, Tensor | Outer]:
-    weight = sum(_convolution_weight(layer, a, d) for a, d in uses)
+    weight = sum(convolution.weight_gradient(layer, a, d) for a, d in uses)
     bias = sum(d.flatten(2).sum(2) for _, d in uses)
     weight = weight.reshape(attacks, -1, *layer.weight.shape).sum(1)
     return {"weight": weight, "bias": bias.reshape(attacks, -1, bias.shape[1]).sum(1)}
-
-
-def _convolution_weight(layer: nn.Conv2d, a: Tensor, delta: Tensor) -> Tensor:
-    """A convolution is a matrix product with patches, so its weight's gradient is one too."""
-    patches = F.unfold(
-        F.pad(a, _padding(layer)), layer.kernel_size, layer.dilation, stride=layer.stride
-    )
-    return torch.bmm(delta.flatten(2), patches.mT)
-
-
-def _padding(layer: nn.Conv2d) -> list[int]:
-    """(left, right, top, bottom)."""
-    pads: list[int] = []
-    for axis in (1, 0):
-        if layer.padding == "same":
-            total = layer.dilation[axis] * (layer.kernel_size[axis] - 1)
-            pads += [total // 2, total - total // 2]
-        else:
-            size = 0 if layer.padding == "valid" else layer.padding[axis]
-            pads += [size, size]
-    return pads

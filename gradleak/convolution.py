@@ -1,0 +1,140 @@
+"""What a convolution needs to be attacked fast: its two derivatives, written by hand.
+
+They equal PyTorch's own. Autograd would also make the derivative of the shared weight, which no
+attack asks for, and its unfold and fold walk pixel by pixel on a CPU; these copy whole rows, and
+leave each result in the memory format (channels first or last) of the tensor it belongs to.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Pair = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Where a kernel meets an image, (rows, columns) of each."""
+
+    kernel: Pair
+    stride: Pair
+    dilation: Pair
+
+    def windows(self, a: Tensor) -> Tensor:
+        """What each place of the kernel meets: a view (N, *kernel, C, rows, columns) of images.
+
+        a (N, C, H, W) is padded already.
+        """
+        kernel, (down, right), step = self.kernel, self.stride, self.dilation
+        height, width = (s - d * (k - 1) for s, d, k in zip(a.shape[2:], step, kernel, strict=True))
+        a = a.unfold(2, height, step[0])[..., ::down].unfold(3, width, step[1])[..., ::right]
+        return a.permute(0, 2, 3, 1, 4, 5)
+
+
+def weight_gradient(layer: nn.Conv2d, a: Tensor, delta: Tensor) -> Tensor:
+    """The gradient of the weight for each image, (N, *weight shape).
+
+    a: the layer's input (N, C, H, W); delta: the loss's derivative with respect to its output.
+    """
+    geometry = Geometry(layer.kernel_size, layer.stride, layer.dilation)
+    found = _Product.apply(F.pad(a, _padding(layer)), delta, geometry)
+    return found.unflatten(2, (*geometry.kernel, -1)).permute(0, 1, 4, 2, 3)
+
+
+def output(layer: nn.Conv2d, a: Tensor, z: Tensor) -> Tensor:
+    """The layer's output z again, with a derivative that leaves the weight out."""
+    left, right, top, bottom = _padding(layer)
+    if not z.requires_grad or (left, top) != (right, bottom):
+        return z
+    options = (list(layer.stride), [top, left], list(layer.dilation))
+    return _Output.apply(a, z.detach(), layer.weight.detach(), options)
+
+
+class _Output(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, z: Tensor, weight: Tensor, options: tuple) -> Tensor:
+        ctx.save_for_backward(a, weight)
+        ctx.options = options
+        return z.view_as(z)
+
+    @staticmethod
+    def backward(ctx: Any, delta: Tensor) -> tuple[Tensor, None, None, None]:
+        return _Transposed.apply(delta, *ctx.saved_tensors, ctx.options), None, None, None
+
+
+class _Transposed(torch.autograd.Function):
+    """The derivative with respect to a layer's input, linear in the one for its output."""
+
+    @staticmethod
+    def forward(ctx: Any, delta: Tensor, a: Tensor, weight: Tensor, options: tuple) -> Tensor:
+        ctx.save_for_backward(weight)
+        ctx.options = options
+        of_a_only = (False, [0, 0], 1, (True, False, False))
+        return torch.ops.aten.convolution_backward(delta, a, weight, None, *options, *of_a_only)[0]
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None, None, None]:
+        (weight,) = ctx.saved_tensors
+        return F.conv2d(slope, weight, None, *ctx.options), None, None, None
+
+
+class _Product(torch.autograd.Function):
+    """Patches times delta, (N, O, K) with K = kernel size * C."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, delta: Tensor, geometry: Geometry) -> Tensor:
+        ctx.save_for_backward(a, delta)
+        ctx.geometry = geometry
+        return torch.bmm(delta.flatten(2), _unfold(a, geometry))
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, Tensor, None]:
+        a, delta = ctx.saved_tensors
+        patches, flat = _unfold(a, ctx.geometry), delta.flatten(2).mT
+        of_patches = _product_like(patches, flat, slope)
+        of_delta = _product_like(flat, patches, slope.mT).mT.unflatten(2, delta.shape[2:])
+        return _fold(of_patches, a, ctx.geometry), of_delta, None
+
+
+def _unfold(a: Tensor, geometry: Geometry) -> Tensor:
+    """Patches (N, places, K), with K or places innermost in memory as channels are in `a`."""
+    windows = geometry.windows(a)
+    if a.is_contiguous():
+        return windows.flatten(4).flatten(1, 3).mT
+    return windows.permute(0, 4, 5, 1, 2, 3).flatten(3).flatten(1, 2)
+
+
+def _fold(patches: Tensor, like: Tensor, geometry: Geometry) -> Tensor:
+    """The transpose of `_unfold`: each pixel is the sum of what its patches hold."""
+    a = torch.zeros_like(like)
+    windows = geometry.windows(a)
+    patches = patches.unflatten(1, windows.shape[4:]).unflatten(3, (*geometry.kernel, -1))
+    for i in range(geometry.kernel[0]):
+        for j in range(geometry.kernel[1]):
+            windows[:, i, j] += patches[:, :, :, i, j].permute(0, 3, 1, 2)
+    return a
+
+
+def _product_like(like: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    """The matrix product (N, rows, columns), rows or columns innermost in memory as in `like`."""
+    if like.stride(2) == 1:
+        return torch.bmm(left, right)
+    return torch.bmm(right.mT, left.mT).mT
+
+
+def _padding(layer: nn.Conv2d) -> list[int]:
+    """(left, right, top, bottom)."""
+    pads: list[int] = []
+    for axis in (1, 0):
+        if layer.padding == "same":
+            total = layer.dilation[axis] * (layer.kernel_size[axis] - 1)
+            pads += [total // 2, total - total // 2]
+        else:
+            size = 0 if layer.padding == "valid" else layer.padding[axis]
+            pads += [size, size]
+    return pads
