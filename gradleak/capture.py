@@ -6,6 +6,7 @@ Both are read off with hooks, so the module stays as it is and no weight is ever
 
 from __future__ import annotations
 
+import functools
 from collections import defaultdict
 from collections.abc import Callable
 from weakref import WeakKeyDictionary
@@ -73,7 +74,8 @@ def _run(model: nn.Module, x: Tensor) -> tuple[Tensor, dict[str, Uses]]:
 
     def hook(name: str):
         def keep(layer: nn.Module, args: tuple[Tensor, ...], z: Tensor) -> Tensor:
-            z = convolution.output(layer, args[0], z) if isinstance(layer, nn.Conv2d) else z
+            if isinstance(layer, nn.Conv2d):
+                z = _channels_last(convolution.output(layer, args[0], z))
             calls[name].append((args[0], z))
             # An in-place activation would overwrite z.
             return z.clone() if in_place else z
@@ -115,7 +117,13 @@ def _linear(layer: nn.Linear, uses: Uses, attacks: int) -> dict[str, Tensor | Ou
 
 
 def _convolution(layer: nn.Conv2d, uses: Uses, attacks: int) -> dict[str, Tensor | Outer]:
-    weight = sum(convolution.weight_gradient(layer, a, d) for a, d in uses)
-    bias = sum(d.flatten(2).sum(2) for _, d in uses)
-    weight = weight.reshape(attacks, -1, *layer.weight.shape).sum(1)
-    return {"weight": weight, "bias": bias.reshape(attacks, -1, bias.shape[1]).sum(1)}
+    weights = [convolution.weight_gradient(layer, a, delta) for a, delta in uses]
+    biases = [delta.flatten(2).sum(2) for _, delta in uses]
+    return {"weight": _per_attack(weights, attacks), "bias": _per_attack(biases, attacks)}
+
+
+def _per_attack(parts: list[Tensor], attacks: int) -> Tensor:
+    """Sum over the calls of a layer and over the examples of each attack."""
+    total = functools.reduce(torch.add, parts)
+    one_each = len(total) == attacks
+    return total if one_each else total.reshape(attacks, -1, *total.shape[1:]).sum(1)
