@@ -1,6 +1,17 @@
 """Gradient-leakage attacks as Bayes' rule: clients, defenses, priors and adversaries."""
 
-from gradleak import data, experiment, factored, metrics, models, plot, records, train, widgets
+from gradleak import (
+    data,
+    experiment,
+    factored,
+    memory,
+    metrics,
+    models,
+    plot,
+    records,
+    train,
+    widgets,
+)
 from gradleak.attacks import (
     Adversary,
     Reconstruction,
@@ -62,6 +73,7 @@ __all__ = [
     "l1",
     "log_posterior",
     "maximize",
+    "memory",
     "metrics",
     "models",
     "mse",

@@ -17,9 +17,10 @@ from torch import Tensor
 from gradleak.batches import Rows, Scale, merge
 from gradleak.beliefs import Direction, Uninformative
 from gradleak.client import Client, ServerView
-from gradleak.climb import Adam, maximize
+from gradleak.climb import Adam, Climb, advance, maximize
 from gradleak.defenses import Defense, GaussianNoise, LaplaceNoise
 from gradleak.gradients import Gradient
+from gradleak.memory import LiveMemory, free
 from gradleak.priors import Box, Flat, Prior, Sum, TotalVariation
 from gradleak.randomness import START, generator
 
@@ -114,6 +115,7 @@ def log_posterior(
 
 
 Attacks = Sequence[tuple[Adversary, ServerView]]
+AT_ONCE = {"cpu": 64, "cuda": 4096}  # attacks held at a time; on a CPU more were not faster
 SCORED_AT_ONCE = 2**24  # entries of the gradients that are held to score attacks at the end
 
 
@@ -121,14 +123,15 @@ def attack_all(
     attacks: Attacks,
     restarts: int = 1,
     seed: int = 0,
-    chunk: int = 64,
+    chunk: int | None = None,
 ) -> list[Reconstruction]:
     """Each adversary against every client of its view, all in one computation.
 
     The adversaries may differ in floats only (scale, weight, lr, decay, temperature) and the
     views in what was released; the result equals that of one call for each. A start depends on
-    (seed, client's key, restart) only. `chunk` attacks are held in memory at a time, fewer where
-    it runs out. Raises ValueError where labels are hidden.
+    (seed, client's key, restart) only. `chunk` attacks are held in memory at a time (None: as many
+    as are fast and fit), and half as many where it runs out. Raises ValueError where labels are
+    hidden.
     """
     if restarts < 1 or not attacks:
         raise ValueError("an attack needs at least one adversary and one restart")
@@ -143,10 +146,16 @@ def attack_all(
     place = torch.cat([torch.arange(count) for count in counts])
     rows = Rows(place // restarts, setting, tuple(len(view) for _, view in attacks))
     order = _by_observation(attacks, rows)
+
+    def starts(part: Tensor) -> Tensor:
+        where = _attacked(attacks, rows.part(part))
+        keys = [(seed, view.key[c]) for view, c in where]
+        return _starts(keys, (place % restarts)[part], where[0][0])
+
     parts = _in_chunks(
-        lambda part: _attack_rows(attacks, rows.part(part), (place % restarts)[part], seed),
+        lambda part: _attack_rows(attacks, rows.part(part), starts(part)),
         order,
-        chunk,
+        chunk or _as_many_as_fit(attacks, rows.part(order[:3]), starts(order[:3])),
     )
     second = (time.perf_counter() - begin) / len(place)
     back = order.argsort()
@@ -189,13 +198,30 @@ def _by_observation(attacks: Attacks, rows: Rows) -> Tensor:
     return (which * most + rows.client).argsort(stable=True)
 
 
-def _attack_rows(attacks: Attacks, rows: Rows, restart: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-    """Run one attack for each row: x (n, *shape) and log-posterior (n,)."""
-    x = _starts(
-        [(seed, view.key[c]) for view, c in _attacked(attacks, rows)], restart, attacks[0][1]
-    )
-    adversary, f = _objective(attacks, rows, like=x)
-    x = maximize(f, x, adversary.optimizer, adversary.prior.project)
+def _as_many_as_fit(attacks: Attacks, rows: Rows, x: Tensor) -> int:
+    """How many attacks to hold at once, from what one step of a few takes: memory is linear."""
+    short = [
+        (replace(adversary, optimizer=replace(adversary.optimizer, steps=1)), view)
+        for adversary, view in attacks
+    ]
+    peaks = []
+    try:
+        for some in (slice(0, 1), slice(0, None)):
+            with LiveMemory() as memory:
+                _climb(short, rows.part(some), x[some])
+            peaks.append(memory.peak)
+    except RuntimeError as error:
+        if not _out_of_memory(error):
+            raise
+        return 1
+    each = (peaks[1] - peaks[0]) / max(1, len(x) - 1)
+    fit = int(0.5 * free(x.device) / max(1.0, each))
+    return max(1, min(fit, AT_ONCE.get(x.device.type, 64)))
+
+
+def _attack_rows(attacks: Attacks, rows: Rows, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Run one attack for each row from its start: x (n, *shape) and log-posterior (n,)."""
+    x = _climb(attacks, rows, x)
     # The score is made of whole gradients and not of factors, whose rounding would decide between
     # restarts that fit almost perfectly; so it is made in small parts.
     size = max(1, SCORED_AT_ONCE // attacks[0][1].g.size)
@@ -207,6 +233,40 @@ def _attack_rows(attacks: Attacks, rows: Rows, restart: Tensor, seed: int) -> tu
             ]
         )
     return x, score.nan_to_num(nan=-torch.inf)
+
+
+def _climb(attacks: Attacks, rows: Rows, x: Tensor) -> Tensor:
+    adversary, f = _objective(attacks, rows, like=x)
+    if adversary.optimizer.patience is not None:
+        return _climb_with_patience(attacks, rows, x, adversary.optimizer)
+    return maximize(f, x, adversary.optimizer, adversary.prior.project)
+
+
+def _climb_with_patience(attacks: Attacks, rows: Rows, x: Tensor, optimizer: Adam) -> Tensor:
+    """Climb, and drop each attack once `patience` steps have not raised its log-posterior.
+
+    Each keeps the better of its last two looks. While the likelihood is still tempered, it may
+    fall on the way, so nobody is dropped in that half.
+    """
+    tempered = any(bool((torch.as_tensor(a.temperature) > 1).any()) for a, _ in attacks)
+    found, best = x.clone(), x.new_full((len(x),), -torch.inf)
+    left, climb = torch.arange(len(x)), Climb.begin(x)
+    for begin in range(0, optimizer.steps, optimizer.patience):
+        steps = range(begin, min(begin + optimizer.patience, optimizer.steps))
+        adversary, f = _objective(attacks, rows.part(left), like=x)
+        climb = advance(f, climb, adversary.optimizer, steps, adversary.prior.project)
+        with torch.enable_grad():  # so that the gradient stays in factors
+            now = f(climb.x.requires_grad_(), 1.0).detach()
+        judged = not tempered or steps.stop >= optimizer.steps / 2
+        rose = (now > best[left]) if judged else torch.ones_like(now, dtype=torch.bool)
+        kept = rose.nonzero().flatten()
+        left, climb = left[kept.cpu()], climb.part(kept)
+        found[left] = climb.x.detach()
+        if judged:
+            best[left] = now[kept]
+        if not len(left):
+            break
+    return found
 
 
 def _objective(

@@ -6,7 +6,6 @@ Engine and loop run in turn in one process, so that ratios hold on a machine who
 from __future__ import annotations
 
 import time
-import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,8 +15,6 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
@@ -27,6 +24,7 @@ from gradleak.batches import keep_blocks
 from gradleak.client import Client, ServerView
 from gradleak.climb import Adam
 from gradleak.defenses import GaussianNoise
+from gradleak.memory import LiveMemory
 from gradleak.priors import TotalVariation
 from gradleak.randomness import START, generator
 from gradleak.records import write_facts
@@ -221,38 +219,6 @@ def _matmul_flops(device: torch.device, size: int = 1024) -> float:
         a @ a
     _wait(device)
     return count * 2 * size**3 / (time.perf_counter() - begin)
-
-
-class LiveMemory(TorchDispatchMode):
-    """Counts the bytes of tensors that are alive, and their peak, on any device."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.live = self.peak = 0
-        self._seen: set[int] = set()
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        """Run the operation and look at what it made."""
-        result = function(*args, **(kwargs or {}))
-        given = {leaf.untyped_storage()._cdata for leaf in tree_leaves((args, kwargs))
-                 if isinstance(leaf, Tensor)}  # fmt: skip
-        for leaf in tree_leaves(result):
-            if isinstance(leaf, Tensor) and leaf.untyped_storage()._cdata not in given:
-                self._count(leaf.untyped_storage())
-        return result
-
-    def _count(self, storage: torch.UntypedStorage) -> None:
-        key, size = storage._cdata, storage.nbytes()
-        if key in self._seen:
-            return
-        self._seen.add(key)
-        self.live += size
-        self.peak = max(self.peak, self.live)
-        weakref.finalize(storage, self._free, key, size)
-
-    def _free(self, key: int, size: int) -> None:
-        self._seen.discard(key)
-        self.live -= size
 
 
 def _peak_bytes(adversary: Adversary, view: ServerView, case: Case) -> float:

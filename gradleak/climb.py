@@ -17,7 +17,8 @@ class Adam:
 
     steps: attack iterations. lr: pixels per step, a number or (N,). decay: factor on lr after
     each step, a number or (N,). drops: shares of the steps after which lr falls tenfold.
-    signed: use only the sign of the gradient (Geiping et al. 2020).
+    signed: use only the sign of the gradient (Geiping et al. 2020). patience: an attack ends when
+    that many steps have not raised its log-posterior; None lets every attack take all steps.
     """
 
     steps: int = 200
@@ -25,10 +26,13 @@ class Adam:
     decay: Scale = 1.0
     drops: tuple[float, ...] = ()
     signed: bool = False
+    patience: int | None = None
 
     def __post_init__(self) -> None:
         if self.steps < 0:
             raise ValueError(f"steps must not be negative, got {self.steps}")
+        if self.patience is not None and self.patience < 1:
+            raise ValueError(f"patience is a number of steps or None, got {self.patience}")
         for name in ("lr", "decay"):
             if not bool((torch.as_tensor(getattr(self, name)) > 0).all()):
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
@@ -39,7 +43,24 @@ class Adam:
         return self.lr * self.decay**step * 0.1**drops
 
 
-@torch.enable_grad()
+@dataclass(frozen=True)
+class Climb:
+    """N climbs under way: where they are, x (N, *shape), and Adam's two averages of the slope."""
+
+    x: Tensor
+    mean: Tensor
+    square: Tensor
+
+    @classmethod
+    def begin(cls, x: Tensor) -> Climb:
+        """At the starts x."""
+        return cls(x, torch.zeros_like(x), torch.zeros_like(x))
+
+    def part(self, index: Tensor) -> Climb:
+        """Some of the climbs."""
+        return Climb(self.x[index], self.mean[index], self.square[index])
+
+
 def maximize(
     f: Callable[[Tensor, float], Tensor],
     x: Tensor,
@@ -50,8 +71,20 @@ def maximize(
 
     Knows nothing about gradients of networks. A climb whose derivative is not finite stands still.
     """
-    mean, square = torch.zeros_like(x), torch.zeros_like(x)
-    for step in range(optimizer.steps):
+    return advance(f, Climb.begin(x), optimizer, range(optimizer.steps), project).x
+
+
+@torch.enable_grad()
+def advance(
+    f: Callable[[Tensor, float], Tensor],
+    climb: Climb,
+    optimizer: Adam,
+    steps: range,
+    project: Callable[[Tensor], Tensor] = lambda x: x,
+) -> Climb:
+    """Take some of the optimizer's steps, numbered from 0."""
+    x, mean, square = climb.x, climb.mean, climb.square
+    for step in steps:
         x = x.detach().requires_grad_()
         (slope,) = torch.autograd.grad(f(x, step / optimizer.steps).sum(), x)
         finite = slope.isfinite().flatten(1).all(1)
@@ -62,4 +95,4 @@ def maximize(
         bias = (1 - 0.9 ** (step + 1)) / (1 - 0.999 ** (step + 1)) ** 0.5
         direction = mean / (bias * square.sqrt() + 1e-12)
         x = project(x.detach() + per_attack(optimizer.rate(step), x) * direction)
-    return x.detach()
+    return Climb(x.detach(), mean, square)

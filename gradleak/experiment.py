@@ -17,14 +17,12 @@ import torch
 from tqdm import tqdm
 
 from gradleak import metrics, records
-from gradleak.attacks import Adversary, attack_all
+from gradleak.attacks import AT_ONCE, Adversary, attack_all
 from gradleak.batches import keep_blocks, mergeable
 from gradleak.client import Client
 from gradleak.data import Images
 from gradleak.records import Plain
 from gradleak.version import __version__
-
-CHUNK = 64  # attacks computed together, and the most that an interruption can lose
 
 
 @dataclass(frozen=True)
@@ -119,7 +117,8 @@ Part = tuple[Trial, Images]
 
 
 def _batches(trials: Sequence[Trial], done: set[str]) -> Iterator[list[Part]]:
-    """Missing work, in batches of at most CHUNK attacks that can be computed together."""
+    """Missing work, in batches that can be computed together: what an interruption can lose."""
+    device = next(trials[0].client.model.parameters()).device
     groups: list[list[Trial]] = []
     for trial in trials:
         for group in groups:
@@ -131,7 +130,7 @@ def _batches(trials: Sequence[Trial], done: set[str]) -> Iterator[list[Part]]:
     for group in groups:
         work = [(t, k) for t in group for k, i in enumerate(t.images.index)
                 if t.row_id(i) not in done]  # fmt: skip
-        step = max(CHUNK // group[0].restarts, 1)
+        step = max(AT_ONCE.get(device.type, 64) // group[0].restarts, 1)
         for start in range(0, len(work), step):
             part = itertools.groupby(work[start : start + step], key=lambda w: id(w[0]))
             yield [(items[0][0], items[0][0].images.take([k for _, k in items]))
@@ -150,7 +149,7 @@ def _compute(batch: list[Part]) -> tuple[list[dict[str, Plain]], dict[str, np.nd
         (t.adversary, t.client.release(part.x, part.y, seed=t.seed, key=part.index))
         for t, part in batch
     ]
-    found = attack_all(attacks, restarts=trial.restarts, seed=trial.seed, chunk=CHUNK)
+    found = attack_all(attacks, restarts=trial.restarts, seed=trial.seed)
     rows, kept = [], {}
     for (t, part), result in zip(batch, found, strict=True):
         x_hat = result.x.detach().float().cpu()

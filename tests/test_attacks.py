@@ -1,4 +1,4 @@
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -193,6 +193,82 @@ def test_where_memory_runs_out_the_chunk_halves_and_the_run_goes_on(model, digit
     assert max(hungry.calls) == 5
     with pytest.raises(RuntimeError, match="something else"):
         gl.attacks._in_chunks(_fail, torch.arange(4), 2)
+
+
+class Counting(nn.Module):
+    """A network that notes how many images it is asked about at a time."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+        self.calls = []
+
+    def forward(self, x):
+        self.calls.append(len(x))
+        return self.net(x)
+
+
+def test_no_more_attacks_are_held_than_fit_into_half_of_the_free_memory(model, digits, monkeypatch):
+    counting = Counting(model)
+    adversary = gl.bayes(gl.Client(counting, gl.GaussianNoise(0.1)), PRIOR, optimizer=SHORT)
+    view = adversary.client.release(*digits)
+    short = replace(adversary, optimizer=gl.Adam(steps=3))
+    everything = short.attack(view, restarts=4)
+    assert max(counting.calls) == 4 * len(view)
+    with gl.memory.LiveMemory() as memory:
+        gl.attack_all([(short, view[:4])], chunk=4)
+    free = 2.5 * memory.peak
+    monkeypatch.setattr(gl.attacks, "free", lambda device: free)
+    counting.calls.clear()
+    with gl.memory.LiveMemory() as memory:
+        little = short.attack(view, restarts=4)
+    assert 2 <= max(counting.calls) < 4 * len(view)
+    assert memory.peak < free
+    torch.testing.assert_close(little.x, everything.x, rtol=1e-4, atol=1e-4)
+
+
+def test_patience_ends_attacks_without_changing_the_others(model, digits):
+    counting = Counting(model.double())
+    client = gl.Client(counting, gl.GaussianNoise(0.3))
+    view = client.release(digits[0].double(), digits[1])
+    climb = gl.Adam(steps=120, lr=0.1, decay=0.9)  # hardly moves in the second half
+
+    def attack(**changes):
+        counting.calls.clear()
+        optimizer = replace(climb, **changes)
+        found = gl.bayes(client, PRIOR, optimizer=optimizer).attack(view, restarts=2)
+        return found, sum(counting.calls)
+
+    plain, all_steps = attack()
+    endless, _ = attack(patience=120)
+    assert torch.equal(endless.x, plain.x)
+    ended, fewer = attack(patience=10)
+    assert fewer < 0.9 * all_steps
+    first_look, _ = attack(steps=10)
+    assert (ended.restarts >= first_look.restarts - 1e-6).all()
+    patient = gl.bayes(client, PRIOR, optimizer=replace(climb, patience=10))
+    alone = torch.cat([patient.attack(view[[i]], restarts=2).x for i in range(len(view))])
+    torch.testing.assert_close(alone, ended.x, rtol=0, atol=1e-6)
+
+
+def test_an_attack_that_diverges_keeps_the_best_it_had(model, digits):
+    @dataclass(frozen=True)
+    class Trap:
+        """Flat, but not a number for bright images, to which it drives the second attack."""
+
+        def log_prob(self, x):
+            rising = 1e6 * torch.arange(len(x)) * x.flatten(1).mean(1)
+            return torch.where(x.flatten(1).mean(1) > 0.7, torch.nan, rising)
+
+        def project(self, x):
+            return x
+
+    client = gl.Client(model, gl.GaussianNoise(0.1))
+    view = client.release(*[part[:2] for part in digits])
+    climb = gl.Adam(steps=60, lr=0.02, patience=5)
+    found = gl.Adversary(client, Trap(), climb).attack(view)
+    assert found.log_posterior.isfinite().all()
+    assert found.x[1].mean() < 0.7
 
 
 def _fail(rows):

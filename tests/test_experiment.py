@@ -72,7 +72,7 @@ def test_a_killed_run_continues_where_it_was(path, cut):
 
 
 def test_an_interruption_loses_at_most_a_batch(path, monkeypatch):
-    monkeypatch.setattr(experiment, "CHUNK", 4)
+    monkeypatch.setitem(experiment.AT_ONCE, "cpu", 4)
     compute, calls = experiment._compute, []
 
     def stop_in_the_third_batch(batch):
