@@ -6,7 +6,7 @@ Engine and loop run in turn in one process, so that ratios hold on a machine who
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -15,11 +15,12 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from gradleak import gradients, models
-from gradleak.attacks import Adversary, attack_all, dlg, inverting_gradients, l1
+from gradleak.attacks import Adversary, attack_all, dlg, inverting_gradients, l1, log_posterior
 from gradleak.batches import keep_blocks
 from gradleak.client import Client, ServerView
 from gradleak.climb import Adam
@@ -57,7 +58,8 @@ class Case:
 CNN_GREY, CNN_COLOUR = ("cnn", (1, 28, 28)), ("cnn", (3, 32, 32))
 CONVBIG = ("convbig", (3, 32, 32))
 CASES = (
-    *(Case(*CNN_COLOUR, "cosine", n, 1) for n in (1, 4, 16, 64, 256, 1024)),
+    *(Case(*CNN_COLOUR, "cosine", n, 1) for n in (1, 4, 16, 64)),
+    *(Case(*CNN_COLOUR, "cosine", 64, restarts) for restarts in (4, 16, 64)),
     Case(*CNN_COLOUR, "L2", 64, 1),
     Case(*CNN_COLOUR, "L1", 64, 1),
     *(Case(*CNN_GREY, belief, 64, 1) for belief in ADVERSARIES),
@@ -88,34 +90,81 @@ def run(
             loop.append(_loop(client, view, case, steps) * 1e3)
         flops = least_flops(client.model, case.shape)
         yield {
-            "network": case.network,
-            "shape": "x".join(map(str, case.shape)),
-            "belief": case.belief,
-            "attacks": case.attacks,
-            "released": case.released,
+            **_described(case, device),
             "path": gradients.path(client.model, _start(case, client)[:, None], view.y[:, None]),
             "engine_ms": round(median(engine), 4),
             "loop_ms": round(median(loop), 4),
             "ratio": round(median(b / a for a, b in zip(engine, loop, strict=True)), 2),
+            "floor_ms": round(median(flops / s * 1e3 for s in speed), 4),
             "floor_share": round(median(flops / s / a * 1e3 for s, a in
                                         zip(speed, engine, strict=True)), 3),
             "mib_per_attack": round(_peak_bytes(adversary, view, case) / case.attacks / 2**20, 2),
             "rounds": rounds,
             "steps": steps,
-            "device": device.type,
         }  # fmt: skip
 
 
-def write(path: Path, device: torch.device, rounds: int = 3) -> Path:
-    """Measure every case and write the rows, and the facts of the run beside them."""
+def write(
+    path: Path, rows: Iterable[dict[str, object]], device: torch.device, command: str
+) -> Path:
+    """Write the rows, and the facts of the run beside them."""
     begin = time.perf_counter()
-    rows = pd.DataFrame(run(device, rounds=rounds))
     path.parent.mkdir(parents=True, exist_ok=True)
-    rows.to_csv(path, index=False, lineterminator="\n")
+    pd.DataFrame(rows).to_csv(path, index=False, lineterminator="\n")
     seconds = round(time.perf_counter() - begin, 1)
-    command = f"gradleak bench --device {device.type} --rounds {rounds}"
     write_facts(path, device, seconds=seconds, command=command, version=__version__)
     return path
+
+
+def run_compiled(device: torch.device, case: Case, rounds: int = 5) -> Iterator[dict[str, object]]:
+    """Measure one step written out as a graph and compiled, against the engine's; a row a round.
+
+    The engine runs eagerly wherever this shows no gain. first_s: seconds of the first call.
+    """
+    keep_blocks()
+    client, view = _released(case, device)
+    adversary = ADVERSARIES[case.belief](client)
+    x = _start(case, client)
+
+    def step(x: Tensor, y: Tensor, *g: Tensor) -> Tensor:
+        x = x.detach().requires_grad_()
+        f = log_posterior(adversary, gradients.Gradient(dict(zip(view.g, g, strict=True))), y)
+        return torch.autograd.grad(f(x, 0.0).sum(), x)[0]
+
+    inputs = (x, view.y, *view.g.values())
+    expected = step(*inputs)
+    begin = time.perf_counter()
+    compiled = torch.compile(make_fx(step)(*inputs))
+    error = (compiled(*inputs) - expected).norm() / expected.norm()
+    first = time.perf_counter() - begin
+    for _ in range(rounds):
+        eager, fused = (_seconds(lambda f=f: f(*inputs), device) for f in (step, compiled))
+        yield {
+            **_described(case, device),
+            "eager_ms": round(eager / case.attacks * 1e3, 4),
+            "compiled_ms": round(fused / case.attacks * 1e3, 4),
+            "first_s": round(first, 1),
+            "error": float(f"{error:.1e}"),
+        }
+
+
+def _seconds(f: Callable[[], object], device: torch.device, count: int = 5) -> float:
+    begin = time.perf_counter()
+    for _ in range(count):
+        f()
+    _wait(device)
+    return (time.perf_counter() - begin) / count
+
+
+def _described(case: Case, device: torch.device) -> dict[str, object]:
+    return {
+        "network": case.network,
+        "shape": "x".join(map(str, case.shape)),
+        "belief": case.belief,
+        "attacks": case.attacks,
+        "released": case.released,
+        "device": device.type,
+    }
 
 
 def _released(case: Case, device: torch.device) -> tuple[Client, ServerView]:
@@ -174,7 +223,7 @@ def _loop(client: Client, view: ServerView, case: Case, steps: int) -> float:
     step()
     _wait(x.device)
     begin = time.perf_counter()
-    for _ in range(count := 4 * steps):
+    for _ in range(count := 16 * steps):
         step()
     _wait(x.device)
     return (time.perf_counter() - begin) / count

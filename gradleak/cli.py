@@ -95,14 +95,22 @@ def book_(profile: str, published: bool) -> None:
 @main.command()
 @click.option("--device", type=DEVICE, default="auto", show_default=True)
 @click.option("--rounds", default=3, show_default=True, help="Turns of engine and loop.")
+@click.option("--compiled", is_flag=True, help="Measure torch.compile instead of the usual loop.")
 @click.option("--output", type=click.Path(), help="Record file; default: one in book/results.")
-def bench(device: str, rounds: int, output: str | None) -> None:
+def bench(device: str, rounds: int, compiled: bool, output: str | None) -> None:
     """Measure what attacks cost, against the usual loop; minutes on a CPU."""
     from gradleak import bench, experiment
 
     on = experiment.device(device)
-    path = Path(output) if output else book.root() / "book" / "results" / f"bench-{on.type}.csv"
-    click.echo(f"Written: {bench.write(path, on, rounds)}")
+    what = "compiled" if compiled else "bench"
+    path = Path(output) if output else book.root() / "book" / "results" / f"{what}-{on.type}.csv"
+    if compiled:
+        rows = bench.run_compiled(on, bench.Case(*bench.CNN_COLOUR, "cosine", 64, 1), rounds)
+    else:
+        rows = bench.run(on, rounds=rounds)
+    flag = " --compiled" if compiled else ""
+    command = f"gradleak bench --device {on.type} --rounds {rounds}{flag}"
+    click.echo(f"Written: {bench.write(path, rows, on, command)}")
 
 
 @main.command()

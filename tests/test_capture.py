@@ -173,6 +173,28 @@ def test_factors_stand_for_the_tensor(released, each, uses, out, inputs, seed, m
     assert (loc.attacks, loc.size) == (n, out * inputs + out)
 
 
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("at_once", [1, 24, 10**6])
+def test_entrywise_distance_has_the_tensors_slope(masked, at_once, monkeypatch):
+    monkeypatch.setattr(gl.factored, "AT_ONCE", at_once)
+    delta = torch.randn(6, 2, 3, dtype=torch.double, requires_grad=True)
+    a = torch.randn(6, 2, 4, dtype=torch.double, requires_grad=True)
+    g = torch.randn(3, 3, 4, dtype=torch.double)
+    mask = (torch.rand(3, 4) > 0.5).double() if masked else torch.ones(3, 4)
+    factors = gl.factored.Outer(delta, a, mask if masked else None)
+    dense = torch.einsum("nko,nki->noi", delta, a) * mask - g.repeat_interleave(2, 0)
+    expected = dense.abs().flatten(1).sum(1)
+    found = factors.abs_distance(g)
+    torch.testing.assert_close(found, expected)
+    weights = torch.rand(6, dtype=torch.double)
+    for ours, theirs in zip(
+        torch.autograd.grad((weights * found).sum(), (delta, a)),
+        torch.autograd.grad((weights * expected).sum(), (delta, a)),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, theirs)
+
+
 DEFENSES = [
     gl.GaussianNoise(0.1),
     gl.LaplaceNoise(0.1),

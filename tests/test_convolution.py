@@ -1,0 +1,65 @@
+"""The hand-written derivatives of a convolution, against PyTorch's own."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from gradleak import convolution
+
+PAIR = st.tuples(st.integers(1, 3), st.integers(1, 3))
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    channels=st.sampled_from([1, 3, 9]),
+    kernel=PAIR,
+    stride=st.tuples(st.integers(1, 2), st.integers(1, 2)),
+    dilation=st.tuples(st.integers(1, 2), st.integers(1, 2)),
+    padding=st.tuples(st.integers(0, 2), st.integers(0, 2)),
+    last=st.booleans(),
+)
+def test_derivatives_are_torchs(channels, kernel, stride, dilation, padding, last):
+    layer = nn.Conv2d(channels, 2, kernel, stride, padding, dilation).double()
+    a = torch.rand(3, channels, 7, 6, dtype=torch.double)
+    a = a.contiguous(memory_format=torch.channels_last) if last else a
+    a.requires_grad_()
+    z = layer(a)
+    delta = torch.rand_like(z, requires_grad=True)
+    weight = layer.weight.detach().requires_grad_()
+    one_by_one = [
+        torch.nn.grad.conv2d_weight(a[[n]], weight.shape, delta[[n]], stride, padding, dilation)
+        for n in range(3)
+    ]
+    found = convolution.weight_gradient(layer, a, delta)
+    torch.testing.assert_close(found, torch.stack(one_by_one), rtol=1e-10, atol=1e-10)
+
+    # to x and to delta, of any function of it
+    slope = torch.rand_like(found)
+    expected = torch.autograd.grad(torch.stack(one_by_one), (a, delta), slope)
+    for ours, theirs in zip(torch.autograd.grad(found, (a, delta), slope), expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
+
+    again = convolution.output(layer, a, z)
+    assert torch.equal(again, z)
+    (ours,) = torch.autograd.grad(again, a, delta, create_graph=True)
+    (theirs,) = torch.autograd.grad(z, a, delta, create_graph=True)
+    torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
+    back = torch.rand_like(a)
+    torch.testing.assert_close(
+        torch.autograd.grad(ours, delta, back)[0], torch.autograd.grad(theirs, delta, back)[0]
+    )
+
+
+@pytest.mark.parametrize("channels", [1, 9])
+def test_the_weights_gradient_can_be_differentiated_twice(channels):
+    layer = nn.Conv2d(channels, 2, 2).double()
+    a = torch.rand(2, channels, 3, 3, dtype=torch.double, requires_grad=True)
+    delta = torch.rand(2, 2, 2, 2, dtype=torch.double, requires_grad=True)
+
+    def f(a, delta):
+        return convolution.weight_gradient(layer, a, delta)
+
+    assert torch.autograd.gradcheck(f, (a, delta))
+    assert torch.autograd.gradgradcheck(f, (a, delta))
