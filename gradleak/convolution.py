@@ -7,6 +7,7 @@ leave each result in the memory format (channels first or last) of the tensor it
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -126,11 +127,15 @@ def _unfold(a: Tensor, geometry: Geometry) -> Tensor:
 def _fold(patches: Tensor, like: Tensor, geometry: Geometry) -> Tensor:
     """The transpose of `_unfold`: each pixel is the sum of what its patches hold."""
     a = torch.zeros_like(like)
-    windows = geometry.windows(a)
-    patches = patches.unflatten(1, windows.shape[4:]).unflatten(3, (*geometry.kernel, -1))
-    for i in range(geometry.kernel[0]):
-        for j in range(geometry.kernel[1]):
-            windows[:, i, j] += patches[:, :, :, i, j].permute(0, 3, 1, 2)
+    places = geometry.windows(a).shape[4:]
+    patches = patches.unflatten(1, places).unflatten(3, (*geometry.kernel, -1))
+    steps = list(zip(geometry.dilation, geometry.stride, places, strict=True))
+    for place in itertools.product(*map(range, geometry.kernel)):
+        rows, columns = (
+            slice(k * dilation, k * dilation + (count - 1) * stride + 1, stride)
+            for k, (dilation, stride, count) in zip(place, steps, strict=True)
+        )
+        a[:, :, rows, columns] += patches[(..., *place, slice(None))].permute(0, 3, 1, 2)
     return a
 
 

@@ -1,0 +1,264 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Cost: many attacks in one computation
+#
+# ```{admonition} In short
+# :class: tip
+# - **Claim.** Thousands of attacks fit into one computation, whose cost comes near the arithmetic
+#   that it needs; one image at a time, an attack waits for everything else.
+# - **Paper.** None: this page is about the engine behind the other pages.
+# - **Smaller than it could be.** Every speed was measured on CPU cores; the tables say which.
+# ```
+
+# %% tags=["parameters"]
+profile = "smoke"  # smoke (digits, seconds), quick (MNIST, minutes) or paper (100 images)
+device = "auto"  # auto, cpu or cuda
+seed = 0  # of the noise, the starts and the network
+results = ""  # folder of the records; empty: one below _build/results
+dataset = ""  # digits, mnist, fashion_mnist or cifar10; empty: the profile's
+scale = 0.01  # of the Gaussian noise in the table of precisions
+images = 0  # attacked images; 0: the profile's
+steps = 0  # iterations of each attack; 0: the profile's
+
+# %% tags=["hide-input"]
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import torch
+from IPython.display import Markdown, display
+
+import gradleak as gl
+
+PROFILES = {
+    "smoke": dict(dataset="digits", images=6, steps=60),
+    "quick": dict(dataset="mnist", images=20, steps=200),
+    "paper": dict(dataset="mnist", images=100, steps=400),
+}
+size = gl.profile(profile, PROFILES, dataset=dataset, images=images, steps=steps)
+dataset = gl.choose("dataset", size.dataset, gl.data.NAMES)
+results = Path(results or f"../_build/results/{profile}")
+records = results / f"cost-{profile}-{dataset}.csv"
+measured = Path("../book/results")  # what `gradleak bench` wrote
+
+# %% [markdown]
+# ## The question
+#
+# A fair comparison wants the same tuning for every attack, a hundred images for an interval, and
+# several starts. That is millions of attack iterations. Written the usual way, each iteration asks
+# for the gradient of one image and differentiates it, and most of its time goes into everything
+# around the arithmetic. How much is left when all attacks run together?
+#
+# ## The equation
+#
+# A linear layer with input $a$ and output $z$ has the weight gradient
+#
+# $$
+# \nabla_W \ell = \delta\, a^\top, \qquad \delta = \frac{\partial \ell}{\partial z}.
+# $$ (eq-outer)
+#
+# So one run of the network with shared weights holds the gradients of all attacks: each is made of
+# its own $a$ and $\delta$. What compares it with a released gradient $G$ never needs the matrix:
+#
+# $$
+# \langle \delta a^\top, G \rangle = \delta^\top (G a), \qquad
+# \lVert \delta a^\top \rVert^2 = \lVert \delta \rVert^2 \, \lVert a \rVert^2 .
+# $$ (eq-factors)
+#
+# A convolution is a linear layer that sees many patches; its gradient is the product of the
+# patches with their $\delta$, and small enough to be made. An entrywise distance (L1, Laplace) does
+# need the matrix; it is made for a few attacks at a time, while it fits the processor's cache.
+#
+# ## Ten lines
+
+# %%
+delta, a = torch.randn(64, 1, 100), torch.randn(64, 1, 4096)  # 64 attacks
+g = torch.randn(64, 100, 4096)
+factors = gl.factored.Outer(delta, a)
+with gl.memory.LiveMemory() as factored:
+    fast = factors.inner(g), factors.sq_norm()
+with gl.memory.LiveMemory() as dense:
+    whole = delta.mT * a
+    slow = (whole * g).sum((1, 2)), whole.square().sum((1, 2))
+error = max((x / y - 1).abs().median().item() for x, y in zip(fast, slow, strict=True))
+f"{factored.peak / 2**20:.2f} MiB against {dense.peak / 2**20:.0f} MiB; they differ by {error:.0e}"
+
+# %% [markdown]
+# ## Is it the same attack?
+#
+# The same attacks, together and one at a time, from the same starts. Members of a batch never mix,
+# so the reconstructions agree up to rounding.
+
+# %%
+test = gl.data.load(dataset, "test").take(range(size.images))
+model = gl.models.cnn(test.shape, test.classes, seed=seed).to(gl.device(device))
+client = gl.Client(model, gl.GaussianNoise(scale))
+view = client.release(test.x, test.y, seed=seed)
+short = gl.bayes(client, gl.TotalVariation(3.0), optimizer=gl.Adam(steps=10))
+
+
+def seconds(attack):
+    """What `attack` found, and how long it took."""
+    begin = time.perf_counter()
+    return attack(), time.perf_counter() - begin
+
+
+short.attack(view[:1])  # the first attack on a network also checks its gradients
+together, batch_s = seconds(lambda: short.attack(view, seed=seed).x)
+alone, loop_s = seconds(lambda: [short.attack(view[[n]], seed=seed).x for n in range(len(view))])
+apart = (together - torch.cat(alone)).abs().max().item()
+f"largest difference of a pixel {apart:.0e}; together {loop_s / batch_s:.1f} times as fast here"
+
+# %% [markdown]
+# ## The figure
+#
+# One step of $N$ cosine attacks on the CIFAR-10 network, measured by `gradleak bench`. The dashed
+# line is the floor: the least arithmetic of a step, at the speed that this machine reached in plain
+# matrix products in the same minutes.
+
+# %% tags=["hide-input"]
+benches = {path.stem: gl.records.read(path) for path in sorted(measured.glob("bench-*.csv"))}
+
+
+def scaling(bench):
+    """Seconds of one step against the number of attacks, log-log."""
+    rows = bench[(bench.network == "cnn") & (bench["shape"] == "3x32x32")]
+    rows = rows[rows.belief == "cosine"].sort_values("attacks")
+    figure, axis = plt.subplots(figsize=(7.2, 3.4), layout="constrained")
+    for label, column, style, color in (
+        ("one at a time", "loop_ms", "o-", gl.plot.COLORS[1]),
+        ("together", "engine_ms", "o-", gl.plot.COLORS[0]),
+        ("floor", "floor_ms", "--", "0.4"),
+    ):
+        y = rows[column] * rows.attacks / 1e3
+        axis.loglog(rows.attacks, y, style, color=color, label=label, ms=4)
+    axis.set(xlabel="number of attacks", ylabel="seconds per step")
+    axis.grid(color="0.9")
+    axis.legend(frameon=False)
+    plt.close(figure)
+    return figure
+
+
+for bench in benches.values():
+    display(scaling(bench))
+
+# %% [markdown]
+# Few attacks leave the machine idle; from some dozens on, the time grows with their number and
+# stays within a small factor of the floor. Memory does not grow with it: attacks are held in
+# chunks, whose size is chosen from the free memory and halved where that was not enough.
+#
+# ## The table
+
+# %% tags=["hide-input"]
+COLUMNS = {
+    "network": "network",
+    "shape": "images",
+    "belief": "attack",
+    "attacks": "attacks",
+    "released": "on gradients",
+    "engine_ms": "ms each",
+    "ratio": "times the usual loop",
+    "floor_share": "share of the floor",
+    "mib_per_attack": "MiB each",
+}
+for name, bench in benches.items():
+    facts = gl.records.facts(measured / f"{name}.csv")
+    display(
+        Markdown(
+            f"{facts['hardware']}, PyTorch {facts['torch']}, {facts['date']}: "
+            f"`{facts['command']}`, medians of {bench.rounds.iloc[0]} rounds. The usual loop "
+            "attacks one image with `torch.autograd.grad` twice, in the same process, in turns."
+        )
+    )
+    display(bench[list(COLUMNS)].rename(columns=COLUMNS).style.format(precision=2).hide())
+
+# %% [markdown]
+# *ms each* is milliseconds for one step of one attack; *MiB each* is the peak of what lives during
+# a step, divided by the attacks, without the released gradients. Where many attacks share one
+# released gradient (restarts, settings), it is stored and read once, and the gain is largest.
+#
+# ## Fewer bits
+#
+# Graphics cards multiply faster with rounded inputs (`torch.set_float32_matmul_precision`). What
+# does that do to an attack? Here the inputs of every matrix product and convolution are rounded in
+# software; the image, Adam's state and the released gradient stay in float32.
+
+# %%
+search = gl.Adam(steps=size.steps, lr=0.1, decay=0.98, signed=True)
+prior = gl.Sum((gl.TotalVariation(1.0), gl.Box()))
+bare = replace(client, defense=gl.NoDefense())
+attacked = {
+    "no defense": gl.inverting_gradients(bare, prior, 3000 / scale, optimizer=search),
+    f"gaussian {scale:g}": gl.bayes(client, prior, optimizer=search),
+}
+
+
+def score(defense, adversary, precision):
+    """PSNR of each image, with the inputs of matrix products in this precision."""
+    truth = bare if defense == "no defense" else client
+    labels = {"defense": defense, "precision": precision, "model": "cnn", "train_step": 0}
+    trial = gl.Trial(truth, adversary, test, labels, seed=seed)
+    with gl.precision.MatrixInputs(precision):
+        return gl.experiment.run([trial], records, f"gradleak run cost --profile {profile}").psnr
+
+
+psnr = {d: {p: score(d, a, p) for p in gl.precision.PRECISIONS} for d, a in attacked.items()}
+
+# %% tags=["hide-input"]
+means = {d: {p: gl.interval(v) for p, v in row.items()} for d, row in psnr.items()}
+changes = {
+    d: {f"{p} − float32": gl.paired(row[p], row["float32"]).difference for p in list(row)[1:]}
+    for d, row in psnr.items()
+}
+display(gl.plot.table(means, changes))
+Markdown(
+    f"Mean PSNR in dB and 95 % bootstrap interval over **{len(test)} images** of {dataset}; "
+    f"network `cnn`, untrained; {search.steps} iterations; "
+    f"{gl.records.facts(records)['hardware']}. On the right, paired differences over the same "
+    "images."
+)
+
+# %% [markdown]
+# ## What did not help
+#
+# Compiling the step (`torch.compile`) promises to fuse what lies between the matrix products. The
+# engine takes it only where it was measured to gain:
+
+# %% tags=["hide-input"]
+for path in sorted(measured.glob("compiled-*.csv")):
+    table, facts = gl.records.read(path), gl.records.facts(path)
+    middle = table[["eager_ms", "compiled_ms", "first_s", "error"]].median()
+    gain = middle.eager_ms / middle.compiled_ms
+    display(
+        Markdown(
+            f"- {facts['hardware']}, PyTorch {facts['torch']}, {table.attacks.iloc[0]} cosine "
+            f"attacks, {len(table)} rounds: eager {middle.eager_ms:.2f} ms, compiled "
+            f"{middle.compiled_ms:.2f} ms for each attack and step, {middle.first_s:.0f} s for the "
+            f"first call. **{'A gain' if gain > 1 else 'No gain'}**: {gain:.2f} times the speed."
+        )
+    )
+
+# %% [markdown]
+# So the engine runs eagerly, and gains by doing less instead: channels innermost in memory, no
+# derivative of the shared weights, patches copied in whole rows.
+#
+# ## Exercises
+#
+# 1. `gradleak bench` repeats the measurement on your machine. Where does the curve bend, and why
+#    earlier for the larger network?
+# 2. Give the search some patience: `gl.Adam(steps=1000, patience=50)` lets an attack leave the
+#    batch when fifty steps brought nothing. How much time does it save, and what does it cost?
+# 3. Put a `torch.nn.Conv1d` into your own network. `gl.gradients.path` tells that the general path
+#    runs; how much slower is it?
