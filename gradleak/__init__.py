@@ -2,6 +2,7 @@
 
 from gradleak import (
     data,
+    entrywise,
     experiment,
     factored,
     memory,
@@ -24,7 +25,13 @@ from gradleak.attacks import (
     log_posterior,
     prior_only,
 )
-from gradleak.beliefs import Direction, LayerWeights, Uninformative
+from gradleak.beliefs import (
+    Direction,
+    LayerDirections,
+    LayerWeights,
+    Uninformative,
+    UnknownMask,
+)
 from gradleak.choice import choose, profile
 from gradleak.client import Client, ServerView
 from gradleak.climb import Adam, maximize
@@ -48,6 +55,7 @@ __all__ = [
     "Gradient",
     "Laplace",
     "LaplaceNoise",
+    "LayerDirections",
     "LayerWeights",
     "NoDefense",
     "Normal",
@@ -59,6 +67,7 @@ __all__ = [
     "TotalVariation",
     "Trial",
     "Uninformative",
+    "UnknownMask",
     "__version__",
     "attack_all",
     "bayes",
@@ -66,6 +75,7 @@ __all__ = [
     "data",
     "device",
     "dlg",
+    "entrywise",
     "experiment",
     "factored",
     "gradient",

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from gradleak.batches import Scale
-from gradleak.defenses import Defense, check_scale
-from gradleak.distributions import Distribution
+from gradleak.defenses import Defense, GaussianNoise, LaplaceNoise, check_scale
+from gradleak.distributions import Distribution, MaskedAtRandom
 from gradleak.gradients import Gradient, layer_of
 
 
@@ -51,6 +51,39 @@ class _Direction:
 
 
 @dataclass(frozen=True)
+class LayerDirections:
+    """Only each layer's own direction tells anything: the cosines of all parameters, added.
+
+    log p(g) = concentration * sum over parameters of the cosine + const, a von Mises-Fisher
+    density for each parameter tensor. A tensor whose released gradient is zero tells nothing.
+    """
+
+    concentration: Scale = 1.0
+
+    def __post_init__(self) -> None:
+        check_scale(self.concentration)
+
+    def __call__(self, gradient: Gradient) -> Distribution:
+        """The belief about g around this gradient."""
+        return _LayerDirections(gradient, self.concentration)
+
+
+@dataclass(frozen=True)
+class _LayerDirections:
+    loc: Gradient
+    concentration: Scale
+
+    def sample(self, keys: Sequence[tuple[int, ...]]) -> Gradient:
+        raise NotImplementedError(
+            "LayerDirections is a belief; a client needs a defense that can sample"
+        )
+
+    def log_prob(self, g: Gradient) -> Tensor:
+        parts = [_Direction(self.loc.only(k), self.concentration).log_prob(g.only(k)) for k in g]
+        return torch.stack(parts).sum(0)
+
+
+@dataclass(frozen=True)
 class Uninformative:
     """g tells nothing about x: log p(g) = 0. Leaves the prior alone, the data-free control."""
 
@@ -69,6 +102,32 @@ class _Uninformative:
     def log_prob(self, g: Gradient) -> Tensor:
         # Zero, but connected to x, so that its derivative is zero and not missing.
         return 0.0 * self.loc.sq_norm()
+
+
+@dataclass(frozen=True)
+class UnknownMask:
+    """A random mask that the attacker does not know: each entry was kept or not, then noised.
+
+    p(g) is a product of two-component mixtures, rate * p(g_i around 0) + (1 - rate) * p(g_i around
+    the gradient's entry). `then` is GaussianNoise or LaplaceNoise; rate lies in (0, 1). Raises
+    ValueError otherwise.
+    """
+
+    rate: float
+    then: GaussianNoise | LaplaceNoise
+
+    def __post_init__(self) -> None:
+        if not 0 < self.rate < 1:
+            raise ValueError(
+                f"rate is the share of entries set to zero, in (0, 1), got {self.rate}; with no "
+                "mask believe in the noise alone"
+            )
+        if not isinstance(self.then, GaussianNoise | LaplaceNoise):
+            raise ValueError(f"a mixture needs GaussianNoise or LaplaceNoise, got {self.then}")
+
+    def __call__(self, gradient: Gradient) -> MaskedAtRandom:
+        """The mixture around this gradient."""
+        return MaskedAtRandom(self.then(gradient), self.rate)
 
 
 @dataclass(frozen=True)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.nn.functional import softplus
 
 from gradleak.batches import Scale, per_attack
 from gradleak.gradients import Gradient
-from gradleak.randomness import NOISE, generator
+from gradleak.randomness import HIDDEN_MASK, NOISE, generator
 
 
 class Distribution(Protocol):
@@ -41,7 +42,18 @@ class Normal:
     def log_prob(self, g: Gradient) -> Tensor:
         """Sum of the entries' log densities, (N,)."""
         exponent = self.loc.sq_distance(g) / (2 * self.scale**2)
-        return -exponent - g.size * (_log(self.scale) + 0.5 * math.log(2 * math.pi))
+        return g.size * self.log_constant - exponent
+
+    @property
+    def log_constant(self) -> Scale:
+        """What each entry's log density has besides the exponent."""
+        return -_log(self.scale) - 0.5 * math.log(2 * math.pi)
+
+    def entry(self, h: Tensor, g: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
+        """Each entry's log density around h without `log_constant`, and the slope in h."""
+        scale = _of_rows(self.scale, rows, h)
+        standard = (g - h) / scale
+        return -0.5 * standard.square(), standard / scale
 
 
 @dataclass(frozen=True)
@@ -57,7 +69,52 @@ class Laplace:
 
     def log_prob(self, g: Gradient) -> Tensor:
         """Sum of the entries' log densities, (N,)."""
-        return -self.loc.abs_distance(g) / self.scale - g.size * (_log(self.scale) + math.log(2))
+        return g.size * self.log_constant - self.loc.abs_distance(g) / self.scale
+
+    @property
+    def log_constant(self) -> Scale:
+        """What each entry's log density has besides the exponent."""
+        return -_log(self.scale) - math.log(2)
+
+    def entry(self, h: Tensor, g: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
+        """Each entry's log density around h without `log_constant`, and the slope in h."""
+        scale = _of_rows(self.scale, rows, h)
+        apart = g - h
+        return -apart.abs() / scale, apart.sign() / scale
+
+
+@dataclass(frozen=True)
+class MaskedAtRandom:
+    """Each entry comes from `base` with probability 1 - rate, else from `base` around zero.
+
+    The mixture that remains of a random mask when the mask is not known: every entry is
+    independent, and is judged by both of its explanations.
+    """
+
+    base: Normal | Laplace
+    rate: float
+
+    def sample(self, keys: Sequence[tuple[int, ...]]) -> Gradient:
+        """Draw a fresh mask for each attack, then `base`."""
+        generators = [generator(HIDDEN_MASK, *key) for key in keys]
+
+        def masked(v: Tensor) -> Tensor:
+            draws = [torch.rand(v.shape[1:], generator=gen) for gen in generators]
+            return v * (torch.stack(draws) >= self.rate).to(v)
+
+        return replace(self.base, loc=self.base.loc.map(masked)).sample(keys)
+
+    def log_prob(self, g: Gradient) -> Tensor:
+        """Sum of the entries' log densities, (N,)."""
+        hidden, odds = math.log(self.rate), math.log((1 - self.rate) / self.rate)
+
+        def mixture(h: Tensor, g: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
+            zero, _ = self.base.entry(torch.zeros_like(h), g, rows)
+            kept, slope = self.base.entry(h, g, rows)
+            evidence = kept - zero + odds
+            return hidden + zero + softplus(evidence), evidence.sigmoid() * slope
+
+        return self.base.loc.entrywise(mixture, g) + g.size * self.base.log_constant
 
 
 @dataclass(frozen=True)
@@ -94,6 +151,11 @@ def _add_noise(loc: Gradient, scale: Scale, keys: Sequence[tuple[int, ...]], dra
         return v + per_attack(scale, v) * noise
 
     return loc.map(noisy)
+
+
+def _of_rows(scale: Scale, rows: slice, like: Tensor) -> Scale:
+    several = isinstance(scale, Tensor) and scale.ndim
+    return per_attack(scale[rows], like) if several else scale
 
 
 def _log(scale: Scale) -> Scale:

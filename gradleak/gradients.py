@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.linalg import vector_norm
 
-from gradleak import capture
+from gradleak import capture, entrywise
 from gradleak.factored import Outer
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -113,15 +113,30 @@ class Gradient(Mapping[str, Tensor]):
 
         return self._sum(of)
 
-    def abs_distance(self, other: Gradient) -> Tensor:
-        """The L1 distance |self - other| of each attack, (N,); makes the tensors."""
+    def entrywise(self, term: entrywise.Term, other: Gradient) -> Tensor:
+        """Sum of term(self, other) over each attack's entries, (N,); `gradleak.entrywise`.
+
+        Differentiable once.
+        """
 
         def of(name: str, entry: Entry) -> Tensor:
             if isinstance(entry, Outer):
-                return entry.abs_distance(other[name])
-            return _per_attack(lambda v, o: (v - o).abs(), entry, other[name])
+                return entry.entrywise(term, other[name])
+            return entrywise.of_tensor(term, entry, other[name])
 
         return self._sum(of)
+
+    def abs_distance(self, other: Gradient) -> Tensor:
+        """The L1 distance |self - other| of each attack, (N,)."""
+        return self.entrywise(entrywise.absolute, other)
+
+    def only(self, name: str) -> Gradient:
+        """The gradient with respect to one parameter."""
+
+        def make() -> Gradient:
+            return Gradient({name: self._entries[name]})
+
+        return self._once(("only", name), make) if self._constant else make()
 
     @property
     def _constant(self) -> bool:

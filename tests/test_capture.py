@@ -176,7 +176,7 @@ def test_factors_stand_for_the_tensor(released, each, uses, out, inputs, seed, m
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("at_once", [1, 24, 10**6])
 def test_entrywise_distance_has_the_tensors_slope(masked, at_once, monkeypatch):
-    monkeypatch.setattr(gl.factored, "AT_ONCE", at_once)
+    monkeypatch.setattr(gl.entrywise, "AT_ONCE", at_once)
     delta = torch.randn(6, 2, 3, dtype=torch.double, requires_grad=True)
     a = torch.randn(6, 2, 4, dtype=torch.double, requires_grad=True)
     g = torch.randn(3, 3, 4, dtype=torch.double)
@@ -184,7 +184,7 @@ def test_entrywise_distance_has_the_tensors_slope(masked, at_once, monkeypatch):
     factors = gl.factored.Outer(delta, a, mask if masked else None)
     dense = torch.einsum("nko,nki->noi", delta, a) * mask - g.repeat_interleave(2, 0)
     expected = dense.abs().flatten(1).sum(1)
-    found = factors.abs_distance(g)
+    found = factors.entrywise(gl.entrywise.absolute, g)
     torch.testing.assert_close(found, expected)
     weights = torch.rand(6, dtype=torch.double)
     for ours, theirs in zip(
@@ -206,6 +206,9 @@ BELIEFS = [
     gl.LayerWeights((1.0, 0.5, 2.0, 0.3), then=gl.GaussianNoise(0.1)),
     gl.LayerWeights((1.0, 0.5, 2.0, 0.3), then=gl.Direction(5.0)),
     gl.LayerWeights((1.0, 0.5, 2.0, 0.3), then=gl.RandomMask(0.5, then=gl.GaussianNoise(0.1))),
+    gl.LayerDirections(5.0),
+    gl.UnknownMask(0.5, then=gl.GaussianNoise(0.1)),
+    gl.UnknownMask(0.3, then=gl.LaplaceNoise(0.1)),
     gl.Uninformative(),
 ]
 

@@ -93,6 +93,17 @@ def test_direction_is_the_cosine():
     torch.testing.assert_close(scaled, expected)
 
 
+def test_layer_directions_add_the_cosines_of_all_parameters():
+    loc, g = gradient(4, seed=0), gradient(4, seed=1)
+    cosines = [
+        torch.nn.functional.cosine_similarity(loc[k].flatten(1), g[k].flatten(1)) for k in g
+    ]
+    found = gl.LayerDirections(7.0)(loc).log_prob(g)
+    torch.testing.assert_close(found, 7.0 * torch.stack(cosines).sum(0))
+    shared = gl.LayerDirections(7.0)(loc).log_prob(g.rows(slice(0, 2)))
+    torch.testing.assert_close(shared[0], found[0])
+
+
 def test_uninformative_says_nothing():
     loc = gradient().map(lambda v: v.requires_grad_())
     value = gl.Uninformative()(loc).log_prob(gradient(seed=1))

@@ -41,6 +41,51 @@ def test_samples_have_the_law_they_claim(kind, oracle):
         assert scipy.stats.kstest(values, oracle(0.3, scale).cdf).pvalue > 1e-3
 
 
+NOISES = [(gl.GaussianNoise, scipy.stats.norm), (gl.LaplaceNoise, scipy.stats.laplace)]
+
+
+@pytest.mark.parametrize(("noise", "oracle"), NOISES)
+def test_an_unknown_mask_is_a_mixture_of_two(noise, oracle):
+    loc, g = gradients(4), gradients(4, seed=1)
+    scale = torch.tensor([0.1, 0.5, 1.0, 3.0], dtype=torch.double)
+    kept = oracle.logpdf(flat(g), flat(loc), scale[:, None])
+    hidden = oracle.logpdf(flat(g), 0, scale[:, None])
+    expected = np.logaddexp(np.log(0.7) + kept, np.log(0.3) + hidden).sum(1)
+    found = gl.UnknownMask(0.3, noise(scale))(loc).log_prob(g)
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize(("noise", "oracle"), NOISES)
+def test_an_unknown_mask_draws_what_it_believes(noise, oracle):
+    loc = gl.Gradient({"w": torch.full((1, 40_000), 2.0)})
+    g = gl.UnknownMask(0.3, noise(0.5))(loc).sample([(0,)])
+
+    def cdf(v):
+        return 0.7 * oracle.cdf(v, 2.0, 0.5) + 0.3 * oracle.cdf(v, 0, 0.5)
+
+    assert scipy.stats.kstest(g["w"][0], cdf).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("noise", [gl.GaussianNoise, gl.LaplaceNoise])
+def test_the_slope_of_a_mixture_is_that_of_its_value(noise):
+    delta, a = (torch.randn(4, 1, n, dtype=torch.double, requires_grad=True) for n in (3, 2))
+    bias = torch.randn(4, 3, dtype=torch.double, requires_grad=True)
+    g = gl.Gradient({"w": torch.randn(2, 3, 2).double(), "b": torch.randn(2, 3).double()})
+    belief = gl.UnknownMask(0.3, noise(torch.tensor([0.3, 0.5, 1.0, 2.0]).double()))
+
+    def f(delta, a, bias):
+        return belief(gl.Gradient({"w": gl.factored.Outer(delta, a), "b": bias})).log_prob(g)
+
+    assert torch.autograd.gradcheck(f, (delta, a, bias))
+
+
+def test_bad_mixtures_are_refused():
+    with pytest.raises(ValueError, match=r"in \(0, 1\), got 0"):
+        gl.UnknownMask(0.0, gl.GaussianNoise(0.1))
+    with pytest.raises(ValueError, match="GaussianNoise or LaplaceNoise, got NoDefense"):
+        gl.UnknownMask(0.5, gl.NoDefense())
+
+
 def test_noise_belongs_to_its_key_and_not_to_its_place():
     loc = gradients(3)
     noise = gl.Normal(loc, 1.0).sample([(5,), (6,), (7,)])

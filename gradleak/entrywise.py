@@ -1,0 +1,94 @@
+"""Sums over the entries of gradients, for beliefs that judge each entry by itself.
+
+A few attacks are done at a time, value and slope in one go, so that only tensors which fit a
+cache are made and nothing of the gradient's size is kept for later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+AT_ONCE = 2**20  # entries that are made at a time
+
+Term = Callable[[Tensor, Tensor, slice], tuple[Tensor, Tensor]]
+"""term(h, g, rows): what each entry adds and its derivative in h, both shaped as h.
+
+h (n, ...) are the gradients of the attacks `rows` and may be overwritten; g (n or 1, ...) what was
+released.
+"""
+
+
+def absolute(h: Tensor, g: Tensor, _: slice) -> tuple[Tensor, Tensor]:
+    """|h - g| and its sign."""
+    apart = h.sub_(g)
+    sign = apart.sign()
+    return apart.abs_(), sign
+
+
+def of_tensor(term: Term, h: Tensor, g: Tensor) -> Tensor:
+    """The sum over each attack's entries, (N,); h (N, ...), g (M, ...), each row for N / M."""
+    return _OfTensor.apply(h, g, term)
+
+
+def of_factors(term: Term, delta: Tensor, a: Tensor, mask: Tensor | None, g: Tensor) -> Tensor:
+    """The same for h = mask * sum_k delta_k outer a_k; g (M, O, I)."""
+    return _OfFactors.apply(delta, a, mask, g, term)
+
+
+def product(delta: Tensor, a: Tensor) -> Tensor:
+    """sum_k delta_k outer a_k, (N, O, I); delta (N, K, O), a (N, K, I)."""
+    # With one example a broadcast product is several times faster than a matrix product.
+    return delta.mT * a if a.shape[1] == 1 else torch.bmm(delta.mT, a)
+
+
+def _blocks(attacks: int, g: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Rows that are done at a time, and what was released to them."""
+    each = attacks // len(g)
+    for rows in torch.arange(attacks).split(max(1, AT_ONCE // g[0].numel())):
+        some = slice(int(rows[0]), int(rows[-1]) + 1)
+        yield some, g[some] if each == 1 else g[rows // each]
+
+
+class _OfTensor(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, h: Tensor, g: Tensor, term: Term) -> Tensor:
+        total, slope = h.new_empty(len(h)), torch.empty_like(h)
+        for some, released in _blocks(len(h), g):
+            value, slope[some] = term(h[some].clone(), released, some)
+            total[some] = value.flatten(1).sum(1)
+        ctx.save_for_backward(slope)
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
+        (slope,) = ctx.saved_tensors
+        return upstream.reshape(-1, *[1] * (slope.ndim - 1)) * slope, None, None
+
+
+class _OfFactors(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, delta: Tensor, a: Tensor, mask: Tensor | None, g: Tensor, term: Term
+    ) -> Tensor:
+        total, of_delta, of_a = a.new_empty(len(a)), torch.empty_like(delta), torch.empty_like(a)
+        for some, released in _blocks(len(a), g):
+            h = product(delta[some], a[some])
+            value, slope = term(h if mask is None else h.mul_(mask), released, some)
+            slope = slope if mask is None else slope.mul_(mask)
+            total[some] = value.flatten(1).sum(1)
+            of_delta[some] = torch.bmm(a[some], slope.mT)
+            of_a[some] = torch.bmm(delta[some], slope)
+        ctx.save_for_backward(of_delta, of_a)
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+        of_delta, of_a = (upstream[:, None, None] * part for part in ctx.saved_tensors)
+        return of_delta, of_a, None, None, None
