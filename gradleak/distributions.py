@@ -9,7 +9,6 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.nn.functional import softplus
 
 from gradleak.batches import Scale, per_attack
 from gradleak.gradients import Gradient
@@ -106,13 +105,13 @@ class MaskedAtRandom:
 
     def log_prob(self, g: Gradient) -> Tensor:
         """Sum of the entries' log densities, (N,)."""
-        hidden, odds = math.log(self.rate), math.log((1 - self.rate) / self.rate)
+        log_kept, log_hidden = math.log(1 - self.rate), math.log(self.rate)
 
         def mixture(h: Tensor, g: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
             zero, _ = self.base.entry(torch.zeros_like(h), g, rows)
             kept, slope = self.base.entry(h, g, rows)
-            evidence = kept - zero + odds
-            return hidden + zero + softplus(evidence), evidence.sigmoid() * slope
+            kept, zero = kept + log_kept, zero + log_hidden
+            return torch.logaddexp(kept, zero), (kept - zero).sigmoid() * slope
 
         return self.base.loc.entrywise(mixture, g) + g.size * self.base.log_constant
 

@@ -95,9 +95,7 @@ def test_direction_is_the_cosine():
 
 def test_layer_directions_add_the_cosines_of_all_parameters():
     loc, g = gradient(4, seed=0), gradient(4, seed=1)
-    cosines = [
-        torch.nn.functional.cosine_similarity(loc[k].flatten(1), g[k].flatten(1)) for k in g
-    ]
+    cosines = [torch.nn.functional.cosine_similarity(loc[k].flatten(1), g[k].flatten(1)) for k in g]
     found = gl.LayerDirections(7.0)(loc).log_prob(g)
     torch.testing.assert_close(found, 7.0 * torch.stack(cosines).sum(0))
     shared = gl.LayerDirections(7.0)(loc).log_prob(g.rows(slice(0, 2)))

@@ -26,7 +26,8 @@ def trial(row) -> gl.Trial:
         images = gl.data.load(row.dataset, row.split).take([row["index"]])
     except FileNotFoundError as error:
         pytest.skip(str(error))
-    model = getattr(gl.models, row.model)(images.shape, images.classes, seed=row.seed)
+    seed = row.get("model_seed", row.seed)
+    model = getattr(gl.models, row.model)(images.shape, images.classes, seed=seed)
     client = gl.Client(model, defense)
     adversary = gl.Adversary(
         replace(client, defense=belief), prior, optimizer, float(row.temperature)
