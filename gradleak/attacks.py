@@ -16,11 +16,11 @@ from torch import Tensor
 
 from gradleak.batches import Rows, Scale, merge
 from gradleak.beliefs import Direction, Uninformative
+from gradleak.chunks import as_many_as_fit, in_chunks
 from gradleak.client import Client, ServerView
-from gradleak.climb import Adam, Climb, advance, maximize
+from gradleak.climb import Adam, Part, maximize, maximize_with_patience
 from gradleak.defenses import Defense, GaussianNoise, LaplaceNoise
 from gradleak.gradients import Gradient
-from gradleak.memory import LiveMemory, free
 from gradleak.priors import Box, Flat, Prior, Sum, TotalVariation
 from gradleak.randomness import START, generator
 
@@ -152,42 +152,16 @@ def attack_all(
         keys = [(seed, view.key[c]) for view, c in where]
         return _starts(keys, (place % restarts)[part], where[0][0])
 
-    parts = _in_chunks(
+    parts = in_chunks(
         lambda part: _attack_rows(attacks, rows.part(part), starts(part)),
         order,
-        chunk or _as_many_as_fit(attacks, rows.part(order[:3]), starts(order[:3])),
+        chunk or _fitting(attacks, rows.part(order[:3]), starts(order[:3])),
     )
     second = (time.perf_counter() - begin) / len(place)
     back = order.argsort()
     xs = torch.cat([x for x, _ in parts])[back].split(counts)
     scores = torch.cat([score for _, score in parts])[back].split(counts)
     return [_best(x, score, restarts, second * len(x)) for x, score in zip(xs, scores, strict=True)]
-
-
-def _in_chunks(
-    run: Callable[[Tensor], tuple[Tensor, Tensor]], rows: Tensor, chunk: int
-) -> list[tuple[Tensor, Tensor]]:
-    """Run the rows in chunks; where memory runs out, halve the chunk and go on."""
-    parts: list[tuple[Tensor, Tensor]] = []
-    done = 0
-    while done < len(rows):
-        try:
-            parts.append(run(rows[done : done + chunk]))
-        except RuntimeError as error:  # OutOfMemoryError is one
-            if chunk == 1 or not _out_of_memory(error):
-                raise
-        else:
-            done += chunk
-            continue
-        # Outside the handler, whose traceback would keep the chunk's tensors alive.
-        chunk = max(1, min(chunk, len(rows) - done) // 2)
-        torch.cuda.empty_cache()
-    return parts
-
-
-def _out_of_memory(error: RuntimeError) -> bool:
-    # The CPU's allocator has no exception of its own.
-    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def _by_observation(attacks: Attacks, rows: Rows) -> Tensor:
@@ -198,25 +172,16 @@ def _by_observation(attacks: Attacks, rows: Rows) -> Tensor:
     return (which * most + rows.client).argsort(stable=True)
 
 
-def _as_many_as_fit(attacks: Attacks, rows: Rows, x: Tensor) -> int:
-    """How many attacks to hold at once, from what one step of a few takes: memory is linear."""
+def _fitting(attacks: Attacks, rows: Rows, x: Tensor) -> int:
+    """How many attacks to hold at once, by one step of the few that begin at x."""
     short = [
         (replace(adversary, optimizer=replace(adversary.optimizer, steps=1)), view)
         for adversary, view in attacks
     ]
-    peaks = []
-    try:
-        for some in (slice(0, 1), slice(0, None)):
-            with LiveMemory() as memory:
-                _climb(short, rows.part(some), x[some])
-            peaks.append(memory.peak)
-    except RuntimeError as error:
-        if not _out_of_memory(error):
-            raise
-        return 1
-    each = (peaks[1] - peaks[0]) / max(1, len(x) - 1)
-    fit = int(0.5 * free(x.device) / max(1.0, each))
-    return max(1, min(fit, AT_ONCE.get(x.device.type, 64)))
+    fit = as_many_as_fit(
+        lambda some: _climb(short, rows.part(some), x[some]), torch.arange(len(x)), x.device
+    )
+    return min(fit, AT_ONCE.get(x.device.type, 64))
 
 
 def _attack_rows(attacks: Attacks, rows: Rows, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -237,36 +202,17 @@ def _attack_rows(attacks: Attacks, rows: Rows, x: Tensor) -> tuple[Tensor, Tenso
 
 def _climb(attacks: Attacks, rows: Rows, x: Tensor) -> Tensor:
     adversary, f = _objective(attacks, rows, like=x)
-    if adversary.optimizer.patience is not None:
-        return _climb_with_patience(attacks, rows, x, adversary.optimizer)
-    return maximize(f, x, adversary.optimizer, adversary.prior.project)
+    if adversary.optimizer.patience is None:
+        return maximize(f, x, adversary.optimizer, adversary.prior.project)
 
-
-def _climb_with_patience(attacks: Attacks, rows: Rows, x: Tensor, optimizer: Adam) -> Tensor:
-    """Climb, and drop each attack once `patience` steps have not raised its log-posterior.
-
-    Each keeps the better of its last two looks. While the likelihood is still tempered, it may
-    fall on the way, so nobody is dropped in that half.
-    """
-    tempered = any(bool((torch.as_tensor(a.temperature) > 1).any()) for a, _ in attacks)
-    found, best = x.clone(), x.new_full((len(x),), -torch.inf)
-    left, climb = torch.arange(len(x)), Climb.begin(x)
-    for begin in range(0, optimizer.steps, optimizer.patience):
-        steps = range(begin, min(begin + optimizer.patience, optimizer.steps))
+    def part(left: Tensor) -> Part:
         adversary, f = _objective(attacks, rows.part(left), like=x)
-        climb = advance(f, climb, adversary.optimizer, steps, adversary.prior.project)
-        with torch.enable_grad():  # so that the gradient stays in factors
-            now = f(climb.x.requires_grad_(), 1.0).detach()
-        judged = not tempered or steps.stop >= optimizer.steps / 2
-        rose = (now > best[left]) if judged else torch.ones_like(now, dtype=torch.bool)
-        kept = rose.nonzero().flatten()
-        left, climb = left[kept.cpu()], climb.part(kept)
-        found[left] = climb.x.detach()
-        if judged:
-            best[left] = now[kept]
-        if not len(left):
-            break
-    return found
+        return f, adversary.optimizer, adversary.prior.project
+
+    # While the likelihood is still tempered, the log-posterior may fall on the way.
+    tempered = any(bool((torch.as_tensor(a.temperature) > 1).any()) for a, _ in attacks)
+    first_look = adversary.optimizer.steps // 2 if tempered else 0
+    return maximize_with_patience(part, x, adversary.optimizer, first_look)
 
 
 def _objective(

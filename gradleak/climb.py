@@ -61,8 +61,15 @@ class Climb:
         return Climb(self.x[index], self.mean[index], self.square[index])
 
 
+Objective = Callable[[Tensor, float], Tensor]
+"""f(x, progress) -> (N,), what N climbs maximise; progress runs from 0 to 1."""
+
+Part = tuple[Objective, Adam, Callable[[Tensor], Tensor]]
+"""What some of the climbs maximise, how, and how they are projected."""
+
+
 def maximize(
-    f: Callable[[Tensor, float], Tensor],
+    f: Objective,
     x: Tensor,
     optimizer: Adam,
     project: Callable[[Tensor], Tensor] = lambda x: x,
@@ -74,9 +81,36 @@ def maximize(
     return advance(f, Climb.begin(x), optimizer, range(optimizer.steps), project).x
 
 
+def maximize_with_patience(
+    part: Callable[[Tensor], Part], x: Tensor, optimizer: Adam, first_look: int = 0
+) -> Tensor:
+    """The same, but a climb ends once `optimizer.patience` steps have not raised it.
+
+    part(index) describes the climbs that are left. A climb that ends keeps the better of its last
+    two looks; nobody ends before step `first_look`.
+    """
+    found, best = x.clone(), x.new_full((len(x),), -torch.inf)
+    left, climb = torch.arange(len(x)), Climb.begin(x)
+    for begin in range(0, optimizer.steps, optimizer.patience):
+        steps = range(begin, min(begin + optimizer.patience, optimizer.steps))
+        f, own, project = part(left)
+        climb = advance(f, climb, own, steps, project)
+        with torch.enable_grad():  # so that gradients of networks stay in factors
+            now = f(climb.x.requires_grad_(), 1.0).detach()
+        judged = steps.stop >= first_look
+        rose = now > best[left] if judged else torch.ones_like(now, dtype=torch.bool)
+        kept = rose.nonzero().flatten()
+        left, climb = left[kept.cpu()], climb.part(kept)
+        found[left] = climb.x.detach()
+        best[left] = now[kept] if judged else best[left]
+        if not len(left):
+            break
+    return found
+
+
 @torch.enable_grad()
 def advance(
-    f: Callable[[Tensor, float], Tensor],
+    f: Objective,
     climb: Climb,
     optimizer: Adam,
     steps: range,

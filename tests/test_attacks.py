@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 import gradleak as gl
+from gradleak import chunks
+from gradleak.chunks import in_chunks
 
 SHORT = gl.Adam(steps=150, lr=0.1, decay=0.98, signed=True)
 PRIOR = gl.Sum((gl.TotalVariation(0.3), gl.Box()))
@@ -192,7 +194,7 @@ def test_where_memory_runs_out_the_chunk_halves_and_the_run_goes_on(model, digit
     torch.testing.assert_close(torch.cat([f.x for f in found]), expected, rtol=1e-4, atol=1e-5)
     assert max(hungry.calls) == 5
     with pytest.raises(RuntimeError, match="something else"):
-        gl.attacks._in_chunks(_fail, torch.arange(4), 2)
+        in_chunks(_fail, torch.arange(4), 2)
 
 
 class Counting(nn.Module):
@@ -218,7 +220,7 @@ def test_no_more_attacks_are_held_than_fit_into_half_of_the_free_memory(model, d
     with gl.memory.LiveMemory() as memory:
         gl.attack_all([(short, view[:4])], chunk=4)
     free = 2.5 * memory.peak
-    monkeypatch.setattr(gl.attacks, "free", lambda device: free)
+    monkeypatch.setattr(chunks, "free", lambda device: free)
     counting.calls.clear()
     with gl.memory.LiveMemory() as memory:
         little = short.attack(view, restarts=4)
