@@ -13,7 +13,6 @@ from statistics import median
 
 import pandas as pd
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils.flop_counter import FlopCounterMode
@@ -25,6 +24,7 @@ from gradleak.batches import keep_blocks
 from gradleak.client import Client, ServerView
 from gradleak.climb import Adam
 from gradleak.defenses import GaussianNoise
+from gradleak.loop import usual_loop
 from gradleak.memory import LiveMemory
 from gradleak.priors import TotalVariation
 from gradleak.randomness import START, generator
@@ -87,7 +87,7 @@ def run(
         for _ in range(rounds):
             speed.append(_matmul_flops(device))
             engine.append(_engine(adversary, view, case, steps) * 1e3)
-            loop.append(_loop(client, view, case, steps) * 1e3)
+            loop.append(_loop_seconds(client, view, case, 16 * steps) * 1e3)
         flops = least_flops(client.model, case.shape)
         yield {
             **_described(case, device),
@@ -205,37 +205,11 @@ def _engine(adversary: Adversary, view: ServerView, case: Case, steps: int) -> f
     return (seconds(steps + 1) - seconds(1)) / steps / case.attacks
 
 
-def _loop(client: Client, view: ServerView, case: Case, steps: int) -> float:
-    """Seconds per image-iteration written the usual way: one image, autograd twice, Adam."""
-    x = _start(case, client)[:1].requires_grad_()
-    optimizer = torch.optim.Adam([x], lr=0.1)
-    weights = list(client.model.parameters())
-    g = [view.g[name][:1].squeeze(0) for name, _ in client.model.named_parameters()]
-    y = view.y[:1]
-
-    def step() -> None:
-        optimizer.zero_grad()
-        found = torch.autograd.grad(F.cross_entropy(client.model(x), y), weights, create_graph=True)
-        total = _matching(case.belief, found, g) - PRIOR.log_prob(x).sum()
-        (x.grad,) = torch.autograd.grad(total, x)
-        optimizer.step()
-
+def _loop_seconds(client: Client, view: ServerView, case: Case, count: int) -> float:
+    """Seconds per image-iteration of the usual loop."""
+    step = usual_loop(client.model, view, case.belief, PRIOR, _start(case, client)[:1])
     step()
-    _wait(x.device)
-    begin = time.perf_counter()
-    for _ in range(count := 16 * steps):
-        step()
-    _wait(x.device)
-    return (time.perf_counter() - begin) / count
-
-
-def _matching(belief: str, found: tuple[Tensor, ...], g: list[Tensor]) -> Tensor:
-    pairs = list(zip(found, g, strict=True))
-    if belief == "cosine":
-        norms = sum(a.square().sum() for a in found) * sum(b.square().sum() for b in g)
-        return 1 - sum((a * b).sum() for a, b in pairs) / norms.sqrt()
-    power = {"L1": 1, "L2": 2}[belief]
-    return sum((a - b).abs().pow(power).sum() for a, b in pairs)
+    return _seconds(step, view.y.device, count)
 
 
 def least_flops(model: nn.Module, shape: models.Shape) -> float:
