@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from gradleak import convolution
+from gradleak import convolution, rewired
 from gradleak.factored import Outer
 
 VERDICTS: WeakKeyDictionary[nn.Module, dict[object, bool]] = WeakKeyDictionary()
@@ -83,7 +83,9 @@ def _run(model: nn.Module, x: Tensor) -> tuple[Tensor, dict[str, Uses]]:
         return keep
 
     handles = [layer.register_forward_hook(hook(name)) for name, layer in _layers(model)]
-    handles += [m.register_forward_hook(_keep_format) for m in model.modules()]
+    if not in_place:
+        others = [m for m in model.modules() if not isinstance(m, nn.Conv2d | nn.Linear)]
+        handles += [m.register_forward_hook(_lean) for m in others]
     constant = {k: p.detach() for k, p in model.named_parameters()}
     try:
         return functional_call(model, constant, (x,)), {k: calls[k] for k, _ in _layers(model)}
@@ -92,10 +94,15 @@ def _run(model: nn.Module, x: Tensor) -> tuple[Tensor, dict[str, Uses]]:
             handle.remove()
 
 
-def _keep_format(_: nn.Module, args: object, z: object) -> None:
-    """Let derivatives come back in the format of the images, also through a flattening."""
-    if isinstance(z, Tensor) and z.ndim == 4 and z.requires_grad:
+def _lean(layer: nn.Module, args: tuple[object, ...], z: object) -> object:
+    """A layer without parameters, with derivatives that cost no more than they need to."""
+    if not isinstance(z, Tensor):
+        return z
+    z = rewired.output(layer, args[0], z) if args and isinstance(args[0], Tensor) else z
+    if z.ndim == 4 and z.requires_grad:
+        # Derivatives come back in the format of the images, also through a flattening.
         z.register_hook(_channels_last)
+    return z
 
 
 def _layers(model: nn.Module) -> list[tuple[str, nn.Linear | nn.Conv2d]]:

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from gradleak import convolution
+from gradleak import convolution, rewired
 
 PAIR = st.tuples(st.integers(1, 3), st.integers(1, 3))
 
@@ -63,3 +63,28 @@ def test_the_weights_gradient_can_be_differentiated_twice(channels):
 
     assert torch.autograd.gradcheck(f, (a, delta))
     assert torch.autograd.gradgradcheck(f, (a, delta))
+
+
+@pytest.mark.parametrize(
+    "layer", [nn.ReLU(), nn.AvgPool2d(2), nn.AvgPool2d((2, 1), padding=(1, 0), ceil_mode=True)]
+)
+def test_lean_layers_have_torchs_derivatives(layer):
+    a = torch.randn(2, 3, 5, 4, dtype=torch.double, requires_grad=True)
+    z = layer(a)
+    lean = rewired.output(layer, a, z)
+    assert torch.equal(lean, z)
+    slope = torch.randn_like(z, requires_grad=True)
+    (ours,) = torch.autograd.grad(lean, a, slope, create_graph=True)
+    (theirs,) = torch.autograd.grad(z, a, slope, create_graph=True)
+    torch.testing.assert_close(ours, theirs)
+    back = torch.randn_like(a)
+    torch.testing.assert_close(
+        torch.autograd.grad(ours, slope, back)[0], torch.autograd.grad(theirs, slope, back)[0]
+    )
+
+
+def test_layers_without_a_rewiring_are_left_alone():
+    a = torch.randn(2, 3, 4, 4, requires_grad=True)
+    for layer in (nn.Tanh(), nn.ReLU(inplace=True), nn.AvgPool2d(2, divisor_override=3)):
+        z = layer(a + 0)
+        assert rewired.output(layer, a, z) is z
