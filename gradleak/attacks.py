@@ -152,10 +152,11 @@ def attack_all(
         keys = [(seed, view.key[c]) for view, c in where]
         return _starts(keys, (place % restarts)[part], where[0][0])
 
+    few = order[:3]
     parts = in_chunks(
         lambda part: _attack_rows(attacks, rows.part(part), starts(part)),
         order,
-        chunk or _fitting(attacks, rows.part(order[:3]), starts(order[:3])),
+        chunk or _fitting(attacks, rows.part(few), starts(few), len(order)),
     )
     second = (time.perf_counter() - begin) / len(place)
     back = order.argsort()
@@ -172,8 +173,10 @@ def _by_observation(attacks: Attacks, rows: Rows) -> Tensor:
     return (which * most + rows.client).argsort(stable=True)
 
 
-def _fitting(attacks: Attacks, rows: Rows, x: Tensor) -> int:
-    """How many attacks to hold at once, by one step of the few that begin at x."""
+def _fitting(attacks: Attacks, rows: Rows, x: Tensor, wanted: int) -> int:
+    """How many of the wanted attacks to hold at once, by one step of the few that begin at x."""
+    if wanted == len(x):
+        return wanted  # too few to be worth measuring
     short = [
         (replace(adversary, optimizer=replace(adversary.optimizer, steps=1)), view)
         for adversary, view in attacks
@@ -201,8 +204,9 @@ def _attack_rows(attacks: Attacks, rows: Rows, x: Tensor) -> tuple[Tensor, Tenso
 
 
 def _climb(attacks: Attacks, rows: Rows, x: Tensor) -> Tensor:
-    adversary, f = _objective(attacks, rows, like=x)
-    if adversary.optimizer.patience is None:
+    optimizer = attacks[0][0].optimizer
+    if optimizer.patience is None:
+        adversary, f = _objective(attacks, rows, like=x)
         return maximize(f, x, adversary.optimizer, adversary.prior.project)
 
     def part(left: Tensor) -> Part:
@@ -211,8 +215,8 @@ def _climb(attacks: Attacks, rows: Rows, x: Tensor) -> Tensor:
 
     # While the likelihood is still tempered, the log-posterior may fall on the way.
     tempered = any(bool((torch.as_tensor(a.temperature) > 1).any()) for a, _ in attacks)
-    first_look = adversary.optimizer.steps // 2 if tempered else 0
-    return maximize_with_patience(part, x, adversary.optimizer, first_look)
+    first_look = optimizer.steps // 2 if tempered else 0
+    return maximize_with_patience(part, x, optimizer, first_look)
 
 
 def _objective(

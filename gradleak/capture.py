@@ -74,8 +74,8 @@ def _run(model: nn.Module, x: Tensor) -> tuple[Tensor, dict[str, Uses]]:
 
     def hook(name: str):
         def keep(layer: nn.Module, args: tuple[Tensor, ...], z: Tensor) -> Tensor:
-            if isinstance(layer, nn.Conv2d):
-                z = _channels_last(convolution.output(layer, args[0], z))
+            z = rewired.output(layer, args[0], z)
+            z = _channels_last(z) if isinstance(layer, nn.Conv2d) else z
             calls[name].append((args[0], z))
             # An in-place activation would overwrite z.
             return z.clone() if in_place else z

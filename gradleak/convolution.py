@@ -8,6 +8,7 @@ leave each result in the memory format (channels first or last) of the tensor it
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 Pair = tuple[int, int]
+Map = Callable[[Tensor], Tensor]
 FEW = 8  # channels that are too few to be innermost in memory
 
 
@@ -49,43 +51,24 @@ def weight_gradient(layer: nn.Conv2d, a: Tensor, delta: Tensor) -> Tensor:
     return found.unflatten(2, (*geometry.kernel, -1)).permute(0, 1, 4, 2, 3)
 
 
-def output(layer: nn.Conv2d, a: Tensor, z: Tensor) -> Tensor:
-    """The layer's output z again, with a derivative that leaves the weight out."""
+def maps(layer: nn.Conv2d, a: Tensor) -> tuple[Map, Map] | None:
+    """The derivative with respect to the input a, as a map of the slope, and its transpose.
+
+    None where the padding is not the same on both sides.
+    """
     left, right, top, bottom = _padding(layer)
-    if not z.requires_grad or (left, top) != (right, bottom):
-        return z
+    if (left, top) != (right, bottom):
+        return None
+    weight = layer.weight.detach()
     options = (list(layer.stride), [top, left], list(layer.dilation))
-    return _Output.apply(a, z.detach(), layer.weight.detach(), options)
+    of_a_only = (False, [0, 0], 1, (True, False, False))
 
-
-class _Output(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, a: Tensor, z: Tensor, weight: Tensor, options: tuple) -> Tensor:
-        ctx.save_for_backward(a, weight)
-        ctx.options = options
-        return z.view_as(z)
-
-    @staticmethod
-    def backward(ctx: Any, delta: Tensor) -> tuple[Tensor, None, None, None]:
-        return _Transposed.apply(delta, *ctx.saved_tensors, ctx.options), None, None, None
-
-
-class _Transposed(torch.autograd.Function):
-    """The derivative with respect to a layer's input, linear in the one for its output."""
-
-    @staticmethod
-    def forward(ctx: Any, delta: Tensor, a: Tensor, weight: Tensor, options: tuple) -> Tensor:
-        ctx.save_for_backward(weight)
-        ctx.options = options
+    def transposed(delta: Tensor) -> Tensor:
         if a.shape[1] < FEW:
             return _transposed_of_few(delta, a, weight, options)
-        of_a_only = (False, [0, 0], 1, (True, False, False))
         return torch.ops.aten.convolution_backward(delta, a, weight, None, *options, *of_a_only)[0]
 
-    @staticmethod
-    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None, None, None]:
-        (weight,) = ctx.saved_tensors
-        return F.conv2d(slope, weight, None, *ctx.options), None, None, None
+    return transposed, lambda slope: F.conv2d(slope, weight, None, *options)
 
 
 def _transposed_of_few(delta: Tensor, a: Tensor, weight: Tensor, options: tuple) -> Tensor:

@@ -1,75 +1,75 @@
 """Layers whose derivatives autograd makes more of than an attack needs.
 
-The derivative of an average pooling and of a ReLU is linear in the slope that comes back.
-Autograd also makes its derivative in the layer's input, which is zero, and adds it.
+The derivative of a convolution, a ReLU or an average pooling is a linear map of the slope that
+comes back. Autograd also makes its derivatives in the shared weight, which no attack asks for, and
+in the layer's input, which are zeros that it adds.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gradleak import convolution
+
+Map = Callable[[Tensor], Tensor]
+
 
 def output(layer: nn.Module, a: Tensor, z: Tensor) -> Tensor:
-    """The layer's output z again, with a derivative that leaves the zeros out."""
-    if not z.requires_grad:
-        return z
+    """The layer's output z again, with a derivative that makes no more than it needs to."""
+    maps = _maps(layer, a.detach(), z.detach()) if z.requires_grad else None
+    return z if maps is None else _Output.apply(a, z.detach(), *maps)
+
+
+def _maps(layer: nn.Module, a: Tensor, z: Tensor) -> tuple[Map, Map] | None:
+    """The derivative with respect to the input, as a map of the slope, and its transpose."""
+    if type(layer) is nn.Conv2d:
+        return convolution.maps(layer, a)
     if type(layer) is nn.ReLU and not layer.inplace:
-        return _ReLU.apply(a, z.detach())
+        return (_gate(z),) * 2
     if type(layer) is nn.AvgPool2d and layer.divisor_override is None:
-        return _AvgPool.apply(a, z.detach(), layer)
-    return z
+        return _pool_maps(layer, a)
+    return None
 
 
-class _ReLU(torch.autograd.Function):
+def _gate(z: Tensor) -> Map:
+    """The slope where the ReLU is open; its own transpose."""
+    return lambda slope: torch.ops.aten.threshold_backward(slope, z, 0)
+
+
+def _pool_maps(layer: nn.AvgPool2d, a: Tensor) -> tuple[Map, Map]:
+    sizes = (layer.kernel_size, layer.stride, layer.padding)
+    pairs = [[v, v] if isinstance(v, int) else list(v) for v in sizes]
+    rest = (layer.ceil_mode, layer.count_include_pad)
+    return (
+        lambda slope: torch.ops.aten.avg_pool2d_backward(slope, a, *pairs, *rest, None),
+        lambda slope: F.avg_pool2d(slope, *pairs, *rest),
+    )
+
+
+class _Output(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, a: Tensor, z: Tensor) -> Tensor:
-        ctx.save_for_backward(z)
+    def forward(ctx: Any, a: Tensor, z: Tensor, back: Map, forth: Map) -> Tensor:
+        ctx.maps = back, forth
         return z.view_as(z)
 
     @staticmethod
-    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None]:
-        return _Gate.apply(slope, *ctx.saved_tensors), None
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None, None, None]:
+        return _Linear.apply(slope, *ctx.maps), None, None, None
 
 
-class _Gate(torch.autograd.Function):
-    """The slope where the ReLU is open: its own transpose."""
-
-    @staticmethod
-    def forward(ctx: Any, slope: Tensor, z: Tensor) -> Tensor:
-        ctx.save_for_backward(z)
-        return torch.ops.aten.threshold_backward(slope, z, 0)
+class _Linear(torch.autograd.Function):
+    """A linear map, whose derivative is its transpose."""
 
     @staticmethod
-    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None]:
-        return _Gate.apply(slope, *ctx.saved_tensors), None
-
-
-class _AvgPool(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, a: Tensor, z: Tensor, layer: nn.AvgPool2d) -> Tensor:
-        ctx.save_for_backward(a)
-        ctx.layer = layer
-        return z.view_as(z)
+    def forward(ctx: Any, slope: Tensor, there: Map, back: Map) -> Tensor:
+        ctx.maps = back, there
+        return there(slope)
 
     @staticmethod
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None, None]:
-        return _Spread.apply(slope, *ctx.saved_tensors, ctx.layer), None, None
-
-
-class _Spread(torch.autograd.Function):
-    """The transpose of an average pooling, whose transpose is that pooling."""
-
-    @staticmethod
-    def forward(ctx: Any, slope: Tensor, a: Tensor, layer: nn.AvgPool2d) -> Tensor:
-        ctx.options = (layer.kernel_size, layer.stride, layer.padding, layer.ceil_mode,
-                       layer.count_include_pad)  # fmt: skip
-        pairs = [[v, v] if isinstance(v, int) else list(v) for v in ctx.options[:3]]
-        return torch.ops.aten.avg_pool2d_backward(slope, a, *pairs, *ctx.options[3:], None)
-
-    @staticmethod
-    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None, None]:
-        return F.avg_pool2d(slope, *ctx.options), None, None
+        return _Linear.apply(slope, *ctx.maps), None, None
