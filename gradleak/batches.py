@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cache
@@ -100,12 +101,21 @@ def keep_blocks() -> None:
     """Ask glibc to keep large freed blocks for the next step; does nothing elsewhere.
 
     By default it gives them back to the system at once, and fetching them again is up to half of
-    an attack's time on a CPU. Holds for the whole process, so libraries should not call it.
+    an attack's time on a CPU. The first gibibyte is asked for in huge pages, which saves some per
+    cent more. Holds for the whole process, so libraries should not call it.
     """
     try:
-        mallopt = ctypes.CDLL(None).mallopt
+        libc = ctypes.CDLL(None)
+        mallopt, madvise, malloc, free = libc.mallopt, libc.madvise, libc.malloc, libc.free
     except (AttributeError, OSError, TypeError):
         return
     trim_threshold, top_pad, mmap_max = -1, -2, -4  # names of malloc.h
-    for what, value in ((mmap_max, 0), (trim_threshold, 2**30), (top_pad, 2**28)):
+    for what, value in ((mmap_max, 0), (trim_threshold, 2**31 - 1), (top_pad, 2**28)):
         mallopt(what, value)
+    page, size, huge = mmap.PAGESIZE, 2**30, 14  # MADV_HUGEPAGE
+    malloc.restype = ctypes.c_void_p
+    block = malloc(ctypes.c_size_t(size))  # reserved, not filled: it costs no memory yet
+    if block:
+        start = -(-block // page) * page
+        madvise(ctypes.c_void_p(start), ctypes.c_size_t(size - page), huge)
+        free(ctypes.c_void_p(block))

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
@@ -75,8 +76,8 @@ def run(
     """Measure the cases; yield one row for each.
 
     A row holds milliseconds per image-iteration of engine and loop (medians over rounds), their
-    ratio, the engine's peak memory per attack in MiB without what was released, and its share of
-    the floor: `least_flops` over the matrix-product speed measured in the same round.
+    ratio and its quartiles, the engine's peak memory per attack in MiB without what was released,
+    and its share of the floor: `least_flops` over the matrix-product speed of the same round.
     """
     keep_blocks()  # as experiments do
     for case in tqdm(cases, desc="bench", delay=2, disable=None):
@@ -89,12 +90,15 @@ def run(
             engine.append(_engine(adversary, view, case, steps) * 1e3)
             loop.append(_loop_seconds(client, view, case, 16 * steps) * 1e3)
         flops = least_flops(client.model, case.shape)
+        ratios = np.quantile(np.divide(loop, engine), (0.25, 0.5, 0.75)).round(2)
         yield {
             **_described(case, device),
             "path": gradients.path(client.model, _start(case, client)[:, None], view.y[:, None]),
             "engine_ms": round(median(engine), 4),
             "loop_ms": round(median(loop), 4),
-            "ratio": round(median(b / a for a, b in zip(engine, loop, strict=True)), 2),
+            "ratio": ratios[1],
+            "ratio_low": ratios[0],
+            "ratio_high": ratios[2],
             "floor_ms": round(median(flops / s * 1e3 for s in speed), 4),
             "floor_share": round(median(flops / s / a * 1e3 for s, a in
                                         zip(speed, engine, strict=True)), 3),

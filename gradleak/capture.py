@@ -12,11 +12,15 @@ from collections.abc import Callable
 from weakref import WeakKeyDictionary
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from gradleak import convolution, rewired
+from gradleak.convolution import channels_last
 from gradleak.factored import Outer
+
+Loss = Callable[[Tensor, Tensor], Tensor]
 
 VERDICTS: WeakKeyDictionary[nn.Module, dict[object, bool]] = WeakKeyDictionary()
 """Whether a model's captured gradients were found equal to the general ones, by shape and loss."""
@@ -33,7 +37,7 @@ def entries(
     model: nn.Module,
     x: Tensor,
     y: Tensor,
-    loss: Callable[[Tensor, Tensor], Tensor],
+    loss: Loss,
     differentiable: bool,
 ) -> dict[str, Tensor | Outer]:
     """Parameter name -> gradient of N attacks; x (N, B, *shape), y (N, B).
@@ -43,12 +47,13 @@ def entries(
     attacks = len(x)
     # Without a derivative to follow, x still has to start the graph that ends in each output.
     x = x if differentiable else x.detach().requires_grad_()
-    output, calls = _run(model, _channels_last(x.flatten(0, 1)))
-    losses = vmap(loss)(output.unflatten(0, x.shape[:2]), y)
+    layers = _layers(model)
+    output, calls = _run(model, layers, channels_last(x.flatten(0, 1)))
+    total = _sum_of_losses(loss, output.unflatten(0, x.shape[:2]), y)
     outputs = [z for uses in calls.values() for _, z in uses]
-    deltas = iter(torch.autograd.grad(losses.sum(), outputs, create_graph=differentiable))
+    deltas = iter(torch.autograd.grad(total, outputs, create_graph=differentiable))
     found: dict[str, Tensor | Outer] = {}
-    for name, layer in _layers(model):
+    for name, layer in layers:
         used = [(a, next(deltas)) for a, _ in calls[name]]
         make = _linear if isinstance(layer, nn.Linear) else _convolution
         for kind, value in make(layer, used, attacks).items():
@@ -58,16 +63,19 @@ def entries(
     return {k: found[k] for k, p in model.named_parameters() if p.requires_grad}
 
 
-def _channels_last(x: Tensor) -> Tensor:
-    # PyTorch pools and copies images several times faster in this format on a CPU.
-    return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
+def _sum_of_losses(loss: Loss, output: Tensor, y: Tensor) -> Tensor:
+    if loss is F.cross_entropy:  # the usual loss, without the overhead of vmap
+        return loss(output.flatten(0, 1), y.flatten(0, 1), reduction="sum") / y.shape[1]
+    return vmap(loss)(output, y).sum()
 
+
+Layers = list[tuple[str, nn.Linear | nn.Conv2d]]
 
 Uses = list[tuple[Tensor, Tensor]]
 """For each call of a layer: its input, and its output or the derivative with respect to that."""
 
 
-def _run(model: nn.Module, x: Tensor) -> tuple[Tensor, dict[str, Uses]]:
+def _run(model: nn.Module, layers: Layers, x: Tensor) -> tuple[Tensor, dict[str, Uses]]:
     """The network's output, and what went into and came out of each layer."""
     calls: dict[str, Uses] = defaultdict(list)
     in_place = any(getattr(module, "inplace", False) for module in model.modules())
@@ -75,20 +83,20 @@ def _run(model: nn.Module, x: Tensor) -> tuple[Tensor, dict[str, Uses]]:
     def hook(name: str):
         def keep(layer: nn.Module, args: tuple[Tensor, ...], z: Tensor) -> Tensor:
             z = rewired.output(layer, args[0], z)
-            z = _channels_last(z) if isinstance(layer, nn.Conv2d) else z
+            z = channels_last(z) if isinstance(layer, nn.Conv2d) else z
             calls[name].append((args[0], z))
             # An in-place activation would overwrite z.
             return z.clone() if in_place else z
 
         return keep
 
-    handles = [layer.register_forward_hook(hook(name)) for name, layer in _layers(model)]
+    handles = [layer.register_forward_hook(hook(name)) for name, layer in layers]
     if not in_place:
         others = [m for m in model.modules() if not isinstance(m, nn.Conv2d | nn.Linear)]
         handles += [m.register_forward_hook(_lean) for m in others]
     constant = {k: p.detach() for k, p in model.named_parameters()}
     try:
-        return functional_call(model, constant, (x,)), {k: calls[k] for k, _ in _layers(model)}
+        return functional_call(model, constant, (x,)), {k: calls[k] for k, _ in layers}
     finally:
         for handle in handles:
             handle.remove()
@@ -101,11 +109,11 @@ def _lean(layer: nn.Module, args: tuple[object, ...], z: object) -> object:
     z = rewired.output(layer, args[0], z) if args and isinstance(args[0], Tensor) else z
     if z.ndim == 4 and z.requires_grad:
         # Derivatives come back in the format of the images, also through a flattening.
-        z.register_hook(_channels_last)
+        z.register_hook(channels_last)
     return z
 
 
-def _layers(model: nn.Module) -> list[tuple[str, nn.Linear | nn.Conv2d]]:
+def _layers(model: nn.Module) -> Layers:
     return [
         (name, module)
         for name, module in model.named_modules()
@@ -124,12 +132,11 @@ def _linear(layer: nn.Linear, uses: Uses, attacks: int) -> dict[str, Tensor | Ou
 
 
 def _convolution(layer: nn.Conv2d, uses: Uses, attacks: int) -> dict[str, Tensor | Outer]:
-    weights = [convolution.weight_gradient(layer, a, delta) for a, delta in uses]
-    biases = [delta.flatten(2).sum(2) for _, delta in uses]
+    weights, biases = zip(*(convolution.gradients(layer, *use) for use in uses), strict=True)
     return {"weight": _per_attack(weights, attacks), "bias": _per_attack(biases, attacks)}
 
 
-def _per_attack(parts: list[Tensor], attacks: int) -> Tensor:
+def _per_attack(parts: tuple[Tensor, ...], attacks: int) -> Tensor:
     """Sum over the calls of a layer and over the examples of each attack."""
     total = functools.reduce(torch.add, parts)
     one_each = len(total) == attacks

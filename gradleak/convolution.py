@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 Pair = tuple[int, int]
 Map = Callable[[Tensor], Tensor]
 FEW = 8  # channels that are too few to be innermost in memory
+MANY = 64  # places of an output from which on convolutions gain by a group for each image
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Geometry:
     kernel: Pair
     stride: Pair
     dilation: Pair
+    padding: Pair = (0, 0)
 
     def windows(self, a: Tensor) -> Tensor:
         """What each place of the kernel meets: a view (N, *kernel, C, rows, columns) of images.
@@ -39,16 +41,36 @@ class Geometry:
         a = a.unfold(2, height, step[0])[..., ::down].unfold(3, width, step[1])[..., ::right]
         return a.permute(0, 2, 3, 1, 4, 5)
 
+    def backward(self, a: Tensor, delta: Tensor, weight: Tensor, groups: int, of: str) -> Tensor:
+        """The derivative of the input a or of the weight, by PyTorch."""
+        options = ([*self.stride], [*self.padding], [*self.dilation], False, [0, 0], groups)
+        wanted = [of == "input", of == "weight", False]
+        found = torch.ops.aten.convolution_backward(delta, a, weight, None, *options, wanted)
+        return found[wanted.index(True)]
 
-def weight_gradient(layer: nn.Conv2d, a: Tensor, delta: Tensor) -> Tensor:
-    """The gradient of the weight for each image, (N, *weight shape).
+
+def gradients(layer: nn.Conv2d, a: Tensor, delta: Tensor) -> tuple[Tensor, Tensor]:
+    """The gradients of weight and bias for each image, (N, *weight shape) and (N, O).
 
     a: the layer's input (N, C, H, W); delta: the loss's derivative with respect to its output.
     """
     geometry = Geometry(layer.kernel_size, layer.stride, layer.dilation)
+    left, right, top, bottom = _padding(layer)
+    if (left, top) == (right, bottom) and _one_group_an_image(a, delta, geometry):
+        return _Grouped.apply(a, delta, replace(geometry, padding=(top, left)))
+    a = F.pad(a, (left, right, top, bottom))
     a = a.contiguous() if a.shape[1] < FEW else a
-    found = _Product.apply(F.pad(a, _padding(layer)), delta, geometry)
-    return found.unflatten(2, (*geometry.kernel, -1)).permute(0, 1, 4, 2, 3)
+    found, bias = _Product.apply(a, delta, geometry)
+    return found.unflatten(2, (*geometry.kernel, -1)).permute(0, 1, 4, 2, 3), bias
+
+
+def _one_group_an_image(a: Tensor, delta: Tensor, geometry: Geometry) -> bool:
+    """Whether a convolution with a group for each image beats a product of patches.
+
+    So it was on a CPU; on a graphics card nothing was measured.
+    """
+    large = a.shape[1] >= FEW and delta.shape[2:].numel() >= MANY
+    return a.is_cpu and large and geometry.kernel != (1, 1) and geometry.stride == (1, 1)
 
 
 def maps(layer: nn.Conv2d, a: Tensor) -> tuple[Map, Map] | None:
@@ -81,22 +103,61 @@ def _transposed_of_few(delta: Tensor, a: Tensor, weight: Tensor, options: tuple)
 
 
 class _Product(torch.autograd.Function):
-    """Patches times delta, (N, O, K) with K = kernel size * C."""
+    """Patches times delta, (N, O, K) with K = kernel size * C, and the sum of delta, (N, O)."""
 
     @staticmethod
-    def forward(ctx: Any, a: Tensor, delta: Tensor, geometry: Geometry) -> Tensor:
+    def forward(ctx: Any, a: Tensor, delta: Tensor, geometry: Geometry) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(a, delta)
         ctx.geometry = geometry
-        patches = _unfold(a, geometry)
-        return _product_like(patches, delta.flatten(2), patches)
+        patches, flat = _unfold(a, geometry), delta.flatten(2)
+        return _product_like(patches, flat, patches), flat.sum(2)
 
     @staticmethod
-    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, slope: Tensor, of_bias: Tensor) -> tuple[Tensor, Tensor, None]:
         a, delta = ctx.saved_tensors
         patches, flat = _unfold(a, ctx.geometry), delta.flatten(2).mT
         of_patches = _product_like(patches, flat, slope)
-        of_delta = _product_like(flat, patches, slope.mT).mT.unflatten(2, delta.shape[2:])
+        of_delta = _product_like(flat, patches, slope.mT).add_(of_bias.unsqueeze(1))
+        of_delta = of_delta.mT.unflatten(2, delta.shape[2:])
         return _fold(of_patches, a, ctx.geometry), of_delta, None
+
+
+class _Grouped(torch.autograd.Function):
+    """The same, (N, O, C, *kernel) and (N, O), by convolutions that have a group for each image."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, delta: Tensor, geometry: Geometry) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(a, delta)
+        ctx.geometry = geometry
+        shape = (len(a) * delta.shape[1], a.shape[1], *geometry.kernel)
+        unread = a.new_empty(1).expand(shape)  # the derivative wants the weight's shape only
+        weight = geometry.backward(_in_a_row(a), _in_a_row(delta), unread, len(a), "weight")
+        return weight.unflatten(0, (len(a), -1)), delta.flatten(2).sum(2)
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor, of_bias: Tensor) -> tuple[Tensor, Tensor, None]:
+        a, delta = ctx.saved_tensors
+        geometry, slope = ctx.geometry, slope.flatten(0, 1)
+        of_a = geometry.backward(_in_a_row(a), _in_a_row(delta), slope, len(a), "input")
+        options = (geometry.stride, geometry.padding, geometry.dilation, len(a))
+        of_delta = F.conv2d(_in_a_row(a), slope, of_bias.flatten(), *options)
+        return channels_last(of_a.view(a.shape)), channels_last(of_delta.view(delta.shape)), None
+
+
+def _in_a_row(images: Tensor) -> Tensor:
+    """All images as the channels of one, (1, N * C, H, W)."""
+    return images.reshape(1, -1, *images.shape[2:])
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """Images with channels innermost in memory, which a CPU pools and copies several times faster.
+
+    Anything else as it is.
+    """
+    if x.ndim == 4 and x.shape[1] == 1:
+        # Grey images are in both formats; only their strides tell convolutions which is meant.
+        return x.flatten(1).unflatten(1, (*x.shape[2:], 1)).permute(0, 3, 1, 2)
+    return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
 
 
 def _unfold(a: Tensor, geometry: Geometry) -> Tensor:

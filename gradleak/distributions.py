@@ -48,11 +48,11 @@ class Normal:
         """What each entry's log density has besides the exponent."""
         return -_log(self.scale) - 0.5 * math.log(2 * math.pi)
 
-    def entry(self, h: Tensor, g: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
-        """Each entry's log density around h without `log_constant`, and the slope in h."""
-        scale = _of_rows(self.scale, rows, h)
-        standard = (g - h) / scale
-        return -0.5 * standard.square(), standard / scale
+    def entry(self, apart: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
+        """The log density of g at `apart` = g - loc without `log_constant`, and its slope."""
+        scale = _of_rows(self.scale, rows, apart)
+        standard = apart / scale
+        return -0.5 * standard.square(), -standard / scale
 
 
 @dataclass(frozen=True)
@@ -75,11 +75,10 @@ class Laplace:
         """What each entry's log density has besides the exponent."""
         return -_log(self.scale) - math.log(2)
 
-    def entry(self, h: Tensor, g: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
-        """Each entry's log density around h without `log_constant`, and the slope in h."""
-        scale = _of_rows(self.scale, rows, h)
-        apart = g - h
-        return -apart.abs() / scale, apart.sign() / scale
+    def entry(self, apart: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
+        """The log density of g at `apart` = g - loc without `log_constant`, and its slope."""
+        scale = _of_rows(self.scale, rows, apart)
+        return -apart.abs() / scale, -apart.sign() / scale
 
 
 @dataclass(frozen=True)
@@ -107,11 +106,12 @@ class MaskedAtRandom:
         """Sum of the entries' log densities, (N,)."""
         log_kept, log_hidden = math.log(1 - self.rate), math.log(self.rate)
 
-        def mixture(h: Tensor, g: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
-            zero, _ = self.base.entry(torch.zeros_like(h), g, rows)
-            kept, slope = self.base.entry(h, g, rows)
-            kept, zero = kept + log_kept, zero + log_hidden
-            return torch.logaddexp(kept, zero), (kept - zero).sigmoid() * slope
+        def mixture(apart: Tensor, g: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
+            hidden, _ = self.base.entry(g.expand_as(apart), rows)
+            kept, slope = self.base.entry(apart, rows)
+            kept, hidden = kept + log_kept, hidden + log_hidden
+            total = torch.logaddexp(kept, hidden).flatten(1).sum(1)
+            return total, (kept - hidden).sigmoid() * slope
 
         return self.base.loc.entrywise(mixture, g) + g.size * self.base.log_constant
 

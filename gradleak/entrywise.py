@@ -16,18 +16,16 @@ from torch.autograd.function import once_differentiable
 AT_ONCE = 2**20  # entries that are made at a time
 
 Term = Callable[[Tensor, Tensor, slice], tuple[Tensor, Tensor]]
-"""term(h, g, rows): what each entry adds and its derivative in h, both shaped as h.
+"""term(apart, g, rows): the sum over each attack's entries (n,), and its derivative in `apart`.
 
-h (n, ...) are the gradients of the attacks `rows` and may be overwritten; g (n or 1, ...) what was
-released.
+apart = g - h (n, ...), where h are the gradients of the attacks `rows`; it may be overwritten.
+g (n or 1, ...) is what was released.
 """
 
 
-def absolute(h: Tensor, g: Tensor, _: slice) -> tuple[Tensor, Tensor]:
-    """|h - g| and its sign."""
-    apart = h.sub_(g)
-    sign = apart.sign()
-    return apart.abs_(), sign
+def absolute(apart: Tensor, _: Tensor, __: slice) -> tuple[Tensor, Tensor]:
+    """The sum of |g - h|, and the sign."""
+    return apart.abs().flatten(1).sum(1), apart.sign_()
 
 
 def of_tensor(term: Term, h: Tensor, g: Tensor) -> Tensor:
@@ -46,10 +44,24 @@ def product(delta: Tensor, a: Tensor) -> Tensor:
     return delta.mT * a if a.shape[1] == 1 else torch.bmm(delta.mT, a)
 
 
+def _apart(g: Tensor, delta: Tensor, a: Tensor, mask: Tensor | None, out: Tensor) -> Tensor:
+    """g - mask * sum_k delta_k outer a_k, with as few passes over the entries as there are."""
+    if mask is not None:
+        return torch.addcmul(g, product(delta, a), mask, value=-1, out=out)
+    if a.shape[1] == 1:
+        return torch.addcmul(g, delta.mT, a, value=-1, out=out)
+    return torch.baddbmm(g.expand_as(out), delta.mT, a, alpha=-1, out=out)
+
+
+def _at_once(g: Tensor) -> int:
+    """How many attacks are done at a time."""
+    return max(1, AT_ONCE // g[0].numel())
+
+
 def _blocks(attacks: int, g: Tensor) -> Iterator[tuple[slice, Tensor]]:
     """Rows that are done at a time, and what was released to them."""
     each = attacks // len(g)
-    for rows in torch.arange(attacks).split(max(1, AT_ONCE // g[0].numel())):
+    for rows in torch.arange(attacks).split(_at_once(g)):
         some = slice(int(rows[0]), int(rows[-1]) + 1)
         yield some, g[some] if each == 1 else g[rows // each]
 
@@ -59,8 +71,7 @@ class _OfTensor(torch.autograd.Function):
     def forward(ctx: Any, h: Tensor, g: Tensor, term: Term) -> Tensor:
         total, slope = h.new_empty(len(h)), torch.empty_like(h)
         for some, released in _blocks(len(h), g):
-            value, slope[some] = term(h[some].clone(), released, some)
-            total[some] = value.flatten(1).sum(1)
+            total[some], slope[some] = term(released - h[some], released, some)
         ctx.save_for_backward(slope)
         return total
 
@@ -68,7 +79,7 @@ class _OfTensor(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
         (slope,) = ctx.saved_tensors
-        return upstream.reshape(-1, *[1] * (slope.ndim - 1)) * slope, None, None
+        return -upstream.reshape(-1, *[1] * (slope.ndim - 1)) * slope, None, None
 
 
 class _OfFactors(torch.autograd.Function):
@@ -77,18 +88,19 @@ class _OfFactors(torch.autograd.Function):
         ctx: Any, delta: Tensor, a: Tensor, mask: Tensor | None, g: Tensor, term: Term
     ) -> Tensor:
         total, of_delta, of_a = a.new_empty(len(a)), torch.empty_like(delta), torch.empty_like(a)
+        work = g.new_empty(min(len(a), _at_once(g)), *g.shape[1:])  # stays in the cache
         for some, released in _blocks(len(a), g):
-            h = product(delta[some], a[some])
-            value, slope = term(h if mask is None else h.mul_(mask), released, some)
+            out = work[: some.stop - some.start]
+            apart = _apart(released, delta[some], a[some], mask, out)
+            total[some], slope = term(apart, released, some)
             slope = slope if mask is None else slope.mul_(mask)
-            total[some] = value.flatten(1).sum(1)
-            of_delta[some] = torch.bmm(a[some], slope.mT)
-            of_a[some] = torch.bmm(delta[some], slope)
+            torch.bmm(a[some], slope.mT, out=of_delta[some])
+            torch.bmm(delta[some], slope, out=of_a[some])
         ctx.save_for_backward(of_delta, of_a)
         return total
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
-        of_delta, of_a = (upstream[:, None, None] * part for part in ctx.saved_tensors)
+        of_delta, of_a = (-upstream[:, None, None] * part for part in ctx.saved_tensors)
         return of_delta, of_a, None, None, None

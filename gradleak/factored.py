@@ -56,6 +56,8 @@ class Outer:
 
     def sq_norm(self) -> Tensor:
         """Squared norm of each attack's gradient, (N,)."""
+        if self.mask is None and self.a.shape[1] == 1:
+            return self.delta.square().sum((1, 2)) * self.a.square().sum((1, 2))
         if self.mask is None:
             gram = torch.bmm(self.delta, self.delta.mT) * torch.bmm(self.a, self.a.mT)
             return gram.flatten(1).sum(1)

@@ -159,11 +159,10 @@ class Gradient(Mapping[str, Tensor]):
 
     @staticmethod
     def _sq_norm(_: str, entry: Entry) -> Tensor:
-        return entry.sq_norm() if isinstance(entry, Outer) else entry.square().flatten(1).sum(1)
+        return entry.sq_norm() if isinstance(entry, Outer) else _sq_norm(entry)
 
     def _norm_of(self, name: str) -> Tensor:
-        # vector_norm makes no tensor of the parameter's size
-        return self._once(("sq_norm", name), lambda: vector_norm(self[name].flatten(1), dim=1) ** 2)
+        return self._once(("sq_norm", name), lambda: _sq_norm(self[name]))
 
     def _inner(self, name: str, entry: Entry, other: Gradient) -> Tensor:
         if not isinstance(entry, Outer):
@@ -174,6 +173,11 @@ class Gradient(Mapping[str, Tensor]):
         # key holds the mask itself, so that it lives as long as what was derived from it.
         mask = entry.mask
         return entry.inner(other._once((name, mask), lambda: other[name] * mask))
+
+
+def _sq_norm(v: Tensor) -> Tensor:
+    # vector_norm makes no tensor of the parameter's size
+    return vector_norm(v.flatten(1), dim=1).square()
 
 
 def layer_of(name: str) -> str:

@@ -1,5 +1,7 @@
 """The hand-written derivatives of a convolution, against PyTorch's own."""
 
+from unittest.mock import patch
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -14,13 +16,19 @@ PAIR = st.tuples(st.integers(1, 3), st.integers(1, 3))
 @settings(deadline=None, max_examples=40)
 @given(
     channels=st.sampled_from([1, 3, 9]),
+    many=st.sampled_from([1, convolution.MANY]),
     kernel=PAIR,
     stride=st.tuples(st.integers(1, 2), st.integers(1, 2)),
     dilation=st.tuples(st.integers(1, 2), st.integers(1, 2)),
     padding=st.tuples(st.integers(0, 2), st.integers(0, 2)),
     last=st.booleans(),
 )
-def test_derivatives_are_torchs(channels, kernel, stride, dilation, padding, last):
+def test_derivatives_are_torchs(channels, many, kernel, stride, dilation, padding, last):
+    with patch.object(convolution, "MANY", many):
+        check(channels, kernel, stride, dilation, padding, last)
+
+
+def check(channels, kernel, stride, dilation, padding, last):
     layer = nn.Conv2d(channels, 2, kernel, stride, padding, dilation).double()
     a = torch.rand(3, channels, 7, 6, dtype=torch.double)
     a = a.contiguous(memory_format=torch.channels_last) if last else a
@@ -32,13 +40,15 @@ def test_derivatives_are_torchs(channels, kernel, stride, dilation, padding, las
         torch.nn.grad.conv2d_weight(a[[n]], weight.shape, delta[[n]], stride, padding, dilation)
         for n in range(3)
     ]
-    found = convolution.weight_gradient(layer, a, delta)
-    torch.testing.assert_close(found, torch.stack(one_by_one), rtol=1e-10, atol=1e-10)
+    expected = torch.stack(one_by_one), delta.sum((2, 3))
+    found = convolution.gradients(layer, a, delta)
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
 
-    # to x and to delta, of any function of it
-    slope = torch.rand_like(found)
-    expected = torch.autograd.grad(torch.stack(one_by_one), (a, delta), slope)
-    for ours, theirs in zip(torch.autograd.grad(found, (a, delta), slope), expected, strict=True):
+    # to a and to delta, of any function of them
+    slopes = [torch.rand_like(v) for v in expected]
+    found, expected = (torch.autograd.grad(v, (a, delta), slopes) for v in (found, expected))
+    for ours, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
 
     again = rewired.output(layer, a, z)
@@ -52,14 +62,15 @@ def test_derivatives_are_torchs(channels, kernel, stride, dilation, padding, las
     )
 
 
-@pytest.mark.parametrize("channels", [1, 9])
-def test_the_weights_gradient_can_be_differentiated_twice(channels):
+@pytest.mark.parametrize(("channels", "many"), [(1, 64), (9, 64), (9, 1)])
+def test_gradients_can_be_differentiated_twice(channels, many, monkeypatch):
+    monkeypatch.setattr(convolution, "MANY", many)
     layer = nn.Conv2d(channels, 2, 2).double()
     a = torch.rand(2, channels, 3, 3, dtype=torch.double, requires_grad=True)
     delta = torch.rand(2, 2, 2, 2, dtype=torch.double, requires_grad=True)
 
     def f(a, delta):
-        return convolution.weight_gradient(layer, a, delta)
+        return convolution.gradients(layer, a, delta)
 
     assert torch.autograd.gradcheck(f, (a, delta))
     assert torch.autograd.gradgradcheck(f, (a, delta))
