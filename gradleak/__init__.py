@@ -12,6 +12,7 @@ from gradleak import (
     precision,
     records,
     train,
+    tuning,
     widgets,
 )
 from gradleak.attacks import (
@@ -35,11 +36,18 @@ from gradleak.beliefs import (
 from gradleak.choice import choose, profile
 from gradleak.client import Client, ServerView
 from gradleak.climb import Adam, maximize
-from gradleak.defenses import GaussianNoise, LaplaceNoise, NoDefense, RandomMask
+from gradleak.defenses import (
+    GaussianNoise,
+    LaplaceNoise,
+    LearnedNoise,
+    NoDefense,
+    RandomMask,
+    learned_noise,
+)
 from gradleak.distributions import Laplace, Normal, PointMass
 from gradleak.experiment import Trial, device
 from gradleak.gradients import Gradient, gradient
-from gradleak.metrics import interval, mse, paired, psnr, ssim, within
+from gradleak.metrics import holm, interval, mse, paired, psnr, ssim, within
 from gradleak.priors import Box, BoxPenalty, Flat, Sum, TotalVariation
 from gradleak.version import __version__
 
@@ -57,6 +65,7 @@ __all__ = [
     "LaplaceNoise",
     "LayerDirections",
     "LayerWeights",
+    "LearnedNoise",
     "NoDefense",
     "Normal",
     "PointMass",
@@ -79,9 +88,11 @@ __all__ = [
     "experiment",
     "factored",
     "gradient",
+    "holm",
     "interval",
     "inverting_gradients",
     "l1",
+    "learned_noise",
     "log_posterior",
     "maximize",
     "memory",
@@ -97,6 +108,7 @@ __all__ = [
     "records",
     "ssim",
     "train",
+    "tuning",
     "widgets",
     "within",
 ]

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from gradleak.batches import Scale
-from gradleak.defenses import Defense, GaussianNoise, LaplaceNoise, check_scale
-from gradleak.distributions import Distribution, MaskedAtRandom
+from gradleak.defenses import (
+    Defense,
+    GaussianNoise,
+    LaplaceNoise,
+    check_positive,
+    check_scale,
+)
+from gradleak.distributions import Distribution, MaskedAtRandom, Rescaled
 from gradleak.gradients import Gradient, layer_of
 
 
@@ -143,8 +148,7 @@ class LayerWeights:
     then: Defense
 
     def __post_init__(self) -> None:
-        if not all(w > 0 and math.isfinite(w) for w in self.weights):
-            raise ValueError(f"layer weights must be positive and finite, got {self.weights}")
+        check_positive("layer weights", self.weights)
 
     def __call__(self, gradient: Gradient) -> Distribution:
         """The distribution of g under these weights."""
@@ -155,18 +159,4 @@ class LayerWeights:
             )
         by_layer = dict(zip(gradient.layers, self.weights, strict=True))
         weights = {name: by_layer[layer_of(name)] for name in gradient}
-        return _Rescaled(self.then(gradient.scaled(weights)), weights)
-
-
-@dataclass(frozen=True)
-class _Rescaled:
-    base: Distribution
-    weights: Mapping[str, float]
-
-    def sample(self, keys: Sequence[tuple[int, ...]]) -> Gradient:
-        return self.base.sample(keys).scaled({k: 1 / w for k, w in self.weights.items()})
-
-    def log_prob(self, g: Gradient) -> Tensor:
-        # Change of variables: the density of g is that of W g times |det W|.
-        log_det = sum(v[0].numel() * math.log(self.weights[k]) for k, v in g.items())
-        return self.base.log_prob(g.scaled(self.weights)) + log_det
+        return Rescaled(self.then(gradient.scaled(weights)), weights)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -114,6 +114,23 @@ class MaskedAtRandom:
             return total, (kept - hidden).sigmoid() * slope
 
         return self.base.loc.entrywise(mixture, g) + g.size * self.base.log_constant
+
+
+@dataclass(frozen=True)
+class Rescaled:
+    """g times `weights` follows `base`: name -> positive number for each parameter."""
+
+    base: Distribution
+    weights: Mapping[str, float]
+
+    def sample(self, keys: Sequence[tuple[int, ...]]) -> Gradient:
+        """Draw from `base` and divide by the weights."""
+        return self.base.sample(keys).scaled({k: 1 / w for k, w in self.weights.items()})
+
+    def log_prob(self, g: Gradient) -> Tensor:
+        """Change of variables: the density of g is that of W g times |det W|, (N,)."""
+        log_det = sum(v[0].numel() * math.log(self.weights[k]) for k, v in g.items())
+        return self.base.log_prob(g.scaled(self.weights)) + log_det
 
 
 @dataclass(frozen=True)

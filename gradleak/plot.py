@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
@@ -12,10 +13,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from gradleak.metrics import Interval
+from gradleak.metrics import Interval, Paired, holm
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 
 
 def images(*rows: Tensor, labels: Sequence[str] = (), scores: Sequence[Tensor] = ()) -> Figure:
@@ -93,17 +94,77 @@ def curves(
 ) -> Figure:
     """Means with interval bands against a quantity, one line for each name."""
     figure, axis = plt.subplots(figsize=(7.2, 3.2), layout="constrained")
-    for k, (name, points) in enumerate(lines.items()):
-        at = list(points)
-        axis.plot(at, [v.mean for v in points.values()], "o-", color=COLORS[k], label=name, ms=4)
-        low, high = ([getattr(v, end) for v in points.values()] for end in ("low", "high"))
-        axis.fill_between(at, low, high, color=COLORS[k], alpha=0.2, linewidth=0)
-    if floor is not None:
-        axis.axhline(floor, color="0.4", linestyle="--", linewidth=1, label="data-free floor")
-    if log:
-        axis.set_xscale("log")
+    _lines(axis, lines, floor, log)
     axis.set_xlabel(across)
     axis.set_ylabel(unit)
+    _legend_right(axis)
+    return _done(figure)
+
+
+def panels(
+    groups: Mapping[str, Mapping[str, Mapping[float | str, Interval]]],
+    *,
+    across: str,
+    unit: str = "PSNR (dB)",
+    floor: float | None = None,
+    log: bool = True,
+) -> Figure:
+    """The same in a panel for each group, two in a row, with common axes and one legend.
+
+    Quantities that are strings stand at equal distances; give log=False with them.
+    """
+    rows = math.ceil(len(groups) / 2)
+    figure, axes = plt.subplots(
+        rows, 2, figsize=(7.2, 2.3 * rows), sharex=True, sharey=True, squeeze=False,
+        layout="constrained",
+    )  # fmt: skip
+    names = list(dict.fromkeys(name for lines in groups.values() for name in lines))
+    for axis, (title, lines) in zip(axes.flat, groups.items(), strict=False):
+        _lines(axis, lines, floor, log, names)
+        axis.set_title(title, fontsize=10)
+    last = axes.flat[len(groups) :]
+    for axis in last:
+        axis.axis("off")
+    handles = {}
+    for axis in axes.flat[: len(groups)]:
+        handles |= {text: handle for handle, text in zip(*axis.get_legend_handles_labels(),
+                                                         strict=True)}  # fmt: skip
+    legend = {"loc": "center"} if len(last) else {"loc": "outside lower center", "ncols": 4}
+    (last[0] if len(last) else figure).legend(
+        handles.values(), handles, frameon=False, fontsize=9, **legend
+    )
+    figure.supxlabel(across, fontsize=10)
+    figure.supylabel(unit, fontsize=10)
+    return _done(figure)
+
+
+def tradeoff(
+    lines: Mapping[str, Mapping[float, tuple[Interval, float]]],
+    *,
+    unit: str = "PSNR of the best attack (dB)",
+    floor: float | None = None,
+) -> Figure:
+    """What a defense hides against what it costs: leakage across, test accuracy upwards.
+
+    lines: for each defense, strength -> (leakage, accuracy between 0 and 1). The strength is
+    written beside its point. Good defenses are above and to the left.
+    """
+    figure, axis = plt.subplots(figsize=(7.2, 3.6), layout="constrained")
+    for k, (name, points) in enumerate(lines.items()):
+        leakage, accuracy = zip(*points.values(), strict=True)
+        mean = np.array([v.mean for v in leakage])
+        ends = np.abs(np.array([(v.low, v.high) for v in leakage]).T - mean)
+        style = {"fmt": "o-", "markersize": 4, "linewidth": 1.2, "elinewidth": 1}
+        axis.errorbar(mean, accuracy, xerr=ends, label=name, color=COLORS[k], **style)
+        for strength, x, y in zip(points, mean, accuracy, strict=True):
+            axis.annotate(
+                f"{strength:g}", (x, y), (3, 3), textcoords="offset points", fontsize=7,
+                color=COLORS[k],
+            )  # fmt: skip
+    if floor is not None:
+        axis.axvline(floor, color="0.4", linestyle="--", linewidth=1, label="data-free floor")
+    axis.set_xlabel(unit)
+    axis.set_ylabel("test accuracy")
     axis.grid(color="0.9")
     _legend_right(axis)
     return _done(figure)
@@ -114,6 +175,7 @@ def table(
     differences: Mapping[str, Mapping[str, Interval]] | None = None,
     *,
     floor: float | None = None,
+    digits: int = 1,
 ) -> HTML:
     """Means with their intervals below, one row for each group; differences stand to the right.
 
@@ -121,14 +183,57 @@ def table(
     """
 
     def cell(value: Interval, mark: str = "") -> str:
-        return f"{value.mean:.1f}{mark}<br><small>[{value.low:.1f}, {value.high:.1f}]</small>"
+        low, mean, high = (f"{v:.{digits}f}" for v in (value.low, value.mean, value.high))
+        return f"{mean}{mark}<br><small>[{low}, {high}]</small>"
 
     rows = {}
     for name, group in groups.items():
         failed = {k: floor is not None and v.mean < floor for k, v in group.items()}
         rows[name] = {k: cell(v, " †" if failed[k] else "") for k, v in group.items()}
         rows[name] |= {k: cell(v) for k, v in (differences or {}).get(name, {}).items()}
-    return HTML(pd.DataFrame(rows).T.to_html(escape=False))
+    return _html(rows)
+
+
+def differences(groups: Mapping[str, Mapping[str, Paired]]) -> HTML:
+    """Paired differences with their intervals below, one row for each group.
+
+    A star marks what is not zero at 5 % after Holm's correction for the number of cells.
+    """
+    cells = [pair for group in groups.values() for pair in group.values()]
+    stars = iter(" *" if p < 0.05 else "" for p in holm([pair.p for pair in cells]))
+
+    def cell(value: Interval, mark: str) -> str:
+        return f"{value.mean:+.1f}{mark}<br><small>[{value.low:+.1f}, {value.high:+.1f}]</small>"
+
+    return _html(
+        {name: {k: cell(pair.difference, next(stars)) for k, pair in group.items()}
+         for name, group in groups.items()}
+    )  # fmt: skip
+
+
+def _html(rows: Mapping[str, Mapping[str, str]]) -> HTML:
+    return HTML(pd.DataFrame(rows).T.fillna("").to_html(escape=False))
+
+
+def _lines(
+    axis: Axes,
+    lines: Mapping[str, Mapping[float | str, Interval]],
+    floor: float | None,
+    log: bool,
+    names: Sequence[str] = (),
+) -> None:
+    """Lines with bands; the place of its name in `names` gives a line its colour."""
+    names = list(names or lines)
+    for name, points in lines.items():
+        at, color = list(points), COLORS[names.index(name)]
+        axis.plot(at, [v.mean for v in points.values()], "o-", color=color, label=name, ms=4)
+        low, high = ([getattr(v, end) for v in points.values()] for end in ("low", "high"))
+        axis.fill_between(at, low, high, color=color, alpha=0.2, linewidth=0)
+    if floor is not None:
+        axis.axhline(floor, color="0.4", linestyle="--", linewidth=1, label="data-free floor")
+    if log:
+        axis.set_xscale("log")
+    axis.grid(color="0.9")
 
 
 def _legend_right(axis: Axes) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -61,6 +63,40 @@ def checkpoints(
         for name, parameter in model.named_parameters():
             parameter.grad = g[name].mean(0) if name in g else None
         update.step()
+
+
+def trained(
+    client: Client, images: Images, steps: Iterable[int], folder: Path, **options: Any
+) -> dict[int, nn.Module]:
+    """The same as a dictionary, step -> model; checkpoints that lie in `folder` are not repeated.
+
+    options: those of `checkpoints`. Files are named after everything that training depends on.
+    """
+    wanted = sorted(set(steps))
+    files = {step: folder / f"{_digest(client, images, step, options)}.safetensors"
+             for step in wanted}  # fmt: skip
+    if not all(path.exists() for path in files.values()):
+        for checkpoint in checkpoints(client, images, wanted, **options):
+            save(checkpoint.model, files[checkpoint.step], step=checkpoint.step)
+    models = {step: copy.deepcopy(client.model).eval() for step in wanted}
+    for step, model in models.items():
+        load(model, files[step])
+    return models
+
+
+def _digest(client: Client, images: Images, step: int, options: Mapping[str, Any]) -> str:
+    total = hashlib.sha256()
+    settings = sorted((name, _named(value)) for name, value in options.items())
+    told = (client.model, client.defense, _named(client.loss), settings, step)
+    total.update(repr((*told, images.name, images.split, images.index)).encode())
+    for value in client.model.state_dict().values():  # where training begins
+        total.update(value.cpu().contiguous().numpy().tobytes())
+    return total.hexdigest()[:16]
+
+
+def _named(value: Any) -> Any:
+    # The repr of a function or class holds its address, which differs from run to run.
+    return getattr(value, "__qualname__", value)
 
 
 @torch.no_grad()

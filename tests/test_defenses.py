@@ -1,6 +1,7 @@
 import math
 
 import pytest
+import scipy.stats
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,6 +13,7 @@ DEFENSES = [
     gl.LaplaceNoise(0.3),
     gl.RandomMask(0.5, then=gl.GaussianNoise(0.3)),
     gl.RandomMask(0.5, then=gl.LaplaceNoise(0.3)),
+    gl.LearnedNoise((0.2, 0.4)),
 ]
 BELIEFS = [
     *DEFENSES,
@@ -73,6 +75,39 @@ def test_layer_weights_are_a_change_of_noise():
         for k, w in zip(g, (2.0, 0.5), strict=True)
     ]
     torch.testing.assert_close(weighted, parts[0] + parts[1])
+
+
+def test_learned_noise_is_gaussian_with_a_scale_for_each_parameter():
+    loc, g = gradient(2, seed=1), gradient(2, seed=2)
+    found = gl.LearnedNoise((0.2, 0.7))(loc).log_prob(g)
+    expected = sum(
+        scipy.stats.norm.logpdf(g[k].numpy(), loc[k].numpy(), s).reshape(2, -1).sum(1)
+        for k, s in zip(g, (0.2, 0.7), strict=True)
+    )
+    assert found.tolist() == pytest.approx(expected.tolist(), rel=1e-5)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.floats(1e-3, 10), st.floats(1e-2, 1e2), st.integers(0, 1000))
+def test_learned_noise_is_as_strong_as_it_says_and_in_proportion(scale, larger, seed):
+    g = gradient(3, seed)
+    g = gl.Gradient({"a.weight": larger * g["a.weight"], "b.weight": g["b.weight"]})
+    scales = gl.learned_noise(g, scale).scales
+    sizes = [v[0].numel() for v in g.values()]
+    square = sum(n * s**2 for n, s in zip(sizes, scales, strict=True)) / sum(sizes)
+    assert square == pytest.approx(scale**2, rel=1e-3)
+    roots = [v.square().mean().sqrt().item() for v in g.values()]
+    assert scales[0] / scales[1] == pytest.approx(roots[0] / roots[1], rel=1e-3)
+
+
+def test_learned_noise_needs_a_number_for_each_parameter():
+    with pytest.raises(ValueError, match="1 scales for 2 parameters"):
+        gl.LearnedNoise((0.1,))(gradient())
+    for bad in ((0.1, 0.0), (0.1, math.inf), (0.1, torch.tensor(0.1))):
+        with pytest.raises(ValueError, match="scales must be positive and finite numbers"):
+            gl.LearnedNoise(bad)
+    with pytest.raises(ValueError, match="nothing can be learned"):
+        gl.learned_noise(gradient().map(torch.zeros_like), 0.1)
 
 
 def test_layer_weights_sample_what_they_believe():

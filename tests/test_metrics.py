@@ -86,6 +86,13 @@ def test_pairs_are_compared_image_by_image():
         gl.paired([1.0], [1.0, 2.0])
 
 
+def test_corrected_p_values_are_holms():
+    """By hand: sorted p times the number of hypotheses left, never falling, at most one."""
+    assert gl.holm([0.01, 0.04, 0.03, 0.5]) == pytest.approx([0.04, 0.09, 0.09, 0.5])
+    assert gl.holm([0.6, 0.9]) == pytest.approx([1.0, 1.0])
+    assert gl.holm([]) == []
+
+
 def test_shapes_must_agree():
     with pytest.raises(ValueError, match="x_hat is"):
         gl.mse(torch.zeros(2, 1, 3, 3), torch.zeros(1, 1, 3, 3))

@@ -66,8 +66,10 @@ def test_tuning_never_sees_an_evaluation_image(path):
         assert "weight" not in table, "nothing was tuned here"
         return
     assert set(table.split) == {"train", "test"}
-    trials = table[table.split == "train"].groupby(["defense", "adversary"]).weight.nunique()
-    assert trials.nunique() == 1, "every adversary gets the same number of trials"
+    tuning, cell = table[table.split == "train"], ["defense", "adversary"]
+    cell += [name for name in ("train_step", "p_x", "layers") if name in table]
+    trials = [set(zip(t.weight, t.temperature, strict=True)) for _, t in tuning.groupby(cell)]
+    assert all(each == trials[0] for each in trials), "every adversary gets the same trials"
 
 
 def test_stored_pictures_are_the_rows_they_belong_to():

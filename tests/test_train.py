@@ -65,6 +65,27 @@ def test_saved_models_come_back_with_their_facts(tmp_path):
     assert [p.name for p in (tmp_path / "a").iterdir()] == ["model.safetensors"]
 
 
+def test_training_is_done_once(tmp_path, monkeypatch):
+    noisy, other = client(gl.GaussianNoise(0.1)), client(gl.GaussianNoise(0.2))
+    first = gl.train.trained(noisy, DIGITS, [0, 3], tmp_path, batch_size=4)
+    plain = {c.step: c.model for c in gl.train.checkpoints(noisy, DIGITS, [0, 3], batch_size=4)}
+    monkeypatch.setattr(gl.train, "checkpoints", None)
+    again = gl.train.trained(noisy, DIGITS, [3], tmp_path, batch_size=4)
+    for name, value in plain[3].state_dict().items():
+        assert torch.equal(value, first[3].state_dict()[name])
+        assert torch.equal(value, again[3].state_dict()[name])
+    same = {"batch_size": 4}
+    adam = {"optimizer": torch.optim.Adam}
+    changed = [
+        (other, DIGITS, same),
+        (noisy, DIGITS.take(range(9)), same),
+        *((noisy, DIGITS, same | other) for other in ({"batch_size": 5}, {"lr": 0.2}, adam)),
+    ]
+    for who, images, options in changed:
+        with pytest.raises(TypeError, match="not callable"):
+            gl.train.trained(who, images, [3], tmp_path, **options)
+
+
 def test_bad_training_is_refused():
     with pytest.raises(ValueError, match="at least 0"):
         list(gl.train.checkpoints(client(), DIGITS, [-1]))
