@@ -36,7 +36,7 @@ class Normal:
 
     def sample(self, keys: Sequence[tuple[int, ...]]) -> Gradient:
         """loc + scale * standard normal noise."""
-        return _add_noise(self.loc, self.scale, keys, torch.randn)
+        return _add_noise(self.loc, self.scale, keys, _standard_normal)
 
     def log_prob(self, g: Gradient) -> Tensor:
         """Sum of the entries' log densities, (N,)."""
@@ -151,10 +151,18 @@ class PointMass:
         )
 
 
-def _standard_laplace(shape: torch.Size, generator: torch.Generator) -> Tensor:
-    # A Laplace variable is the difference of two exponential ones.
-    e = torch.empty((2, *shape)).exponential_(generator=generator)
-    return e[0] - e[1]
+def _standard_normal(out: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+    for row, gen in zip(out, generators, strict=True):
+        row.normal_(generator=gen)
+    return out
+
+
+def _standard_laplace(out: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+    """By the inverse of the distribution function."""
+    for row, gen in zip(out, generators, strict=True):
+        row.uniform_(-1, 1, generator=gen)
+    tail = out.abs().clamp_max_(1 - 2**-24)  # -1 itself may be drawn
+    return tail.neg_().log1p_().neg_().mul_(out.sign_())
 
 
 def _add_noise(loc: Gradient, scale: Scale, keys: Sequence[tuple[int, ...]], draw) -> Gradient:
@@ -163,8 +171,8 @@ def _add_noise(loc: Gradient, scale: Scale, keys: Sequence[tuple[int, ...]], dra
     generators = [generator(NOISE, *key) for key in keys]
 
     def noisy(v: Tensor) -> Tensor:
-        noise = torch.stack([draw(v.shape[1:], generator=gen) for gen in generators]).to(v)
-        return v + per_attack(scale, v) * noise
+        noise = draw(torch.empty(len(keys), *v.shape[1:]), generators).to(v)
+        return noise.mul_(per_attack(scale, v)).add_(v)
 
     return loc.map(noisy)
 

@@ -127,8 +127,8 @@ def panels(
         axis.axis("off")
     handles = {}
     for axis in axes.flat[: len(groups)]:
-        handles |= {text: handle for handle, text in zip(*axis.get_legend_handles_labels(),
-                                                         strict=True)}  # fmt: skip
+        handles |= dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
+    handles = {name: handles[name] for name in sorted(handles, key=[*names, *handles].index)}
     legend = {"loc": "center"} if len(last) else {"loc": "outside lower center", "ncols": 4}
     (last[0] if len(last) else figure).legend(
         handles.values(), handles, frameon=False, fontsize=9, **legend

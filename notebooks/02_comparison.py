@@ -49,15 +49,14 @@ from IPython.display import Markdown, display
 import gradleak as gl
 
 PROFILES = {
-    "smoke": dict(dataset="digits", images=6, tuning=2, shown=4, steps=60, restarts=1,
-                  train_steps=[0, 10], weights=[1.0, 5.0], temperatures=[1.0],
-                  scales=[0.01, 0.1, 1.0], swept=4),
+    "smoke": dict(dataset="digits", images=6, tuning=2, shown=4, steps=40, restarts=1,
+                  train_steps=[0, 10], weights=[1.0, 5.0], scales=[0.01, 0.1, 1.0], swept=4),
     "quick": dict(dataset="mnist", images=20, tuning=4, shown=8, steps=100, restarts=1,
-                  train_steps=[0, 10, 100], weights=[0.5, 1.5, 3.0, 6.0, 20.0],
-                  temperatures=[1.0], scales=[0.001, 0.01, 0.03, 0.1, 0.3, 1.0], swept=8),
-    "paper": dict(dataset="mnist", images=100, tuning=8, shown=8, steps=200, restarts=1,
+                  train_steps=[0, 100], weights=[1.0, 3.0, 6.0, 20.0],
+                  scales=[0.001, 0.01, 0.03, 0.1, 0.3, 1.0], swept=8),
+    "paper": dict(dataset="mnist", images=100, tuning=8, shown=8, steps=150, restarts=1,
                   train_steps=[0, 10, 100, 1000], weights=[0.5, 1.5, 3.0, 6.0, 20.0],
-                  temperatures=[1.0, 100.0], scales=[0.001, 0.01, 0.03, 0.1, 0.3, 1.0], swept=20),
+                  scales=[0.001, 0.01, 0.03, 0.1, 0.3, 1.0], swept=20),
 }  # fmt: skip
 NETWORKS = {"cnn": gl.models.cnn, "cnn2": gl.models.cnn2, "mlp": gl.models.mlp}
 given = dict(dataset=dataset, images=images, steps=steps, restarts=restarts)
@@ -166,12 +165,12 @@ def beliefs(defense, scale):
         "L2": gaussian,
         "L1": laplace,
         "cosine": gl.Direction(3000 / scale),  # about sqrt(parameters) |gradient| / scale
-        "cosine per layer": gl.LayerDirections(3000 / scale),
+        "cosine per layer": gl.LayerDirections(3000 / scale / len(public)),
     }
     if defense.startswith("masked"):
         held["L2, mask"] = gl.RandomMask(mask_rate, then=gaussian)
         held["L1, mask"] = gl.RandomMask(mask_rate, then=laplace)
-        held["Bayes, no mask"] = gl.UnknownMask(mask_rate, then=held["Bayes"].then)
+        held["Bayes, mask unknown"] = gl.UnknownMask(mask_rate, then=held["Bayes"].then)
     return held
 
 
@@ -183,18 +182,17 @@ pd.DataFrame({name: [repr(b)] for name, b in beliefs("masked_laplace", strength)
 #
 # ## The same chances for all
 #
-# Every adversary chooses its settings by one procedure: the same trials, on training images that
-# are never evaluated, judged by their PSNR there. It may choose how much weight its prior gets and
-# whether the likelihood is softened at first, a temperature that falls to one. Networks are
-# attacked untrained and after some training under the defense.
+# Every adversary chooses how much weight its prior gets, by one procedure: the same trials, on
+# training images that are never evaluated, judged by their PSNR there. Networks are attacked
+# untrained and after some training under the defense.
 
 # %% tags=["hide-input"]
 TABLE = {d: beliefs(d, strength) for d in DEFENSES}
-TWINS = [
-    (d, a) for d, held in TABLE.items() for a in held if a != "Bayes" and held[a] == held["Bayes"]
-]
+ORDER = list(dict.fromkeys(a for held in TABLE.values() for a in held))
+TWINS = [(d, a) for d in DEFENSES for a in TABLE[d]
+         if a != "Bayes" and TABLE[d][a] == TABLE[d]["Bayes"]]  # fmt: skip
 CELLS = [dict(defense=d, adversary=a) for d in DEFENSES for a in TABLE[d] if (d, a) not in TWINS]
-SPACE = gl.experiment.grid(weight=size.weights, temperature=size.temperatures)
+SPACE = gl.experiment.grid(weight=size.weights)
 LAYERS = tuple(0.6065**k for k in range(len(public.layers)))  # errors weighted 1, 1/e, 1/e^2, ...
 PRIORS = {
     "TV": gl.TotalVariation,
@@ -210,14 +208,14 @@ def trained(defense, scale):
     return gl.train.trained(hiding, train_images, size.train_steps, results / "models", seed=seed)
 
 
-def trial(images, defense, adversary, weight, temperature, train_step=0, scale=strength,
+def trial(images, defense, adversary, weight, train_step=0, scale=strength,
           prior="TV", layers="equal", keep=()):  # fmt: skip
     """One adversary against one defense."""
     attacked = trained(defense, scale)[train_step] if train_step else model
     truth = gl.Client(attacked, defenses(scale)[defense])
     belief = beliefs(defense, scale)[adversary]
     belief = gl.LayerWeights(LAYERS, then=belief) if layers == "falling" else belief
-    held = gl.Adversary(replace(truth, defense=belief), PRIORS[prior](weight), search, temperature)
+    held = gl.Adversary(replace(truth, defense=belief), PRIORS[prior](weight), search)
     labels = dict(defense=defense, adversary=adversary, scale=scale, weight=weight, model=network,
                   train_step=train_step, p_x=prior, layers=layers)  # fmt: skip
     return gl.Trial(truth, held, images, labels, size.restarts, seed, keep)
@@ -233,10 +231,16 @@ def tuned(cells):
 def measured(chosen, images=evaluated, keep=(), **fixed):
     """Each cell with its setting on the evaluated images: one row for each image."""
     trials = [trial(images, **cell, **setting, **fixed, keep=keep) for cell, setting in chosen]
-    table = gl.experiment.run(trials, records, command)
+    return with_twins(gl.experiment.run(trials, records, command))
+
+
+def with_twins(table):
+    """The rows, and those of Bayes once more under each other name that believes the same."""
     twins = [table[(table.defense == d) & (table.adversary == "Bayes")].assign(adversary=a)
              for d, a in TWINS]  # fmt: skip
-    return pd.concat([table, *twins])
+    table = pd.concat([table, *twins])
+    kinds = {"adversary": ORDER, "defense": DEFENSES}  # so that tables keep this order
+    return table.astype({name: pd.CategoricalDtype(order) for name, order in kinds.items()})
 
 
 every_step = [dict(train_step=t, **cell) for t in size.train_steps for cell in CELLS]
@@ -245,23 +249,27 @@ table = measured(chosen, keep=list(few.index))
 first, last = size.train_steps[0], size.train_steps[-1]
 
 # %% tags=["hide-input"]
-rows = [dict(cell, setting=f"{s['weight']:g} / {s['temperature']:g}") for cell, s in chosen]
+rows = [dict(cell, **setting) for cell, setting in chosen]
 winners = pd.DataFrame(rows).query("train_step == @first")
-winners.pivot(index="adversary", columns="defense", values="setting")[DEFENSES].fillna("")
+winners = winners.pivot(index="adversary", columns="defense", values="weight")
+winners = winners.reindex(ORDER)[DEFENSES].rename_axis(index=None, columns=None)
+winners.map(lambda weight: f"{weight:g}" if weight > 0 else "")
 
 # %% [markdown]
-# Prior weight and temperature that each chose against the untrained networks, out of the weights
-# and temperatures that all of them tried.
+# The prior weight that each chose, of those that all of them tried.
 #
 # ## The figure
 
 
 # %% tags=["picture", "hide-input"]
-def pictures(defense, step=first):
-    """The same images under every adversary."""
-    part = table[(table.defense == defense) & (table.train_step == step)]
-    part = part[part["index"].isin(few.index)].groupby("adversary")
-    rows = {a: part.get_group(a) for a in TABLE[defense]}
+ON_CURVE = ["Bayes", "L2", "L1", "cosine"]
+
+
+def pictures(defense, attacks):
+    """The same images under several adversaries."""
+    part = table[(table.defense == defense) & (table.train_step == first)]
+    part = part[part["index"].isin(few.index)]
+    rows = {a: part[part.adversary == a] for a in attacks}
     return gl.plot.images(
         *shown,
         *(gl.records.images(records, r.id) for r in rows.values()),
@@ -270,17 +278,16 @@ def pictures(defense, step=first):
     )
 
 
-pictures(defense)
+pictures(defense, ON_CURVE)
 
 # %% [markdown]
 # These attacks see the same released gradients, have the same kind of prior, tuned alike, and climb
-# equally long. Only the belief differs. Under each picture stands its PSNR in dB. The other
-# defenses:
+# equally long. Only the belief differs. Under each picture stands its PSNR in dB. All attacks
+# against all defenses:
 
 # %% tags=["hide-input", "hide-output"]
-for other in DEFENSES:
-    if other != defense:
-        display(Markdown(f"**{other.replace('_', ' ')}**"), pictures(other))
+for each in DEFENSES:
+    display(Markdown(f"**{each.replace('_', ' ')}**"), pictures(each, TABLE[each]))
 
 # %% [markdown]
 # ## The table
@@ -301,7 +308,7 @@ floor = max(v.mean for v in FLOORS.values())
 def means(table, metric="psnr", by="adversary"):
     """{adversary: {defense: mean with its interval}}."""
     found = {}
-    for (name, d), part in table.groupby([by, "defense"], sort=False):
+    for (name, d), part in table.groupby([by, "defense"], observed=True):
         found.setdefault(name, {})[d] = gl.interval(part[metric])
     return found
 
@@ -309,11 +316,10 @@ def means(table, metric="psnr", by="adversary"):
 def differences(table):
     """Bayes minus every other attack, image by image."""
     psnr = table.set_index(["defense", "adversary", "index"]).psnr.sort_index()
-    names = [a for a in table.adversary.unique() if a != "Bayes"]
     return {
         f"Bayes − {a}": {d: gl.paired(psnr[d, "Bayes"], psnr[d, a]) for d in DEFENSES
                          if a in TABLE[d]}
-        for a in names
+        for a in ORDER[1:]
     }  # fmt: skip
 
 
@@ -356,11 +362,11 @@ display(Markdown(f"**Within δ = {DELTA:.3g}**"), gl.plot.table(means(inside, "i
 # goes on, and the noise does not.
 
 # %% tags=["hide-input"]
-by_step = table.groupby(["defense", "adversary", "train_step"]).psnr
+by_step = table.groupby(["defense", "adversary", "train_step"], observed=True).psnr
 lines = {
     d.replace("_", " "): {
         a: {str(t): gl.interval(by_step.get_group((d, a, t))) for t in size.train_steps}
-        for a in TABLE[d] if (d, a) not in TWINS
+        for a in TABLE[d]
     }
     for d in DEFENSES
 }  # fmt: skip
@@ -376,6 +382,32 @@ for t in size.train_steps[1:]:
     display(gl.plot.table(means(at[t]), floor=floor), gl.plot.differences(differences(at[t])))
 
 # %% [markdown]
+# ## Other data sets
+#
+# The same procedure on other images, from the records that are committed beside this page.
+
+
+# %% tags=["hide-input"]
+def main_rows(path):
+    """The rows of a record file that belong in the first table, with their twins."""
+    rows = gl.records.read(path)
+    rows = rows[(rows.split == "test") & (rows.scale == strength) & (rows.train_step == 0)]
+    return with_twins(rows[(rows.p_x == "TV") & (rows.layers == "equal")])
+
+
+for path in sorted(Path("../book/results").glob("comparison-*.csv")):
+    other = gl.records.facts(path)
+    if other["dataset"] != dataset:
+        rows = main_rows(path)
+        n = rows["index"].nunique()
+        display(
+            Markdown(
+                f"**{other['dataset']}**, {n} images, {other['hardware']}, `{other['command']}`"
+            )
+        )
+        display(gl.plot.table(means(rows)), gl.plot.differences(differences(rows)))
+
+# %% [markdown]
 # ## What a stronger prior adds
 #
 # Table 5 of the paper adds what everyone knows about pixels: they lie in a box. Here as a hard
@@ -386,7 +418,8 @@ BOXED = [dict(cell, train_step=first, prior=p) for cell in CELLS for p in list(P
          if cell["adversary"] in ("Bayes", "L2")]  # fmt: skip
 boxed = at[first][at[first].adversary.isin(["Bayes", "L2"])]
 boxed = pd.concat([boxed, measured(tuned(BOXED))])
-boxed = boxed.assign(who=boxed.adversary + ", " + boxed.p_x)
+boxed = boxed[boxed.adversary.isin(["Bayes", "L2"])]  # without twins of other names
+boxed = boxed.assign(who=boxed.adversary.astype(str) + ", " + boxed.p_x)
 gl.plot.table(means(boxed, by="who"), floor=floor)
 
 # %% [markdown]
@@ -406,7 +439,7 @@ plain = at[first].set_index(["defense", "adversary", "index"]).psnr.sort_index()
 gain = {
     f"{a}: weighted − equal": {
         d: gl.paired(part.sort_values("index").psnr, plain[d, a])
-        for d, part in weighted[weighted.adversary == a].groupby("defense", sort=False)
+        for d, part in weighted[weighted.adversary == a].groupby("defense", observed=True)
     }
     for a in OLDER
 }
@@ -419,11 +452,10 @@ gl.plot.differences(gain)
 # does not depend on the noise.
 
 # %% tags=["hide-input"]
-ON_CURVE = ["Bayes", "L2", "L1", "cosine"]
 swept = test.take(range(size.swept))
 on_curve = [(c, s) for c, s in chosen if c["train_step"] == first and c["adversary"] in ON_CURVE]
 sweep = pd.concat([measured(on_curve, swept, scale=s, keep=list(few.index)) for s in size.scales])
-by_scale = sweep.groupby(["defense", "adversary", "scale"]).psnr
+by_scale = sweep.groupby(["defense", "adversary", "scale"], observed=True).psnr
 curves = {
     d.replace("_", " "): {a: {s: gl.interval(by_scale.get_group((d, a, s))) for s in size.scales}
                           for a in ON_CURVE}
@@ -444,7 +476,7 @@ best_attack = {
     (d, s): max((curves[d.replace("_", " ")][a][s] for a in ON_CURVE), key=lambda v: v.mean)
     for d in DEFENSES for s in size.scales
 }  # fmt: skip
-PAID = [s for s in size.scales if s >= 0.01]
+PAID = [s for s in size.scales if s >= 0.03]
 cost = {
     d.replace("_", " "): {
         s: (best_attack[d, s], gl.train.accuracy(trained(d, s)[last], test)) for s in PAID
@@ -508,7 +540,7 @@ Markdown(f"""
   {gap("masked_gaussian", "L2")}: L2 tries to explain entries that were never sent. Told the mask,
   L2 *is* Bayes there.
 - **Even an unknown mask can be believed in.** A Bayes that only knows that half of the entries are
-  hidden is behind the one that knows which by {gap("masked_gaussian", "Bayes, no mask")}.
+  hidden is behind the one that knows which by {gap("masked_gaussian", "Bayes, mask unknown")}.
 - **The shape of the noise decides the rest.** Against Laplace noise, Bayes minus L2 is
   {gap("laplace", "L2")}. With a mask it is {gap("masked_laplace", "L2, mask")} for an L2 that is
   told the mask. Against Gaussian noise, Bayes minus L1 is {gap("gaussian", "L1")}.
