@@ -116,9 +116,16 @@ def bench(device: str, rounds: int, compiled: bool, output: str | None) -> None:
 @main.command()
 @click.argument("names", metavar="[CHAPTER]...", nargs=-1)
 @click.option("--profile", type=PROFILE, default="quick", show_default=True)
-def publish(names: tuple[str, ...], profile: str) -> None:
+@click.option("--records", is_flag=True, help="Only the records, of a run with any parameters.")
+def publish(names: tuple[str, ...], profile: str, records: bool) -> None:
     """Write a profile's outputs into the committed notebooks (default: every chapter)."""
-    for path in book.publish(profile, names):
+    if records and not names:
+        raise book.BookError("Name the chapters whose records are to be kept.")
+    if records:
+        paths = [path for name in names for path in book.publish_records(name, profile)]
+    else:
+        paths = book.publish(profile, names)
+    for path in paths:
         click.echo(f"Published: {path}")
 
 

@@ -135,6 +135,35 @@ def test_publish_twice_gives_the_same_bytes(clone):
     assert [(run["chapter"], run["profile"]) for run in facts] == [("01_toy", "quick")]
 
 
+RECORDS = """
+
+# %%
+import pandas as pd
+
+import gradleak as gl
+
+path = f"{results}/toy-{profile}-{defense}.csv"
+gl.records.append(gl.records.Path(path), [{"id": "a", "seconds": 1.0}, {"id": "b", "seconds": 2.0}],
+                  {})
+gl.records.write_facts(gl.records.Path(path), gl.device("cpu"), command="gradleak run toy")
+gl.records.mark_used(gl.records.Path(path), ["b"])
+"""
+
+
+def test_records_are_published_without_their_notebook(clone):
+    """Of the last run alone, whatever its parameters, and no row that it did not ask for."""
+    script = clone / "notebooks" / "01_toy.py"
+    script.write_text(script.read_text() + RECORDS)
+    book.run("toy", "quick")
+    book.run("toy", "quick", parameters={"defense": "laplace"})
+    with pytest.raises(book.BookError, match="parameters of its own"):
+        book.publish("quick", ["toy"])
+    (path,) = book.publish_records("toy", "quick")
+    assert path == clone / "book" / "results" / "toy-quick-laplace.csv"
+    assert path.read_text() == "id,seconds\nb,2.0\n"
+    assert not (clone / "notebooks" / "01_toy.ipynb").exists()
+
+
 def test_published_book_runs_nothing(clone):
     with pytest.raises(book.BookError, match="no published outputs: gradleak run toy"):
         book.build(published=True)

@@ -46,6 +46,8 @@ def test_run_says_where_the_notebook_is_and_how_to_see_it(clone):
         (["run", "toy", "--profile", "fast"], "'fast' is not one of"),
         (["publish", "toi"], "unknown chapter 'toi'"),
         (["publish"], "has no quick run"),
+        (["publish", "toy", "--records"], "has no quick run"),
+        (["publish", "--records"], "Name the chapters"),
         (["book", "--published"], "has no published outputs"),
     ],
 )

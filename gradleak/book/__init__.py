@@ -14,7 +14,7 @@ from gradleak.book.chapter import (
     root,
 )
 from gradleak.book.execute import run
-from gradleak.book.published import publish
+from gradleak.book.published import publish, publish_records
 from gradleak.book.render import build
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "find",
     "parameters",
     "publish",
+    "publish_records",
     "root",
     "run",
 ]

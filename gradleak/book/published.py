@@ -46,6 +46,19 @@ def publish(
     return [chapter.published for chapter in wanted]
 
 
+def publish_records(name: str, profile: str = "quick", home: Path | None = None) -> list[Path]:
+    """Copy the records of a chapter's last run into `book/results` and return the paths written.
+
+    Whatever the parameters of that run: so a page can show another data set beside its own. The
+    committed notebook stays as it is. Raises `BookError` if the chapter has not been run.
+    """
+    home = home or root()
+    chapter = find(name, home)
+    if last_run(chapter, profile) is None:
+        raise BookError(f"{chapter.stem} has no {profile} run: {_again(chapter, profile)}.")
+    return _copy_records(chapter, profile)
+
+
 def clean(chapter: Chapter, profile: str) -> Any:
     """Return the executed notebook as it is published: the script's cells plus their outputs.
 
@@ -68,11 +81,19 @@ def clean(chapter: Chapter, profile: str) -> Any:
     return notebook
 
 
-def _copy_records(chapter: Chapter, profile: str) -> None:
+def _copy_records(chapter: Chapter, profile: str) -> list[Path]:
     ran = extra("nbformat").read(executed(chapter, profile), as_version=4)
     results = Path(ran.metadata.papermill.parameters.results)
-    for path in sorted(results.glob(f"{chapter.name}-*.csv")):
-        copy_used(path, chapter.root / "book" / "results")
+    folder = chapter.root / "book" / "results"
+    paths = [p for p in sorted(results.glob(f"{chapter.name}-*.csv")) if _used(p)]
+    for path in paths:
+        copy_used(path, folder)
+    return [folder / path.name for path in paths]
+
+
+def _used(records: Path) -> bool:
+    """Whether the last run asked for rows of this file."""
+    return records.with_suffix(".ids").is_file()
 
 
 def _copy_picture(notebook: Any, target: Path) -> None:
