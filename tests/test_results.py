@@ -45,22 +45,22 @@ def trial(row) -> gl.Trial:
 def samples(table):
     """Three random rows of each table that a page makes of the records."""
     here = table[table.train_step.isin(RETRAINED)]
-    parts = [name for name in ("split", "train_step", "p_x", "layers") if name in table]
-    if not parts:
-        return here.sample(5, random_state=0)
-    return here.groupby(parts).sample(3, random_state=0)
+    parts = [name for name in ("p_x", "layers", "precision") if name in table]
+    return here.groupby(["split", "train_step", *parts]).sample(3, random_state=0)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
 def test_records_are_what_the_code_computes(path, tmp_path):
     table = gl.records.read(path)
-    errors = []
+    errors, nearly_no_noise = [], []
     for _, row in samples(table).iterrows():
         with gl.precision.MatrixInputs(row.get("precision", "float32")):
             again = gl.experiment.run([trial(row)], tmp_path / f"{row.id}.csv").iloc[0]
         errors.append(abs(again.psnr - row.psnr))
+        nearly_no_noise.append("precision" in table or row.scale < 0.05)
     assert np.median(errors) < TOLERANCE_DB
-    assert max(errors) < (NEARLY_NO_NOISE_DB if "precision" in table else TOLERANCE_DB)
+    limits = np.where(nearly_no_noise, NEARLY_NO_NOISE_DB, TOLERANCE_DB)
+    assert (errors < limits).all(), (errors, limits)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
