@@ -1,0 +1,202 @@
+"""Exact Bayes risk on a finite prior: what the best possible adversary achieves, computed.
+
+The prior is N examples, so the posterior is a sum of N terms and the optimal adversary an argmax.
+Every adversary here answers with one of the examples, and errs if its answer is farther than delta
+from the private one. Logarithms and chances are float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from gradleak.client import Client
+from gradleak.defenses import Defense
+from gradleak.gradients import Gradient
+from gradleak.randomness import NOISE, generator
+
+
+@dataclass(frozen=True)
+class FinitePrior:
+    """Example n is the private one with probability p[n]; nothing else is possible.
+
+    x (N, *shape), y (N,), p (N,) or None for equal chances. Raises ValueError if there is no
+    example, if two are equal, or if p is no distribution.
+    """
+
+    x: Tensor
+    y: Tensor
+    p: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        n = len(self.x)
+        if not n or len(self.y) != n:
+            raise ValueError(f"a finite prior needs labelled examples, got {n} and {len(self.y)}")
+        rows = torch.cat([self.x.flatten(1).double(), self.y.reshape(n, 1).double()], 1)
+        if len(rows.unique(dim=0)) < n:
+            raise ValueError("some examples are equal; keep one of each and add their chances")
+        p = self.chances
+        if p.shape != (n,) or bool((p < 0).any()) or abs(float(p.sum()) - 1) > 1e-6:
+            raise ValueError(
+                f"p must be {n} chances that sum to one, got shape {tuple(p.shape)} with sum "
+                f"{float(p.sum()):.6g}; divide by the sum"
+            )
+
+    def __len__(self) -> int:
+        """N."""
+        return len(self.x)
+
+    @property
+    def chances(self) -> Tensor:
+        """p in float64, (N,)."""
+        n = len(self.x)
+        return (
+            torch.full((n,), 1 / n).double() if self.p is None else torch.as_tensor(self.p).double()
+        )
+
+    def log_prob(self, y: Tensor | None = None) -> Tensor:
+        """log p(example), (N,); for M attackers who know the labels y (M,), log p(. | y), (M, N).
+
+        Minus infinity where an example has another label.
+        """
+        log_p = self.chances.log()
+        if y is None:
+            return log_p
+        return log_p.where(self.y == y[:, None], -torch.inf).log_softmax(1)
+
+    def gradients(self, client: Client, chunk: int = 100) -> Gradient:
+        """The true gradient of each example, as tensors (N, *parameter shape)."""
+        pairs = zip(self.x.split(chunk), self.y.split(chunk), strict=True)
+        with torch.no_grad():
+            first, *rest = [client.gradient(x, y) for x, y in pairs]
+        return first.map(lambda *v: torch.cat(v), *rest)
+
+    def near(self, delta: float) -> Tensor:
+        """1 where two examples are within delta, |x_j - x_k|_2 <= delta in pixels, (N, N).
+
+        With delta 0, or any below the closest pair, only the private example itself is right: the
+        0-1 loss. Raises ValueError if delta is negative.
+        """
+        if not delta >= 0:
+            raise ValueError(f"delta is a distance and must not be negative, got {delta}")
+        x = self.x.flatten(1).double()
+        apart = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist")
+        return (apart <= delta).double().fill_diagonal_(1)
+
+
+def posterior(log_likelihood: Tensor, log_prior: Tensor) -> Tensor:
+    """Bayes' rule: p(example | g), (..., N), from log p(g | example) + const and log p(example)."""
+    return (log_likelihood.double() + log_prior).softmax(-1)
+
+
+def answer(belief: Tensor, near: Tensor) -> Tensor:
+    """The example with the most mass within delta, (...,): optimal under a posterior (..., N).
+
+    The argmax of the paper's section 4, over the examples. The first of equals.
+    """
+    return (belief @ near).argmax(-1)
+
+
+def risk(answers: Tensor, truth: Tensor, near: Tensor) -> Tensor:
+    """The chance, given g, that each answer (...,) is wrong, under the true posterior (..., N).
+
+    Its mean over g is the adversarial risk of the paper's section 3.
+    """
+    return 1 - (near[answers] * truth).sum(-1)
+
+
+def log_likelihoods(belief: Defense, gradients: Gradient, g: Gradient) -> Tensor:
+    """log p(g | example) of M released gradients under each of N examples, (M, N).
+
+    belief: any that has a density, else it raises NotImplementedError. gradients: the examples',
+    N; g: M. Nothing is approximated.
+    """
+    with torch.no_grad():
+        held = belief(gradients)
+        return torch.stack([held.log_prob(g.rows(slice(m, m + 1))) for m in range(g.attacks)])
+
+
+@dataclass(frozen=True)
+class GaussianLaw:
+    """What g = f_i + scale * noise tells beliefs that compare it with h_1 ... h_N.
+
+    Such beliefs (Gaussian ones, and the cosine) ask for the inner products <g, h_j> alone. Those
+    are Gaussian, with means <f_i, h_j> and covariances scale^2 <h_j, h_k>: the Gram matrix holds
+    everything, and no noise of the gradient's size is ever drawn.
+
+    Several beliefs may hold several h, K of them. means (N, K * N): <f_i, h_j>;
+    gram (K * N, K * N): <h_j, h_k>.
+    """
+
+    means: Tensor
+    gram: Tensor
+
+    @classmethod
+    def between(cls, released: Gradient, *held: Gradient) -> GaussianLaw:
+        """Of clients that release f = `released` plus noise, and beliefs in each h of `held`."""
+        means = gram = torch.zeros((), dtype=torch.double)
+        for name in released:
+            f = released[name].flatten(1)
+            h = torch.cat([each[name].flatten(1) for each in held])
+            for columns in torch.arange(h.shape[1]).split(2**15):  # a few at a time in float64
+                part = h[:, columns].double()
+                means = means + f[:, columns].double() @ part.T
+                gram = gram + part @ part.T
+        return cls(means, gram)
+
+    @cached_property
+    def _root(self) -> Tensor:
+        values, vectors = torch.linalg.eigh(self.gram)
+        return vectors * values.clamp_min(0).sqrt()
+
+    def draw(self, scale: float, seed: int = 0) -> Tensor:
+        """One release of each example: its inner products, (N, K, N)."""
+        noise = torch.randn(self.means.shape, generator=generator(NOISE, seed), dtype=torch.double)
+        products = self.means + scale * noise @ self._root.T
+        return products.unflatten(1, (-1, len(products)))
+
+    def gaussian(self, products: Tensor, scale: float, held: int = 0) -> Tensor:
+        """log N(g; h_j, scale^2) + const of each g, (N, N), for the h of that number."""
+        return (products[:, held] - self._squares[held] / 2) / scale**2
+
+    def cosine(self, products: Tensor, held: int = 0) -> Tensor:
+        """The cosine of g and h_j times |g|, (N, N)."""
+        return products[:, held] / self._squares[held].sqrt()
+
+    @property
+    def _squares(self) -> Tensor:
+        return self.gram.diagonal().unflatten(0, (-1, len(self.means)))
+
+
+Belief = Callable[[Tensor], Tensor]
+"""What a belief makes of inner products (N, K, N): log p(g | example) + const, (N, N)."""
+
+
+def risks(
+    law: GaussianLaw,
+    truth: Belief,
+    beliefs: Mapping[str, Belief],
+    prior: FinitePrior,
+    scale: float,
+    near: Tensor,
+    rounds: int = 10,
+) -> dict[str, list[float]]:
+    """The risk of each belief at one noise scale, estimated once a round.
+
+    In a round every example releases once, and each answer is judged by the true posterior and not
+    by luck. Attackers know the labels. The chances of the examples are exact: rounds differ by the
+    noise alone, so their spread is all of the estimate's error.
+    """
+    log_prior = prior.log_prob(prior.y)
+    found: dict[str, list[float]] = {name: [] for name in beliefs}
+    for seed in range(rounds):
+        products = law.draw(scale, seed)
+        true = posterior(truth(products), log_prior)
+        for name, belief in beliefs.items():
+            answers = answer(posterior(belief(products), log_prior), near)
+            found[name].append(float(prior.chances @ risk(answers, true, near)))
+    return found

@@ -1,0 +1,81 @@
+"""Posteriors in two dimensions, where everything can be seen: density, mass, and three answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from scipy.signal import fftconvolve
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Plane:
+    """A density at the midpoints of n x n square cells.
+
+    axis (n,): the midpoints along each side. density (n, n): at (axis[i], axis[j]); its sum times
+    the cell's area is one.
+    """
+
+    axis: Tensor
+    density: Tensor
+
+    @property
+    def cell(self) -> float:
+        """The area of a cell."""
+        return float(self.axis[1] - self.axis[0]) ** 2
+
+    @property
+    def mode(self) -> Tensor:
+        """Where the density is highest, (2,): the MAP answer."""
+        return self._at(self.density)
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean, (2,): the answer with the least squared error."""
+        return torch.stack([self.density.sum(1 - i) @ self.axis for i in (0, 1)]) * self.cell
+
+    def mass(self, delta: float) -> Tensor:
+        """The chance of being within delta of each midpoint, (n, n).
+
+        A cell counts where its midpoint is within delta. Raises ValueError if delta is smaller
+        than a cell.
+        """
+        width = float(self.axis[1] - self.axis[0])
+        if delta < width:
+            raise ValueError(f"delta {delta:.3g} is smaller than a cell, {width:.3g}: use more")
+        reach = torch.arange(-int(delta / width), int(delta / width) + 1) * width
+        ball = (reach[:, None] ** 2 + reach**2 <= delta**2).double()
+        found = fftconvolve(self.density.numpy() * self.cell, ball.numpy(), mode="same")
+        return torch.from_numpy(found).clamp(0, 1)
+
+    def best(self, delta: float) -> Tensor:
+        """The point with the most mass within delta, (2,): the delta-ball optimum."""
+        return self._at(self.mass(delta))
+
+    def within(self, point: Tensor, delta: float) -> float:
+        """The chance of being within delta of a point (2,)."""
+        far = (self.axis[:, None] - point[0]) ** 2 + (self.axis - point[1]) ** 2
+        return float(self.density[far <= delta**2].sum()) * self.cell
+
+    def _at(self, values: Tensor) -> Tensor:
+        row, column = divmod(int(values.argmax()), len(self.axis))
+        return torch.stack([self.axis[row], self.axis[column]])
+
+
+def on_plane(
+    log_density: Callable[[Tensor], Tensor], low: float = 0.0, high: float = 1.0, n: int = 200
+) -> Plane:
+    """The density proportional to exp(log_density) on the square [low, high]^2.
+
+    log_density takes points (M, 2), float64, and returns (M,), up to a constant. What lies outside
+    the square is left out.
+    """
+    width = (high - low) / n
+    axis = low + width * (torch.arange(n, dtype=torch.double) + 0.5)
+    points = torch.cartesian_prod(axis, axis)
+    with torch.no_grad():
+        log_p = log_density(points).double()
+    density = log_p.softmax(0).reshape(n, n) / width**2
+    return Plane(axis, density)
