@@ -3,11 +3,13 @@
 from gradleak import (
     data,
     entrywise,
+    exact,
     experiment,
     factored,
     memory,
     metrics,
     models,
+    plane,
     plot,
     precision,
     records,
@@ -26,6 +28,7 @@ from gradleak.attacks import (
     log_posterior,
     prior_only,
 )
+from gradleak.ball import Ball
 from gradleak.beliefs import (
     Direction,
     LayerDirections,
@@ -54,6 +57,7 @@ from gradleak.version import __version__
 __all__ = [
     "Adam",
     "Adversary",
+    "Ball",
     "Box",
     "BoxPenalty",
     "Client",
@@ -85,6 +89,7 @@ __all__ = [
     "device",
     "dlg",
     "entrywise",
+    "exact",
     "experiment",
     "factored",
     "gradient",
@@ -100,6 +105,7 @@ __all__ = [
     "models",
     "mse",
     "paired",
+    "plane",
     "plot",
     "precision",
     "prior_only",

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from gradleak.ball import Ball
 from gradleak.batches import Rows, Scale, merge
 from gradleak.beliefs import Direction, Uninformative
 from gradleak.chunks import as_many_as_fit, in_chunks
@@ -29,6 +30,7 @@ from gradleak.randomness import START, generator
 class Adversary:
     """What an attacker believes, p(g | x, y) and p(x), and how it searches.
 
+    ball: average the log-posterior over a ball around x (paper, section 4); None: take it at x.
     temperature: the likelihood enters as log p(g | x, y) / temperature, which falls
     geometrically from this value (at least 1, or (N,)) to 1 over the first half of the steps.
     """
@@ -37,6 +39,7 @@ class Adversary:
     prior: Prior
     optimizer: Adam = Adam()
     temperature: Scale = 1.0
+    ball: Ball | None = None
 
     def __post_init__(self) -> None:
         if not bool((torch.as_tensor(self.temperature) >= 1).all()):
@@ -144,19 +147,14 @@ def attack_all(
     counts = [len(view) * restarts for _, view in attacks]
     setting = torch.arange(len(attacks)).repeat_interleave(torch.tensor(counts))
     place = torch.cat([torch.arange(count) for count in counts])
-    rows = Rows(place // restarts, setting, tuple(len(view) for _, view in attacks))
+    clients = tuple(len(view) for _, view in attacks)
+    rows = Rows(place // restarts, setting, place % restarts, clients)
     order = _by_observation(attacks, rows)
 
-    def starts(part: Tensor) -> Tensor:
-        where = _attacked(attacks, rows.part(part))
-        keys = [(seed, view.key[c]) for view, c in where]
-        return _starts(keys, (place % restarts)[part], where[0][0])
-
-    few = order[:3]
     parts = in_chunks(
-        lambda part: _attack_rows(attacks, rows.part(part), starts(part)),
+        lambda part: _attack_rows(attacks, rows.part(part), seed),
         order,
-        chunk or _fitting(attacks, rows.part(few), starts(few), len(order)),
+        chunk or _fitting(attacks, rows.part(order[:3]), seed, len(order)),
     )
     second = (time.perf_counter() - begin) / len(place)
     back = order.argsort()
@@ -173,8 +171,9 @@ def _by_observation(attacks: Attacks, rows: Rows) -> Tensor:
     return (which * most + rows.client).argsort(stable=True)
 
 
-def _fitting(attacks: Attacks, rows: Rows, x: Tensor, wanted: int) -> int:
-    """How many of the wanted attacks to hold at once, by one step of the few that begin at x."""
+def _fitting(attacks: Attacks, rows: Rows, seed: int, wanted: int) -> int:
+    """How many of the wanted attacks to hold at once, by one step of these few."""
+    x = _starts(attacks, rows, seed)
     if wanted == len(x):
         return wanted  # too few to be worth measuring
     short = [
@@ -182,14 +181,14 @@ def _fitting(attacks: Attacks, rows: Rows, x: Tensor, wanted: int) -> int:
         for adversary, view in attacks
     ]
     fit = as_many_as_fit(
-        lambda some: _climb(short, rows.part(some), x[some]), torch.arange(len(x)), x.device
+        lambda some: _climb(short, rows.part(some), x[some], seed), torch.arange(len(x)), x.device
     )
     return min(fit, AT_ONCE.get(x.device.type, 64))
 
 
-def _attack_rows(attacks: Attacks, rows: Rows, x: Tensor) -> tuple[Tensor, Tensor]:
+def _attack_rows(attacks: Attacks, rows: Rows, seed: int) -> tuple[Tensor, Tensor]:
     """Run one attack for each row from its start: x (n, *shape) and log-posterior (n,)."""
-    x = _climb(attacks, rows, x)
+    x = _climb(attacks, rows, _starts(attacks, rows, seed), seed)
     # The score is made of whole gradients and not of factors, whose rounding would decide between
     # restarts that fit almost perfectly; so it is made in small parts.
     size = max(1, SCORED_AT_ONCE // attacks[0][1].g.size)
@@ -203,20 +202,33 @@ def _attack_rows(attacks: Attacks, rows: Rows, x: Tensor) -> tuple[Tensor, Tenso
     return x, score.nan_to_num(nan=-torch.inf)
 
 
-def _climb(attacks: Attacks, rows: Rows, x: Tensor) -> Tensor:
+def _climb(attacks: Attacks, rows: Rows, x: Tensor, seed: int) -> Tensor:
     optimizer = attacks[0][0].optimizer
     if optimizer.patience is None:
-        adversary, f = _objective(attacks, rows, like=x)
+        adversary, f = _smoothed(attacks, rows, x, seed)
         return maximize(f, x, adversary.optimizer, adversary.prior.project)
 
     def part(left: Tensor) -> Part:
-        adversary, f = _objective(attacks, rows.part(left), like=x)
+        adversary, f = _smoothed(attacks, rows.part(left), x, seed)
         return f, adversary.optimizer, adversary.prior.project
 
     # While the likelihood is still tempered, the log-posterior may fall on the way.
     tempered = any(bool((torch.as_tensor(a.temperature) > 1).any()) for a, _ in attacks)
     first_look = optimizer.steps // 2 if tempered else 0
     return maximize_with_patience(part, x, optimizer, first_look)
+
+
+def _smoothed(
+    attacks: Attacks, rows: Rows, like: Tensor, seed: int
+) -> tuple[Adversary, Callable[[Tensor, float], Tensor]]:
+    """The same as `_objective`, averaged over a ball where the adversaries ask for one."""
+    ball = attacks[0][0].ball
+    if ball is None:
+        return _objective(attacks, rows, like)
+    points = rows.part(torch.arange(len(rows.client)).repeat_interleave(ball.samples))
+    _, f = _objective(attacks, points, like)
+    adversary = merge([adversary for adversary, _ in attacks], rows, like)
+    return adversary, adversary.ball.around(f, _keys(attacks, rows, seed))
 
 
 def _objective(
@@ -246,11 +258,18 @@ def _observed(where: Sequence[tuple[ServerView, int]]) -> Gradient:
     return Gradient({k: torch.stack([v.g[k][c] for v, c in where]) for k in view.g})
 
 
-def _starts(keys: Sequence[tuple[int, int]], restart: Tensor, view: ServerView) -> Tensor:
-    """Uniform noise in [0, 1], one draw for each (seed, client's key, restart)."""
+def _keys(attacks: Attacks, rows: Rows, seed: int) -> list[tuple[int, int, int]]:
+    """What the randomness of each row depends on: (seed, client's key, restart)."""
+    where = zip(_attacked(attacks, rows), rows.restart.tolist(), strict=True)
+    return [(seed, view.key[c], restart) for (view, c), restart in where]
+
+
+def _starts(attacks: Attacks, rows: Rows, seed: int) -> Tensor:
+    """Uniform noise in [0, 1], one draw for each row."""
+    view = attacks[0][1]
     draws = [
-        torch.rand(view.shape, generator=generator(START, *key, int(r)))
-        for key, r in zip(keys, restart, strict=True)
+        torch.rand(view.shape, generator=generator(START, *key))
+        for key in _keys(attacks, rows, seed)
     ]
     return torch.stack(draws).to(next(iter(view.g.values())))
 

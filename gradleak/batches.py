@@ -27,18 +27,19 @@ def per_attack(scale: Scale, like: Tensor) -> Scale:
 
 @dataclass(frozen=True)
 class Rows:
-    """Which setting each of n attacks has and which of that setting's clients it attacks.
+    """Which setting each of n attacks has, which of that setting's clients it attacks, how often.
 
-    client: (n,), setting: (n,) indices; clients: how many each setting has.
+    client, setting, restart: (n,) indices; clients: how many each setting has.
     """
 
     client: Tensor
     setting: Tensor
+    restart: Tensor
     clients: tuple[int, ...]
 
     def part(self, index: Tensor) -> Rows:
         """Some of the rows."""
-        return Rows(self.client[index], self.setting[index], self.clients)
+        return Rows(self.client[index], self.setting[index], self.restart[index], self.clients)
 
 
 def merge(settings: Sequence[T], rows: Rows, like: Tensor) -> T:
@@ -73,7 +74,7 @@ def mergeable(settings: Sequence[Any]) -> bool:
     """Whether `merge` takes these settings."""
     none = torch.zeros(0, dtype=torch.long)
     try:
-        merge(settings, Rows(none, none, (1,) * len(settings)), like=torch.zeros(0))
+        merge(settings, Rows(none, none, none, (1,) * len(settings)), like=torch.zeros(0))
     except ValueError:
         return False
     return True

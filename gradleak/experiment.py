@@ -53,6 +53,7 @@ class Trial:
             "prior": repr(a.prior),
             "optimizer": repr(a.optimizer),
             "temperature": float(a.temperature),
+            "ball": repr(a.ball),
             "restarts": self.restarts,
             "seed": self.seed,
         }

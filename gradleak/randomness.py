@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-NOISE, START, MASK, MODEL, BATCHES, HIDDEN_MASK = range(6)  # what a random number is for
+NOISE, START, MASK, MODEL, BATCHES, HIDDEN_MASK, BALL = range(7)  # what a random number is for
 
 
 def generator(*key: int) -> torch.Generator:

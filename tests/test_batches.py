@@ -19,7 +19,10 @@ class Outer:
 
 
 ROWS = Rows(
-    client=torch.tensor([0, 1, 0, 1, 2]), setting=torch.tensor([0, 0, 1, 1, 1]), clients=(2, 3)
+    client=torch.tensor([0, 1, 0, 1, 2]),
+    setting=torch.tensor([0, 0, 1, 1, 1]),
+    restart=torch.zeros(5, dtype=torch.long),
+    clients=(2, 3),
 )
 LIKE = torch.zeros(1, dtype=torch.double)
 
