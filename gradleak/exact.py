@@ -7,7 +7,7 @@ from the private one. Logarithms and chances are float64.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -128,75 +128,83 @@ class GaussianLaw:
     are Gaussian, with means <f_i, h_j> and covariances scale^2 <h_j, h_k>: the Gram matrix holds
     everything, and no noise of the gradient's size is ever drawn.
 
-    Several beliefs may hold several h, K of them. means (N, K * N): <f_i, h_j>;
-    gram (K * N, K * N): <h_j, h_k>.
+    gram: <h_j, h_k>, (K * N, K * N) for K kinds of h, of which the first is f. examples: N.
     """
 
-    means: Tensor
     gram: Tensor
+    examples: int
 
     @classmethod
-    def between(cls, released: Gradient, *held: Gradient) -> GaussianLaw:
-        """Of clients that release f = `released` plus noise, and beliefs in each h of `held`."""
-        means = gram = torch.zeros((), dtype=torch.double)
+    def between(cls, released: Gradient, *others: Gradient) -> GaussianLaw:
+        """Of clients that release f = `released` plus noise.
+
+        Beliefs of kind 0 compare with f itself; those of kind 1, 2, ... with the `others`, such as
+        gradients without a mask.
+        """
+        held, n = (released, *others), released.attacks
+        gram = torch.zeros(len(held) * n, len(held) * n, dtype=torch.double)
         for name in released:
-            f = released[name].flatten(1)
-            h = torch.cat([each[name].flatten(1) for each in held])
-            for columns in torch.arange(h.shape[1]).split(2**15):  # a few at a time in float64
-                part = h[:, columns].double()
-                means = means + f[:, columns].double() @ part.T
-                gram = gram + part @ part.T
-        return cls(means, gram)
+            entries = [each[name].flatten(1) for each in held]
+            for columns in torch.arange(entries[0].shape[1]).split(2**14):
+                part = torch.cat([h[:, columns[0] : columns[-1] + 1] for h in entries])
+                gram += part @ part.T
+        return cls(gram, n)
 
     @cached_property
     def _root(self) -> Tensor:
         values, vectors = torch.linalg.eigh(self.gram)
         return vectors * values.clamp_min(0).sqrt()
 
-    def draw(self, scale: float, seed: int = 0) -> Tensor:
-        """One release of each example: its inner products, (N, K, N)."""
-        noise = torch.randn(self.means.shape, generator=generator(NOISE, seed), dtype=torch.double)
-        products = self.means + scale * noise @ self._root.T
-        return products.unflatten(1, (-1, len(products)))
+    def noise(self, seed: int = 0) -> Tensor:
+        """<noise, h_j> for one release of each example, (N, K, N)."""
+        shape = (self.examples, len(self.gram))
+        draws = torch.randn(shape, generator=generator(NOISE, seed), dtype=torch.double)
+        return (draws @ self._root.T).unflatten(1, (-1, self.examples))
 
-    def gaussian(self, products: Tensor, scale: float, held: int = 0) -> Tensor:
-        """log N(g; h_j, scale^2) + const of each g, (N, N), for the h of that number."""
-        return (products[:, held] - self._squares[held] / 2) / scale**2
+    def products(self, scale: float, noise: Tensor) -> Tensor:
+        """<g, h_j> for one release of each example, (N, K, N)."""
+        means = self.gram[: self.examples].unflatten(1, (-1, self.examples))
+        return means + scale * noise
 
-    def cosine(self, products: Tensor, held: int = 0) -> Tensor:
+    def gaussian(self, products: Tensor, scale: float, kind: int = 0) -> Tensor:
+        """log N(g; h_j, scale^2) + const for each g, (N, N)."""
+        return (products[:, kind] - self._squares[kind] / 2) / scale**2
+
+    def cosine(self, products: Tensor, kind: int = 0) -> Tensor:
         """The cosine of g and h_j times |g|, (N, N)."""
-        return products[:, held] / self._squares[held].sqrt()
+        return products[:, kind] / self._squares[kind].sqrt()
 
     @property
     def _squares(self) -> Tensor:
-        return self.gram.diagonal().unflatten(0, (-1, len(self.means)))
+        return self.gram.diagonal().unflatten(0, (-1, self.examples))
 
 
-Belief = Callable[[Tensor], Tensor]
-"""What a belief makes of inner products (N, K, N): log p(g | example) + const, (N, N)."""
+Belief = Callable[[Tensor, float], Tensor]
+"""belief(products (N, K, N), scale): log p(g | example) + const, (N, N)."""
 
 
 def risks(
     law: GaussianLaw,
-    truth: Belief,
     beliefs: Mapping[str, Belief],
     prior: FinitePrior,
-    scale: float,
+    scales: Sequence[float],
     near: Tensor,
     rounds: int = 10,
-) -> dict[str, list[float]]:
-    """The risk of each belief at one noise scale, estimated once a round.
+) -> dict[str, dict[float, list[float]]]:
+    """The risk of each belief at each noise scale, estimated once a round.
 
     In a round every example releases once, and each answer is judged by the true posterior and not
-    by luck. Attackers know the labels. The chances of the examples are exact: rounds differ by the
-    noise alone, so their spread is all of the estimate's error.
+    by luck. Attackers know the labels. The examples are enumerated: rounds differ by the noise
+    alone, so their spread is all of the estimate's error. All scales see the same noise, enlarged.
     """
     log_prior = prior.log_prob(prior.y)
-    found: dict[str, list[float]] = {name: [] for name in beliefs}
+    found = {name: {scale: [] for scale in scales} for name in beliefs}
     for seed in range(rounds):
-        products = law.draw(scale, seed)
-        true = posterior(truth(products), log_prior)
-        for name, belief in beliefs.items():
-            answers = answer(posterior(belief(products), log_prior), near)
-            found[name].append(float(prior.chances @ risk(answers, true, near)))
+        noise = law.noise(seed)
+        for scale in scales:
+            products = law.products(scale, noise)
+            truth = posterior(law.gaussian(products, scale), log_prior)
+            for name, belief in beliefs.items():
+                answers = answer(posterior(belief(products, scale), log_prior), near)
+                found[name][scale].append(float(prior.chances @ risk(answers, truth, near)))
     return found

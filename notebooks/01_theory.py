@@ -338,8 +338,8 @@ listed = test.take(range(size.examples))
 prior = gl.exact.FinitePrior(listed.x, listed.y)
 bare = gl.Client(model)
 gradients = prior.gradients(bare)
-law = gl.exact.GaussianLaw.between(gradients, gradients)
-one = law.draw(scale=2.0, seed=seed)  # each image releases once
+law = gl.exact.GaussianLaw.between(gradients)
+one = law.products(2.0, law.noise(seed))  # each image releases once
 truth = gl.exact.posterior(law.gaussian(one, 2.0), prior.log_prob(prior.y))
 best = gl.exact.answer(truth, prior.near(0.0))
 risk = gl.exact.risk(best, truth, prior.near(0.0)).mean()
@@ -357,30 +357,23 @@ SCALES = np.geomspace(0.05, 20, size.scales).round(4).tolist()
 mask = gl.RandomMask(0.5, then=gl.GaussianNoise(1.0))
 other = replace(mask, seed=1)
 kept = gradients.masked(mask.mask(gradients))
-lawful = gl.exact.GaussianLaw.between(
-    kept, kept, gradients, gradients.masked(other.mask(gradients))
-)
+masked = gl.exact.GaussianLaw.between(kept, gradients, gradients.masked(other.mask(gradients)))
 BELIEFS = {
-    "Bayes": lambda p, s: lawful.gaussian(p, s, 0),
-    "noise ten times too small": lambda p, s: lawful.gaussian(p, s / 10, 0),
-    "L2: no mask": lambda p, s: lawful.gaussian(p, s, 1),
-    "another mask": lambda p, s: lawful.gaussian(p, s, 2),
-    "cosine": lambda p, s: lawful.cosine(p, 1),
+    "Bayes": masked.gaussian,
+    "noise ten times too small": lambda p, s: masked.gaussian(p, s / 10),
+    "L2: no mask": lambda p, s: masked.gaussian(p, s, kind=1),
+    "another mask": lambda p, s: masked.gaussian(p, s, kind=2),
+    "cosine": lambda p, _: masked.cosine(p, kind=1),
 }
 
 
-def risk_curves(within):
-    """{belief: {scale: risk with its interval}} for a success within this distance."""
-    near, curves = prior.near(within), {name: {} for name in BELIEFS}
-    for scale in SCALES:
-        held = {name: (lambda p, b=belief, s=scale: b(p, s)) for name, belief in BELIEFS.items()}
-        found = gl.exact.risks(lawful, held["Bayes"], held, prior, scale, near, size.rounds)
-        for name, rounds in found.items():
-            curves[name][scale] = gl.interval(rounds)
-    return curves
+def curves(law, beliefs, near):
+    """{belief: {scale: risk with its interval}}."""
+    found = gl.exact.risks(law, beliefs, prior, SCALES, near, size.rounds)
+    return {name: {s: gl.interval(v) for s, v in line.items()} for name, line in found.items()}
 
 
-exactly = risk_curves(0.0)
+exactly = curves(masked, BELIEFS, prior.near(0.0))
 guess = 1 - len(prior.y.unique()) / len(prior)
 display(gl.plot.curves(exactly, across="noise scale", unit="risk (0-1 loss)"))
 Markdown(
@@ -429,12 +422,8 @@ def snapped(rows):
 
 found = gl.experiment.run([trial(s) for s in ATTACKED], records, command)
 pixels = test.x[0].numel()
-near = prior.near(delta)
-lines = {"exact: knows the list": {}, "attack: total variation": {}, "attack, then the list": {}}
-for scale in SCALES:
-    held = {"Bayes": lambda p, s=scale: law.gaussian(p, s)}
-    rounds = gl.exact.risks(law, held["Bayes"], held, prior, scale, near, size.rounds)["Bayes"]
-    lines["exact: knows the list"][scale] = gl.interval(rounds)
+lines = curves(law, {"exact: knows the list": law.gaussian}, prior.near(delta))
+lines |= {"attack: total variation": {}, "attack, then the list": {}}
 for scale, rows in found.groupby("scale"):
     missed = (rows.mse * pixels) ** 0.5 > delta
     lines["attack: total variation"][scale] = gl.interval(missed.astype(float))

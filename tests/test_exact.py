@@ -79,8 +79,8 @@ def test_gram_matrix_has_the_law_of_what_is_simulated():
     mask = gl.RandomMask(0.7, then=gl.GaussianNoise(0.5))
     client = gl.Client(MODEL, mask)
     f = PRIOR.gradients(client)
-    law = exact.GaussianLaw.between(mask(f).loc, mask(f).loc, f)
-    drawn = [law.draw(0.5, seed) for seed in range(300)]
+    law = exact.GaussianLaw.between(mask(f).loc, f)
+    drawn = [law.products(0.5, law.noise(seed)) for seed in range(300)]
     real = [client.release(PRIOR.x, PRIOR.y, seed=seed).g for seed in range(300)]
     for held, belief in ((0, mask), (1, gl.GaussianNoise(0.5))):
         ours = torch.stack([law.gaussian(d, 0.5, held) for d in drawn])
@@ -105,27 +105,24 @@ def identity(n):
 def test_risk_between_two_examples_is_the_closed_form():
     """Two points d apart in Gaussian noise are confused with chance Phi(-d / 2 scale)."""
     prior = exact.FinitePrior(torch.tensor([[0.0, 0.0], [0.6, 0.8]]).double(), torch.zeros(2))
-    law = exact.GaussianLaw.between(*[prior.gradients(identity(2))] * 2)
-    for scale in (0.2, 0.5, 2.0):
-        truth = lambda products, s=scale: law.gaussian(products, s)  # noqa: E731
-        found = exact.risks(law, truth, {"Bayes": truth}, prior, scale, prior.near(0.0), 2000)
-        rounds = np.array(found["Bayes"])
+    law = exact.GaussianLaw.between(prior.gradients(identity(2)))
+    scales = (0.2, 0.5, 2.0)
+    found = exact.risks(law, {"Bayes": law.gaussian}, prior, scales, prior.near(0.0), 2000)
+    for scale in scales:
+        rounds = np.array(found["Bayes"][scale])
         error = 5 * rounds.std() / math.sqrt(len(rounds)) + 1e-9
         assert rounds.mean() == pytest.approx(scipy.stats.norm.cdf(-0.5 / scale), abs=error)
 
 
 def test_risk_is_zero_without_noise_and_a_guess_with_too_much():
-    f = PRIOR.gradients(gl.Client(MODEL))
-    law = exact.GaussianLaw.between(f, f)
-    for scale, expected in ((1e-6, 0.0), (1e6, None)):
-        truth = lambda products, s=scale: law.gaussian(products, s)  # noqa: E731
-        beliefs = {"Bayes": truth, "cosine": law.cosine}
-        found = exact.risks(law, truth, beliefs, PRIOR, scale, PRIOR.near(0.0), 3)
-        # each label's examples are guessed among themselves
-        guess = 1 - len(Y.unique()) / len(Y)
-        wanted = guess if expected is None else expected
-        assert found["Bayes"] == pytest.approx([wanted] * 3, abs=1e-4)
-        assert all(c >= b - 1e-12 for b, c in zip(*found.values(), strict=True))
+    law = exact.GaussianLaw.between(PRIOR.gradients(gl.Client(MODEL)))
+    beliefs = {"Bayes": law.gaussian, "cosine": lambda products, _: law.cosine(products)}
+    found = exact.risks(law, beliefs, PRIOR, (1e-6, 1e6), PRIOR.near(0.0), 3)
+    # each label's examples are guessed among themselves
+    guess = 1 - len(Y.unique()) / len(Y)
+    for scale, expected in ((1e-6, 0.0), (1e6, guess)):
+        assert found["Bayes"][scale] == pytest.approx([expected] * 3, abs=1e-4)
+        assert all(c >= b - 1e-12 for b, c in zip(*(v[scale] for v in found.values()), strict=True))
 
 
 def test_a_known_label_leaves_its_own_examples():
