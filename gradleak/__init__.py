@@ -21,12 +21,7 @@ from gradleak.attacks import (
     Adversary,
     Reconstruction,
     attack_all,
-    bayes,
-    dlg,
-    inverting_gradients,
-    l1,
     log_posterior,
-    prior_only,
 )
 from gradleak.ball import Ball
 from gradleak.beliefs import (
@@ -51,6 +46,7 @@ from gradleak.distributions import Laplace, Normal, PointMass
 from gradleak.experiment import Trial, device
 from gradleak.gradients import Gradient, gradient
 from gradleak.metrics import holm, interval, mse, paired, psnr, ssim, within
+from gradleak.presets import bayes, dlg, inverting_gradients, l1, prior_only
 from gradleak.priors import Box, BoxPenalty, Flat, Sum, TotalVariation
 from gradleak.version import __version__
 

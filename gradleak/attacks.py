@@ -1,7 +1,7 @@
 """Attacks: maximise log p(g | x, y) + log p(x) over x, for many attacks at once.
 
-An adversary is a belief about the client and a prior about images. The Bayes-optimal one
-believes the true client; every older attack is the same maximisation under another belief.
+An adversary is a belief about the client and a prior about images. `gradleak.presets` has those of
+the literature.
 """
 
 from __future__ import annotations
@@ -16,13 +16,12 @@ from torch import Tensor
 
 from gradleak.ball import Ball
 from gradleak.batches import Rows, Scale, merge
-from gradleak.beliefs import Direction, Uninformative
 from gradleak.chunks import as_many_as_fit, in_chunks
 from gradleak.client import Client, ServerView
 from gradleak.climb import Adam, Part, maximize, maximize_with_patience
-from gradleak.defenses import Defense, GaussianNoise, LaplaceNoise
+from gradleak.defenses import Defense
 from gradleak.gradients import Gradient
-from gradleak.priors import Box, Flat, Prior, Sum, TotalVariation
+from gradleak.priors import Prior
 from gradleak.randomness import START, generator
 
 
@@ -53,40 +52,6 @@ class Adversary:
     def attack(self, view: ServerView, restarts: int = 1, seed: int = 0) -> Reconstruction:
         """Attack every client of the view; see `attack_all`."""
         return attack_all([(self, view)], restarts, seed)[0]
-
-
-def bayes(client: Client, prior: Prior, **options) -> Adversary:
-    """The Bayes-optimal adversary: it believes the true client (paper, section 4)."""
-    return Adversary(client, prior, **options)
-
-
-def dlg(client: Client, prior: Prior = Flat(), scale: Scale = 1.0, **options) -> Adversary:
-    """L2 matching: believes Gaussian noise (Zhu et al. 2019: with a flat prior)."""
-    return Adversary(replace(client, defense=GaussianNoise(scale)), prior, **options)
-
-
-def l1(client: Client, prior: Prior = Flat(), scale: Scale = 1.0, **options) -> Adversary:
-    """L1 matching: believes Laplace noise."""
-    return Adversary(replace(client, defense=LaplaceNoise(scale)), prior, **options)
-
-
-def inverting_gradients(
-    client: Client,
-    prior: Prior = Sum((TotalVariation(1e-5), Box())),
-    concentration: Scale = 1.0,
-    **options,
-) -> Adversary:
-    """Cosine matching: believes that only the direction tells anything (Geiping et al. 2020).
-
-    As published it climbs with signed Adam, lr 0.1, falling tenfold after 3/8, 5/8 and 7/8.
-    """
-    options.setdefault("optimizer", Adam(signed=True, lr=0.1, drops=(3 / 8, 5 / 8, 7 / 8)))
-    return Adversary(replace(client, defense=Direction(concentration)), prior, **options)
-
-
-def prior_only(client: Client, prior: Prior, **options) -> Adversary:
-    """The control that never looks at g: what the prior alone makes up."""
-    return Adversary(replace(client, defense=Uninformative()), prior, **options)
 
 
 @dataclass(frozen=True)

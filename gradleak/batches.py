@@ -27,7 +27,7 @@ def per_attack(scale: Scale, like: Tensor) -> Scale:
 
 @dataclass(frozen=True)
 class Rows:
-    """Which setting each of n attacks has, which of that setting's clients it attacks, how often.
+    """What each of n attacks is: a setting, one of that setting's clients, and a restart.
 
     client, setting, restart: (n,) indices; clients: how many each setting has.
     """

@@ -20,13 +20,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from gradleak import gradients, models
-from gradleak.attacks import Adversary, attack_all, dlg, inverting_gradients, l1, log_posterior
+from gradleak.attacks import Adversary, attack_all, log_posterior
 from gradleak.batches import keep_blocks
 from gradleak.client import Client, ServerView
 from gradleak.climb import Adam
 from gradleak.defenses import GaussianNoise
 from gradleak.loop import usual_loop
 from gradleak.memory import LiveMemory
+from gradleak.presets import dlg, inverting_gradients, l1
 from gradleak.priors import TotalVariation
 from gradleak.randomness import START, generator
 from gradleak.records import write_facts

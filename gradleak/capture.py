@@ -21,6 +21,7 @@ from gradleak.convolution import channels_last
 from gradleak.factored import Outer
 
 Loss = Callable[[Tensor, Tensor], Tensor]
+"""loss(model(x), y) -> scalar, the mean over the examples of x."""
 
 VERDICTS: WeakKeyDictionary[nn.Module, dict[object, bool]] = WeakKeyDictionary()
 """Whether a model's captured gradients were found equal to the general ones, by shape and loss."""
@@ -64,8 +65,10 @@ def entries(
 
 
 def _sum_of_losses(loss: Loss, output: Tensor, y: Tensor) -> Tensor:
-    if loss is F.cross_entropy:  # the usual loss, without the overhead of vmap
-        return loss(output.flatten(0, 1), y.flatten(0, 1), reduction="sum") / y.shape[1]
+    if loss is F.cross_entropy and output.ndim == 3 and y.ndim == 2:
+        # The usual loss, without the overhead of vmap: the mean over the labels that count.
+        each = loss(output.flatten(0, 1), y.flatten(), reduction="none").view_as(y)
+        return (each / (y != -100).sum(1, keepdim=True)).sum()
     return vmap(loss)(output, y).sum()
 
 

@@ -11,10 +11,8 @@ from torch.func import functional_call, grad, vmap
 from torch.linalg import vector_norm
 
 from gradleak import capture, entrywise
+from gradleak.capture import Loss
 from gradleak.factored import Outer
-
-Loss = Callable[[Tensor, Tensor], Tensor]
-"""loss(model(x), y) -> scalar, the mean over the examples of x."""
 
 Entry = Tensor | Outer
 

@@ -105,6 +105,17 @@ def test_in_place_activations_are_no_trap():
     agree(model, x, y)
 
 
+def test_cross_entropy_counts_what_pytorchs_mean_counts():
+    """Labels of -100 are left out, chances may stand in for labels, and places are averaged."""
+    model = nn.Sequential(nn.Linear(3, 5)).double()
+    x = torch.rand(4, 3, 3, dtype=torch.double)
+    labels = torch.tensor([[0, 1, -100], [4, -100, -100], [2, 3, 1], [0, 0, 0]])
+    agree(model, x, labels)
+    agree(model, x, torch.rand(4, 3, 5, dtype=torch.double).softmax(2))
+    spatial = nn.Sequential(nn.Conv2d(1, 5, 2)).double()
+    agree(spatial, torch.rand(3, 2, 1, 4, 4, dtype=torch.double), torch.randint(5, (3, 2, 3, 3)))
+
+
 def test_a_loss_of_ones_own_is_captured_too():
     model = seeded(nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 2)))
     x, y = torch.rand(3, 2, 4, dtype=torch.double), torch.rand(3, 2, 2, dtype=torch.double)
