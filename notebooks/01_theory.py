@@ -58,7 +58,7 @@ NETWORKS = {"cnn": gl.models.cnn, "cnn2": gl.models.cnn2, "mlp": gl.models.mlp}
 given = dict(dataset=dataset, examples=examples, images=images, steps=steps)
 size = gl.profile(profile, PROFILES, **given)
 dataset = gl.choose("dataset", size.dataset, gl.data.NAMES)
-delta = delta or {"digits": 2.5, "mnist": 4.0, "fashion_mnist": 4.0, "cifar10": 6.0}[dataset]
+delta = delta or {"digits": 2.0, "mnist": 4.0, "fashion_mnist": 4.0, "cifar10": 6.0}[dataset]
 results = Path(results or f"../_build/results/{profile}")
 records = results / f"theory-{profile}-{dataset}.csv"
 command = f"gradleak run theory --profile {profile} -p dataset={dataset}"
@@ -146,13 +146,29 @@ def prior_peaks(x):
     return torch.logaddexp(needle, hill)
 
 
-def believed(scale, prior):
-    """The posterior on the square after one release."""
+def log_believed(scale, prior):
+    """log p(x | g, y) + const after one release, as a function of points."""
     client = gl.Client(flat, gl.GaussianNoise(scale))
     g = client.release(point, label, seed=3).g
-    return gl.plane.on_plane(
-        lambda x: client.log_prob(g, x, label.expand(len(x))) + prior(x), n=120
-    )
+    return lambda x: client.log_prob(g, x, label.expand(len(x))) + prior(x)
+
+
+def believed(scale, prior):
+    """The same as a density on the square."""
+    return gl.plane.on_plane(log_believed(scale, prior), n=120)
+
+
+def climb(scale, prior):
+    """The points that an attack visits, from one corner."""
+    log_p, path = log_believed(scale, prior), []
+
+    def f(x, _):
+        path.append(x.detach()[0].clone())
+        return log_p(x)
+
+    start = torch.tensor([[0.9, 0.95]], dtype=torch.double)
+    gl.maximize(f, start, gl.Adam(steps=150, lr=0.02, decay=0.99), gl.Box().project)
+    return torch.stack(path)
 
 
 def uniform(x):
@@ -160,8 +176,9 @@ def uniform(x):
     return torch.zeros(len(x), dtype=torch.double)
 
 
-def draw(axis, plane, title):
-    """A density with three answers."""
+def draw(axis, scale, prior):
+    """A density with three answers, and the way of an attack."""
+    plane = believed(scale, prior)
     axis.imshow(plane.density.T, origin="lower", extent=(0, 1, 0, 1), cmap="Blues")
     answers = {
         "MAP": (plane.mode, "x"),
@@ -171,26 +188,27 @@ def draw(axis, plane, title):
     axis.plot(*point[0], "*", color="k", ms=9, label="private $x$")
     for (name, (at, mark)), color in zip(answers.items(), gl.plot.COLORS[1:], strict=False):
         axis.plot(*at, mark, color=color, mew=2, label=f"{name}", mfc="none")
-    axis.set_title(title, fontsize=9)
+    axis.plot(*climb(scale, prior).T, color="0.3", lw=1, label="way of the attack")
+    axis.set_title(f"noise {scale}", fontsize=9)
     axis.set(xticks=[0, 1], yticks=[0, 1])
 
 
 figure, axes = plt.subplots(2, 4, figsize=(7.6, 4.3), layout="constrained")
 for axis, scale in zip(axes[0], (0.03, 0.1, 0.2, 0.5), strict=True):
-    draw(axis, believed(scale, uniform), f"noise {scale}")
+    draw(axis, scale, uniform)
 for axis, scale in zip(axes[1], (0.1, 0.5, 1.0, 2.0), strict=True):
-    draw(axis, believed(scale, prior_peaks), f"noise {scale}")
+    draw(axis, scale, prior_peaks)
 axes[0, 0].set_ylabel("prior: uniform", fontsize=9)
 axes[1, 0].set_ylabel("prior: needle and hill", fontsize=9)
 figure.legend(
-    *axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False
+    *axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False
 )
 plt.close(figure)
 figure
 
 # %% [markdown]
-# With little noise all answers agree. As it grows they part. At an edge of what is possible the
-# most probable point wastes half of its ball. Beside a needle it is worse:
+# With little noise all answers agree. As it grows they part. The attack climbs to a most probable
+# point, the nearest on its way. Is that the best answer?
 
 # %% tags=["hide-input"]
 rows = {}
@@ -389,7 +407,8 @@ Markdown(
 # ## How far are real attacks?
 #
 # Now the attack of the other chapters, which has no list and only knows that neighbouring pixels
-# are alike. Both face Gaussian noise without a mask, and the same $\delta$.
+# are alike. Both face Gaussian noise without a mask, and the same $\delta$. The exact adversary
+# still answers with a listed image; one that may answer anything can only do better.
 
 # %% tags=["hide-input"]
 search = gl.Adam(steps=size.steps, lr=0.1, decay=0.05 ** (1 / size.steps), signed=True)
@@ -413,16 +432,17 @@ def trial(scale, radius=0.0, attack_seed=seed):
 
 
 def snapped(rows):
-    """Whether the nearest listed image of the right label is the wrong one."""
-    x_hat = gl.records.images(records, rows.id).flatten(1)
-    far = torch.cdist(x_hat, prior.x.flatten(1))
-    far = far.where(attacked.y[rows["index"].tolist()][:, None] == prior.y, torch.inf)
-    return (far.argmin(1) != torch.as_tensor(rows["index"].tolist())).double()
+    """Whether the listed image of the right label that is nearest to the answer is far off."""
+    who = rows["index"].tolist()
+    far = torch.cdist(gl.records.images(records, rows.id).flatten(1), prior.x.flatten(1))
+    nearest = far.where(prior.y[who][:, None] == prior.y, torch.inf).argmin(1)
+    return 1 - near[nearest, who]
 
 
+near = prior.near(delta)
 found = gl.experiment.run([trial(s) for s in ATTACKED], records, command)
 pixels = test.x[0].numel()
-lines = curves(law, {"exact: knows the list": law.gaussian}, prior.near(delta))
+lines = curves(law, {"exact: knows the list": law.gaussian}, near)
 lines |= {"attack: total variation": {}, "attack, then the list": {}}
 for scale, rows in found.groupby("scale"):
     missed = (rows.mse * pixels) ** 0.5 > delta
@@ -434,8 +454,7 @@ Markdown(
     f"Exact: {len(prior)} images of {dataset}, {size.rounds} rounds. Attack: {len(attacked)} of "
     f"them, {search.steps} iterations, {gl.records.facts(records)['hardware']}; mean PSNR "
     + ", ".join(f"{v.mean:.1f} dB at {s:g}" for s, v in psnr.items())
-    + ". The third line answers with the listed image nearest to what the attack found, and fails "
-    "unless that is the private one."
+    + ". The third line answers with the listed image nearest to what the attack found."
 )
 
 
