@@ -6,7 +6,8 @@ import hashlib
 import itertools
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from torch import nn
 from tqdm import tqdm
 
-from gradleak import metrics, records
+from gradleak import metrics, records, train
 from gradleak.attacks import AT_ONCE, Adversary, attack_all
 from gradleak.batches import keep_blocks, mergeable
 from gradleak.client import Client
@@ -60,8 +62,7 @@ class Trial:
 
     def row_id(self, index: int) -> str:
         """The name of the row of one image, a digest of the trial's parameters and the index."""
-        text = json.dumps([self.parameters(), index], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
+        return _digest([self.parameters(), index])
 
 
 def grid(**axes: Iterable[Any]) -> list[dict[str, Any]]:
@@ -93,6 +94,46 @@ def run(trials: Sequence[Trial], path: Path | str, command: str = "") -> pd.Data
     ids = [t.row_id(i) for t in trials for i in t.images.index]
     records.mark_used(path, ids)
     return records.read(path).set_index("id").loc[ids].reset_index()
+
+
+def accuracies(
+    networks: Sequence[tuple[Mapping[str, Plain], Callable[[], nn.Module]]],
+    images: Images,
+    path: Path | str,
+    command: str = "",
+) -> pd.DataFrame:
+    """The accuracy of networks on images: one row for each, as `run` keeps them.
+
+    networks: (labels, function that makes the network); one whose row exists is not made again, and
+    equal labels are one network.
+    """
+    path, ids = Path(path), []
+    what = {"dataset": images.name, "version": __version__}
+    with records.only_writer(path):
+        records.check(path, **what)
+        records.drop_torn_line(path)
+        done = set(records.read(path)["id"]) if path.exists() else set()
+        for labels, network in networks:
+            row = {"dataset": images.name, "split": images.split, "images": len(images), **labels}
+            row = {"id": _digest(row), **row}
+            if row["id"] in ids:
+                continue
+            ids.append(row["id"])
+            if row["id"] in done:
+                continue
+            begin, model = time.perf_counter(), network()
+            row["accuracy"] = train.accuracy(model, images)
+            row["seconds"] = round(time.perf_counter() - begin, 4)
+            records.append(path, [row], {})
+            device = next(model.parameters()).device
+            seconds = round(float(records.read(path)["seconds"].sum()), 1)
+            records.write_facts(path, device, command=command, seconds=seconds, **what)
+    records.mark_used(path, ids)
+    return records.read(path).set_index("id").loc[ids].reset_index()
+
+
+def _digest(what: Any) -> str:
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _complete(trials: Sequence[Trial], path: Path, what: dict[str, Plain], command: str) -> None:

@@ -140,11 +140,25 @@ f"PSNR {gl.psnr(attack.x.cpu(), one.x).item():.1f} dB"
 evaluated = test.take(range(size.images))
 few = test.take(range(size.shown))
 bare = replace(client, defense=gl.NoDefense())
-clean = gl.inverting_gradients(bare, optimizer=search)
-clean_x = clean.attack(bare.release(evaluated.x, evaluated.y), seed=seed).x.cpu()
-clean_psnr = gl.psnr(clean_x, evaluated.x)
-shown = (few.x, clean_x[: len(few)])
-gl.plot.images(*shown, labels=["private $x$", "no defense"], scores=[clean_psnr[: len(few)]])
+controls = {
+    "no defense": (bare, gl.inverting_gradients(bare, optimizer=search)),
+    "prior alone": (client, gl.prior_only(client, gl.Sum((prior, gl.Box())), optimizer=search)),
+}
+labels = dict(
+    scale=strength, weight=3.0, model=network, train_step=0, p_x="control", layers="equal"
+)
+controls = [
+    gl.Trial(truth, held, evaluated, {"defense": name, "adversary": name, **labels}, size.restarts,
+             seed, list(few.index))
+    for name, (truth, held) in controls.items()
+]  # fmt: skip
+controls = gl.experiment.run(controls, records, command).groupby("defense")
+clean, alone = controls.get_group("no defense"), controls.get_group("prior alone")
+top = clean[clean["index"].isin(few.index)]
+shown = (few.x, gl.records.images(records, top.id))
+gl.plot.images(
+    *shown, labels=["private $x$", "no defense"], scores=[torch.tensor(top.psnr.to_numpy())]
+)
 
 # %% [markdown]
 # ## What attackers believe
@@ -208,11 +222,15 @@ def trained(defense, scale):
     return gl.train.trained(hiding, train_images, size.train_steps, results / "models", seed=seed)
 
 
+def network_of(defense, scale, train_step):
+    """The network after that many steps of training under a defense."""
+    return trained(defense, scale)[train_step] if train_step else model
+
+
 def trial(images, defense, adversary, weight, train_step=0, scale=strength,
           prior="TV", layers="equal", keep=()):  # fmt: skip
     """One adversary against one defense."""
-    attacked = trained(defense, scale)[train_step] if train_step else model
-    truth = gl.Client(attacked, defenses(scale)[defense])
+    truth = gl.Client(network_of(defense, scale, train_step), defenses(scale)[defense])
     belief = beliefs(defense, scale)[adversary]
     belief = gl.LayerWeights(LAYERS, then=belief) if layers == "falling" else belief
     held = gl.Adversary(replace(truth, defense=belief), PRIORS[prior](weight), search)
@@ -274,7 +292,7 @@ def pictures(defense, attacks):
         *shown,
         *(gl.records.images(records, r.id) for r in rows.values()),
         labels=["private $x$", "no defense", *rows],
-        scores=[clean_psnr[: len(few)], *(torch.tensor(r.psnr.to_numpy()) for r in rows.values())],
+        scores=[torch.tensor(r.psnr.to_numpy()) for r in (top, *rows.values())],
     )
 
 
@@ -312,10 +330,8 @@ mean_image = train_images.x.mean(0).expand_as(evaluated.x)
 FLOORS = {
     "mid-grey": gl.psnr(torch.full_like(evaluated.x, 0.5), evaluated.x),
     "mean training image": gl.psnr(mean_image, evaluated.x),
+    "prior alone": torch.tensor(alone.psnr.to_numpy()),
 }
-nothing = gl.prior_only(client, gl.Sum((prior, gl.Box())), optimizer=search)
-alone = nothing.attack(client.release(evaluated.x, evaluated.y), seed=seed).x.cpu()
-FLOORS["prior alone"] = gl.psnr(alone, evaluated.x)
 FLOORS = {name: gl.interval(v.tolist()) for name, v in FLOORS.items()}
 floor = max(v.mean for v in FLOORS.values())
 
@@ -339,11 +355,6 @@ def differences(table):
 
 
 at = {t: table[table.train_step == t] for t in size.train_steps}
-accuracy = {
-    (t, d): gl.train.accuracy(trained(d, strength)[t], test)
-    for t in size.train_steps
-    for d in DEFENSES
-}
 facts = gl.records.facts(records)
 display(gl.plot.table(means(at[first]), floor=floor))
 display(gl.plot.differences(differences(at[first])))
@@ -355,7 +366,7 @@ Markdown(
     f"interval about the mean: an outlier can part them). Network `{network}` after "
     f"{first} training steps; noise scale {strength}; {search.steps} iterations, {size.restarts} "
     f"start(s); {len(SPACE)} tuning trials each on {len(tuned_on)} other images; "
-    f"{facts['hardware']}. Without a defense: {gl.interval(clean_psnr.tolist()):.1f}. Data-free "
+    f"{facts['hardware']}. Without a defense: {gl.interval(clean.psnr):.1f}. Data-free "
     f"floors: {floors}; a dagger marks what is below the highest."
 )
 
@@ -387,7 +398,18 @@ lines = {
     for d in DEFENSES
 }  # fmt: skip
 display(gl.plot.panels(lines, across="training steps under the defense", floor=floor, log=False))
-pd.DataFrame({d: {t: f"{accuracy[t, d]:.3f}" for t in size.train_steps} for d in DEFENSES})
+PAID = [s for s in size.scales if s >= 0.03]
+networks = gl.experiment.grid(defense=DEFENSES, scale=[strength], train_step=size.train_steps)
+networks += gl.experiment.grid(defense=DEFENSES, scale=PAID, train_step=[last])
+accuracy = gl.experiment.accuracies(
+    [(dict(cell, model=network, model_seed=seed), partial(lambda c: network_of(**c), cell))
+     for cell in networks],
+    test, records.with_name(f"{records.stem}-accuracy.csv"), command,
+)  # fmt: skip
+accuracy = accuracy.set_index(["defense", "scale", "train_step"]).accuracy
+pd.DataFrame(
+    {d: {t: f"{accuracy[d, strength, t]:.3f}" for t in size.train_steps} for d in DEFENSES}
+)
 
 # %% [markdown]
 # Test accuracy of the attacked networks, by training step. Their tables:
@@ -512,11 +534,7 @@ best_attack = {
     (d, s): max((curves[said[d]][a][s] for a in ON_CURVE), key=lambda v: v.mean)
     for d in DEFENSES for s in size.scales
 }  # fmt: skip
-PAID = [s for s in size.scales if s >= 0.03]
-cost = {
-    said[d]: {s: (best_attack[d, s], gl.train.accuracy(trained(d, s)[last], test)) for s in PAID}
-    for d in DEFENSES
-}
+cost = {said[d]: {s: (best_attack[d, s], accuracy[d, s, last]) for s in PAID} for d in DEFENSES}
 display(gl.plot.tradeoff(cost, floor=floor))
 Markdown(f"Accuracy on {len(test)} test images after {last} training steps of 32 clients each.")
 

@@ -158,6 +158,18 @@ def test_only_the_rows_that_were_used_are_published(path, tmp_path):
     assert torch.equal(records.images(copy, kept.id), records.images(path, kept.id))
 
 
+def test_accuracies_are_measured_once(path):
+    other = gl.models.mlp((1, 8, 8), 10, widths=(16,), seed=1)
+    networks = [({"seed": 0}, lambda: MODEL), ({"seed": 1}, lambda: other)]
+    table = experiment.accuracies(networks, DIGITS, path, "a command")
+    assert table.accuracy.tolist() == [gl.train.accuracy(m, DIGITS) for m in (MODEL, other)]
+    again = experiment.accuracies([(networks[1][0], None)], DIGITS, path)
+    assert again.accuracy.tolist() == table.accuracy.tolist()[1:]
+    assert records.facts(path)["command"] == "a command"
+    with pytest.raises(ValueError, match="holds records of dataset"):
+        experiment.accuracies(networks, dataclasses.replace(DIGITS, name="other"), path)
+
+
 def test_grid_is_every_combination():
     assert experiment.grid(a=[1, 2], b="x") == [{"a": 1, "b": "x"}, {"a": 2, "b": "x"}]
 
