@@ -202,6 +202,7 @@ pd.DataFrame({name: [repr(b)] for name, b in beliefs("masked_laplace", strength)
 
 # %% tags=["hide-input"]
 TABLE = {d: beliefs(d, strength) for d in DEFENSES}
+early = max((t for t in size.train_steps if t <= 100), default=size.train_steps[0])
 ORDER = list(dict.fromkeys(a for held in TABLE.values() for a in held))
 TWINS = [(d, a) for d in DEFENSES for a in TABLE[d]
          if a != "Bayes" and TABLE[d][a] == TABLE[d]["Bayes"]]  # fmt: skip
@@ -219,7 +220,8 @@ PRIORS = {
 def trained(defense, scale):
     """{training steps: network}, trained under one defense; once."""
     hiding = gl.Client(model, defenses(scale)[defense])
-    return gl.train.trained(hiding, train_images, size.train_steps, results / "models", seed=seed)
+    wanted = size.train_steps if scale == strength else [early]
+    return gl.train.trained(hiding, train_images, wanted, results / "models", seed=seed)
 
 
 def network_of(defense, scale, train_step):
@@ -400,7 +402,7 @@ lines = {
 display(gl.plot.panels(lines, across="training steps under the defense", floor=floor, log=False))
 PAID = [s for s in size.scales if s >= 0.03]
 networks = gl.experiment.grid(defense=DEFENSES, scale=[strength], train_step=size.train_steps)
-networks += gl.experiment.grid(defense=DEFENSES, scale=PAID, train_step=[last])
+networks += gl.experiment.grid(defense=DEFENSES, scale=PAID, train_step=[early])
 accuracy = gl.experiment.accuracies(
     [(dict(cell, model=network, model_seed=seed), partial(lambda c: network_of(**c), cell))
      for cell in networks],
@@ -534,9 +536,9 @@ best_attack = {
     (d, s): max((curves[said[d]][a][s] for a in ON_CURVE), key=lambda v: v.mean)
     for d in DEFENSES for s in size.scales
 }  # fmt: skip
-cost = {said[d]: {s: (best_attack[d, s], accuracy[d, s, last]) for s in PAID} for d in DEFENSES}
+cost = {said[d]: {s: (best_attack[d, s], accuracy[d, s, early]) for s in PAID} for d in DEFENSES}
 display(gl.plot.tradeoff(cost, floor=floor))
-Markdown(f"Accuracy on {len(test)} test images after {last} training steps of 32 clients each.")
+Markdown(f"Accuracy on {len(test)} test images after {early} training steps of 32 clients each.")
 
 # %% [markdown]
 # ## The strength slider
