@@ -222,11 +222,13 @@ def _lines(
     log: bool,
     names: Sequence[str] = (),
 ) -> None:
-    """Lines with bands; the place of its name in `names` gives a line its colour."""
+    """Lines with bands; the place of its name in `names` gives a line its colour, first on top."""
     names = list(names or lines)
     for name, points in lines.items():
-        at, color = list(points), COLORS[names.index(name)]
-        axis.plot(at, [v.mean for v in points.values()], "o-", color=color, label=name, ms=4)
+        place = names.index(name)
+        at, color = list(points), COLORS[place]
+        style = {"color": color, "label": name, "ms": 4, "zorder": 3 - place / len(names)}
+        axis.plot(at, [v.mean for v in points.values()], "o-", **style)
         low, high = ([getattr(v, end) for v in points.values()] for end in ("low", "high"))
         axis.fill_between(at, low, high, color=color, alpha=0.2, linewidth=0)
     if floor is not None:
