@@ -47,6 +47,7 @@ from torch import nn
 
 import gradleak as gl
 
+pd.set_option("display.max_colwidth", None)
 PROFILES = {
     "smoke": dict(dataset="digits", examples=200, scales=8, rounds=3, images=6, steps=40, draws=20),
     "quick": dict(dataset="mnist", examples=1000, scales=20, rounds=5, images=20, steps=100,
@@ -216,7 +217,7 @@ for scale in (0.1, 0.5, 1.0, 2.0):
     plane = believed(scale, prior_peaks)
     answers = {"MAP": plane.mode, "posterior mean": plane.mean, "optimum": plane.best(reach)}
     rows[scale] = {k: f"{plane.within(v, reach):.2f}" for k, v in answers.items()}
-pd.DataFrame(rows).T.rename_axis("noise")
+pd.DataFrame(rows).T.rename_axis("noise", axis=1)
 
 # %% [markdown]
 # The chance to be within 0.1, by the posterior itself. **The most probable point is not the best
@@ -327,7 +328,7 @@ for scale in (0.05, 0.2, 0.8):
         "mean squared error": f"{(found - truth).square().mean():.5f}",
         "bound": f"{1 / precision:.5f}",
     }
-pd.DataFrame(rows).T.rename_axis("noise")
+pd.DataFrame(rows).T.rename_axis("noise", axis=1)
 
 # %% [markdown]
 # ## Exact risk on a finite prior

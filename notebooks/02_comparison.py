@@ -48,6 +48,7 @@ from IPython.display import Markdown, display
 
 import gradleak as gl
 
+pd.set_option("display.max_colwidth", None)
 PROFILES = {
     "smoke": dict(dataset="digits", images=6, tuning=2, shown=4, steps=40, restarts=1,
                   train_steps=[0, 10], weights=[1.0, 5.0], scales=[0.01, 0.1, 1.0], swept=4),
