@@ -438,7 +438,7 @@ def main_rows(path):
 
 for path in sorted(Path("../book/results").glob("comparison-*.csv")):
     other = gl.records.facts(path)
-    if other["dataset"] != dataset:
+    if other["dataset"] != dataset and not path.stem.endswith("-accuracy"):
         rows = main_rows(path)
         n = rows["index"].nunique()
         display(
