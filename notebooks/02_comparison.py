@@ -370,7 +370,8 @@ Markdown(
     f"{first} training steps; noise scale {strength}; {search.steps} iterations, {size.restarts} "
     f"start(s); {len(SPACE)} tuning trials each on {len(tuned_on)} other images; "
     f"{facts['hardware']}. Without a defense: {gl.interval(clean.psnr):.1f}. Data-free "
-    f"floors: {floors}; a dagger marks what is below the highest."
+    f"floors: {floors}; a dagger marks what is below the highest. All attacks of this page took "
+    f"{facts['seconds'] / 60:.0f} minutes."
 )
 
 # %% [markdown]
