@@ -370,8 +370,7 @@ Markdown(
     f"{first} training steps; noise scale {strength}; {search.steps} iterations, {size.restarts} "
     f"start(s); {len(SPACE)} tuning trials each on {len(tuned_on)} other images; "
     f"{facts['hardware']}. Without a defense: {gl.interval(clean.psnr):.1f}. Data-free "
-    f"floors: {floors}; a dagger marks what is below the highest. All attacks of this page took "
-    f"{facts['seconds'] / 60:.0f} minutes."
+    f"floors: {floors}; a dagger marks what is below the highest."
 )
 
 # %% [markdown]
@@ -616,6 +615,8 @@ Markdown(f"""
 - **A cosine is a reasonable belief about Gaussian noise.** Bayes minus cosine is
   {gap("gaussian", "cosine")}. With a mask it is {gap("masked_gaussian", "cosine")}.
 - **Is Bayes ever significantly behind?** {"; ".join(ahead) or "In no cell of these tables"}.
+
+All attacks of this page took {gl.records.facts(records)["seconds"] / 60:.0f} minutes.
 """)
 
 # %% [markdown]
