@@ -612,7 +612,7 @@ Markdown(f"""
   told the mask. Against Gaussian noise, Bayes minus L1 is {gap("gaussian", "L1")}.
 - **So does where the noise is.** Against the learned noise, Bayes minus L2, which believes in equal
   noise everywhere, is {gap("learned", "L2")}.
-- **A cosine is a reasonable belief about Gaussian noise.** Bayes minus cosine is
+- **A cosine forgets the length of the gradient.** Against Gaussian noise, Bayes minus cosine is
   {gap("gaussian", "cosine")}. With a mask it is {gap("masked_gaussian", "cosine")}.
 - **Is Bayes ever significantly behind?** {"; ".join(ahead) or "In no cell of these tables"}.
 
