@@ -51,7 +51,7 @@ pd.set_option("display.max_colwidth", None)
 PROFILES = {
     "smoke": dict(dataset="digits", examples=200, scales=8, rounds=3, images=6, steps=40, draws=20),
     "quick": dict(dataset="mnist", examples=1000, scales=20, rounds=5, images=20, steps=100,
-                  draws=200),
+                  draws=800),
     "paper": dict(dataset="mnist", examples=1000, scales=20, rounds=10, images=100, steps=150,
                   draws=800),
 }  # fmt: skip
