@@ -7,6 +7,7 @@ from the private one. Logarithms and chances are float64.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -79,13 +80,21 @@ class FinitePrior:
         """1 where two examples are within delta, |x_j - x_k|_2 <= delta in pixels, (N, N).
 
         With delta 0, or any below the closest pair, only the private example itself is right: the
-        0-1 loss. Raises ValueError if delta is negative.
+        0-1 loss. Warns where that is so though delta is not 0; raises ValueError if it is negative.
         """
         if not delta >= 0:
             raise ValueError(f"delta is a distance and must not be negative, got {delta}")
         x = self.x.flatten(1).double()
         apart = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist")
-        return (apart <= delta).double().fill_diagonal_(1)
+        near = (apart <= delta).double().fill_diagonal_(1)
+        if delta > 0 and near.sum() == len(near):
+            closest = apart.fill_diagonal_(torch.inf).min()
+            warnings.warn(
+                f"no two examples are within {delta:g}, the closest are {closest:.3g} apart: only "
+                "the private example itself is right, as with delta 0",
+                stacklevel=2,
+            )
+        return near
 
 
 def posterior(log_likelihood: Tensor, log_prior: Tensor) -> Tensor:

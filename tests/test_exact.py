@@ -55,6 +55,7 @@ def test_posterior_is_bayes_rule_by_enumeration():
         assert found[m].tolist() == pytest.approx(expected, abs=1e-10)
 
 
+@pytest.mark.filterwarnings("ignore:no two examples are within")
 @settings(max_examples=15, deadline=None)
 @given(
     st.sampled_from(range(len(DEFENSES))),
@@ -137,6 +138,8 @@ def test_neighbours_are_those_within_delta():
         for k in range(12):
             assert bool(near[j, k]) == bool((X[j] - X[k]).norm() <= 3.0)
     assert torch.equal(PRIOR.near(0.0), torch.eye(12).double())
+    with pytest.warns(UserWarning, match=r"no two examples are within 0.1, the closest are"):
+        assert torch.equal(PRIOR.near(0.1), torch.eye(12).double())
 
 
 def test_bad_priors_are_refused():
