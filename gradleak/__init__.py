@@ -26,8 +26,10 @@ from gradleak.attacks import (
 from gradleak.ball import Ball
 from gradleak.beliefs import (
     Direction,
+    Ignore,
     LayerDirections,
     LayerWeights,
+    Survivors,
     Uninformative,
     UnknownMask,
 )
@@ -48,6 +50,7 @@ from gradleak.gradients import Gradient, gradient
 from gradleak.metrics import holm, interval, mse, paired, psnr, ssim, within
 from gradleak.presets import bayes, dlg, inverting_gradients, l1, prior_only
 from gradleak.priors import Box, BoxPenalty, Flat, Sum, TotalVariation
+from gradleak.pruning import MagnitudePruning, Soteria
 from gradleak.version import __version__
 
 __all__ = [
@@ -61,18 +64,22 @@ __all__ = [
     "Flat",
     "GaussianNoise",
     "Gradient",
+    "Ignore",
     "Laplace",
     "LaplaceNoise",
     "LayerDirections",
     "LayerWeights",
     "LearnedNoise",
+    "MagnitudePruning",
     "NoDefense",
     "Normal",
     "PointMass",
     "RandomMask",
     "Reconstruction",
     "ServerView",
+    "Soteria",
     "Sum",
+    "Survivors",
     "TotalVariation",
     "Trial",
     "Uninformative",

@@ -136,6 +136,73 @@ class UnknownMask:
 
 
 @dataclass(frozen=True)
+class Ignore:
+    """Believe `then` about the rest of the gradient, and nothing about the named parameters.
+
+    layer: the name of a parameter, of a layer (its weight and bias), or a tuple of such names.
+    Where a part of g tells nothing, its density does not depend on x and drops out. Raises
+    ValueError for names that do not exist, and where nothing would be left.
+    """
+
+    layer: str | tuple[str, ...]
+    then: Defense
+
+    def __call__(self, gradient: Gradient) -> Distribution:
+        """The distribution of the rest of g."""
+        names = (self.layer,) if isinstance(self.layer, str) else tuple(self.layer)
+        left = gradient.without(names)
+        if not left:
+            raise ValueError(
+                f"ignoring {', '.join(names)} leaves nothing of the gradient to believe in; for "
+                "the prior alone use Uninformative()"
+            )
+        return _Part(self.then(left), names)
+
+
+@dataclass(frozen=True)
+class _Part:
+    base: Distribution
+    ignored: tuple[str, ...]
+
+    def sample(self, keys: Sequence[tuple[int, ...]]) -> Gradient:
+        raise NotImplementedError("Ignore is a belief; a client needs a defense that can sample")
+
+    def log_prob(self, g: Gradient) -> Tensor:
+        return self.base.log_prob(g.without(self.ignored))
+
+
+@dataclass(frozen=True)
+class Survivors:
+    """Believe `then` about the entries that survived; those that are zero in g were hidden.
+
+    layer: where entries may have been hidden: the name of a parameter, of a layer, or a tuple of
+    such names. The mask is read off g, so it is never wrong about what was sent; an entry that was
+    zero by itself counts as hidden. Raises ValueError for names that do not exist.
+    """
+
+    layer: str | tuple[str, ...]
+    then: Defense
+
+    def __call__(self, gradient: Gradient) -> Distribution:
+        """The distribution of what survived."""
+        names = (self.layer,) if isinstance(self.layer, str) else tuple(self.layer)
+        return _Surviving(gradient, names, self.then)
+
+
+@dataclass(frozen=True)
+class _Surviving:
+    loc: Gradient
+    names: tuple[str, ...]
+    then: Defense
+
+    def sample(self, keys: Sequence[tuple[int, ...]]) -> Gradient:
+        raise NotImplementedError("Survivors is a belief; a client needs a defense that can sample")
+
+    def log_prob(self, g: Gradient) -> Tensor:
+        return self.then(self.loc.masked(g.nonzero(self.names))).log_prob(g)
+
+
+@dataclass(frozen=True)
 class LayerWeights:
     """Believe `then` about the gradient whose layers were multiplied by `weights`.
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gradleak import gradients
-from gradleak.defenses import Defense, NoDefense
+from gradleak.defenses import Defense, InputDefense, NoDefense
 from gradleak.distributions import Distribution
 from gradleak.gradients import Gradient, Loss
 
@@ -25,7 +25,7 @@ class Client:
     """
 
     model: nn.Module
-    defense: Defense = NoDefense()
+    defense: Defense | InputDefense = NoDefense()
     loss: Loss = F.cross_entropy
     batch_size: int | None = None
 
@@ -49,7 +49,7 @@ class Client:
 
     def distribution(self, x: Tensor, y: Tensor) -> Distribution:
         """p(g | x, y) for each of N clients."""
-        return self.defense(self.gradient(x, y))
+        return self._defense_at(x)(self.gradient(x, y))
 
     def log_prob(self, g: Gradient, x: Tensor, y: Tensor) -> Tensor:
         """log p(g | x, y) of each of N clients, (N,)."""
@@ -71,9 +71,19 @@ class Client:
         self._check(x, y, key)
         true_gradient = self.gradient(x, y).map(Tensor.detach)
         _check_gradient(true_gradient)
-        g = self.defense(true_gradient).sample([(seed, k) for k in key])
+        g = self._defense_at(x)(true_gradient).sample([(seed, k) for k in key])
         shape = tuple(x.shape[1:])
         return ServerView(self, g.map(Tensor.detach), y, shape, key)
+
+    def _defense_at(self, x: Tensor) -> Defense:
+        if not isinstance(self.defense, InputDefense):
+            return self.defense
+        if self.batch_size is not None:
+            raise ValueError(
+                f"{self.defense} is made for one example, not for a mean over {self.batch_size}; "
+                "use batch_size=None"
+            )
+        return self.defense.at(self.model, x)
 
     def _check(self, x: Tensor, y: Tensor, key: tuple[int, ...]) -> None:
         batch = () if self.batch_size is None else (self.batch_size,)

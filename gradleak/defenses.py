@@ -14,10 +14,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gradleak.batches import Scale
 from gradleak.distributions import Distribution, Laplace, Normal, PointMass, Rescaled
@@ -30,6 +30,15 @@ class Defense(Protocol):
 
     def __call__(self, gradient: Gradient) -> Distribution:
         """The distribution of the released g, given the true gradient."""
+        ...
+
+
+@runtime_checkable
+class InputDefense(Protocol):
+    """A defense that looks at the client's input besides its gradient."""
+
+    def at(self, model: nn.Module, x: Tensor) -> Defense:
+        """The defense of N clients that hold x (N, *shape)."""
         ...
 
 

@@ -147,7 +147,8 @@ class PointMass:
         """Raise NotImplementedError: a point mass has no density."""
         raise NotImplementedError(
             "a deterministic release is a point mass and has no density; believe in a little "
-            "noise instead (GaussianNoise(scale=0.01)) or in the direction (Direction())"
+            "noise instead (GaussianNoise(scale=0.01)) or in the direction (Direction()), and "
+            "leave out what was hidden (Ignore, Survivors)"
         )
 
 

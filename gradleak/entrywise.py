@@ -34,7 +34,7 @@ def of_tensor(term: Term, h: Tensor, g: Tensor) -> Tensor:
 
 
 def of_factors(term: Term, delta: Tensor, a: Tensor, mask: Tensor | None, g: Tensor) -> Tensor:
-    """The same for h = mask * sum_k delta_k outer a_k; g (M, O, I)."""
+    """The same for h = mask * sum_k delta_k outer a_k; g (M, O, I), mask (O, I) or (M, O, I)."""
     return _OfFactors.apply(delta, a, mask, g, term)
 
 
@@ -60,10 +60,15 @@ def _at_once(g: Tensor) -> int:
 
 def _blocks(attacks: int, g: Tensor) -> Iterator[tuple[slice, Tensor]]:
     """Rows that are done at a time, and what was released to them."""
-    each = attacks // len(g)
     for rows in torch.arange(attacks).split(_at_once(g)):
         some = slice(int(rows[0]), int(rows[-1]) + 1)
-        yield some, g[some] if each == 1 else g[rows // each]
+        yield some, _shared(g, some, attacks)
+
+
+def _shared(values: Tensor, some: slice, attacks: int) -> Tensor:
+    """The rows of `values` (M, ...) that belong to some of N attacks, each shared by N / M."""
+    each = attacks // len(values)
+    return values[some] if each == 1 else values[torch.arange(some.start, some.stop) // each]
 
 
 class _OfTensor(torch.autograd.Function):
@@ -91,9 +96,10 @@ class _OfFactors(torch.autograd.Function):
         work = g.new_empty(min(len(a), _at_once(g)), *g.shape[1:])  # stays in the cache
         for some, released in _blocks(len(a), g):
             out = work[: some.stop - some.start]
-            apart = _apart(released, delta[some], a[some], mask, out)
+            own = mask if mask is None or mask.ndim == 2 else _shared(mask, some, len(a))
+            apart = _apart(released, delta[some], a[some], own, out)
             total[some], slope = term(apart, released, some)
-            slope = slope if mask is None else slope.mul_(mask)
+            slope = slope if own is None else slope.mul_(own)
             torch.bmm(a[some], slope.mT, out=of_delta[some])
             torch.bmm(delta[some], slope, out=of_a[some])
         ctx.save_for_backward(of_delta, of_a)

@@ -12,7 +12,9 @@ from gradleak import entrywise
 
 @dataclass(frozen=True)
 class Outer:
-    """sum_k delta[n, k] outer a[n, k] for each attack n, times a 0/1 mask (O, I) if there is one.
+    """sum_k delta[n, k] outer a[n, k] for each attack n, times a 0/1 mask if there is one.
+
+    A mask is (O, I), or (M, O, I): each of M is then shared by N / M consecutive attacks.
 
     delta (N, K, O) is the loss's derivative with respect to the layer's output, a (N, K, I) the
     layer's input; K counts the examples and places that share the weight. What is quadratic in
@@ -31,10 +33,16 @@ class Outer:
     def dense(self) -> Tensor:
         """The gradient itself, (N, O, I)."""
         product = entrywise.product(self.delta, self.a)
-        return product if self.mask is None else product * self.mask
+        if self.mask is None:
+            return product
+        mask = self.mask.reshape(-1, *self.mask.shape[-2:])
+        return (product.unflatten(0, (len(mask), -1)) * mask.unsqueeze(1)).flatten(0, 1)
 
     def masked(self, mask: Tensor) -> Outer:
-        """Times a 0/1 mask (O, I)."""
+        """Times a 0/1 mask (O, I), (M, O, I), or (M, 1, I) to hide whole columns."""
+        if mask.ndim == 3 and mask.shape[1] == 1:  # a column is hidden with its input
+            a = self.a.unflatten(0, (len(mask), -1)) * mask.unsqueeze(1)
+            return replace(self, a=a.flatten(0, 1))
         return replace(self, mask=mask if self.mask is None else self.mask * mask)
 
     def scaled(self, weight: float) -> Outer:
@@ -62,6 +70,7 @@ class Outer:
             gram = torch.bmm(self.delta, self.delta.mT) * torch.bmm(self.a, self.a.mT)
             return gram.flatten(1).sum(1)
         if self.a.shape[1] == 1:
-            kept = torch.nn.functional.linear(self.a.square(), self.mask)
-            return (kept * self.delta.square()).flatten(1).sum(1)
+            mask = self.mask.reshape(-1, *self.mask.shape[-2:])
+            kept = torch.bmm(self.a.square().reshape(len(mask), -1, mask.shape[2]), mask.mT)
+            return (kept.reshape(self.delta.shape) * self.delta.square()).flatten(1).sum(1)
         return self.dense().square().flatten(1).sum(1)

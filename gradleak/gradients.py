@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -28,7 +28,7 @@ class Gradient(Mapping[str, Tensor]):
 
     def __init__(self, entries: Mapping[str, Entry]) -> None:
         self._entries = dict(entries)
-        self._derived: dict[Hashable, Gradient | Tensor] = {}
+        self._derived: dict[Hashable, Gradient | Tensor | dict[str, Tensor]] = {}
 
     def __getitem__(self, name: str) -> Tensor:
         entry = self._entries[name]
@@ -73,11 +73,37 @@ class Gradient(Mapping[str, Tensor]):
         return self.map(lambda v: v[index])
 
     def masked(self, mask: Mapping[str, Tensor]) -> Gradient:
-        """Times a 0/1 mask, name -> (*parameter shape)."""
-        return Gradient(
-            {k: v.masked(mask[k]) if isinstance(v, Outer) else v * mask[k]
-             for k, v in self._entries.items()}
-        )  # fmt: skip
+        """Times a 0/1 mask, name -> (*parameter shape), or (M, *parameter shape).
+
+        Each of M masks is shared by N / M consecutive attacks. A parameter without a mask stays as
+        it is.
+        """
+        return Gradient({k: _masked(v, mask.get(k)) for k, v in self._entries.items()})
+
+    def without(self, names: Collection[str]) -> Gradient:
+        """The same without some parameters. `names` are those of parameters or of layers."""
+        owned = {k: {k, layer_of(k)} for k in self}
+        unknown = [n for n in names if not any(n in own for own in owned.values())]
+        if unknown:
+            raise ValueError(
+                f"no parameter or layer is named {', '.join(unknown)}; the layers are "
+                f"{', '.join(self.layers)}, the parameters {', '.join(self)}"
+            )
+
+        def make() -> Gradient:
+            kept = {k: v for k, v in self._entries.items() if not owned[k] & set(names)}
+            return Gradient(kept)
+
+        return self._once(("without", *names), make) if self._constant else make()
+
+    def nonzero(self, names: Collection[str]) -> dict[str, Tensor]:
+        """1 where an entry is not zero, of the named parameters: name -> (N, *parameter shape)."""
+
+        def make() -> dict[str, Tensor]:
+            rest = self.without(names)
+            return {k: (v != 0).to(v) for k, v in self.items() if k not in rest}
+
+        return self._once(("nonzero", *names), make) if self._constant else make()
 
     def scaled(self, weights: Mapping[str, float]) -> Gradient:
         """Each parameter times its weight."""
@@ -176,6 +202,16 @@ class Gradient(Mapping[str, Tensor]):
 def _sq_norm(v: Tensor) -> Tensor:
     # vector_norm makes no tensor of the parameter's size
     return vector_norm(v.flatten(1), dim=1).square()
+
+
+def _masked(entry: Entry, mask: Tensor | None) -> Entry:
+    if mask is None:
+        return entry
+    if isinstance(entry, Outer):
+        return entry.masked(mask)
+    if mask.ndim < entry.ndim:
+        return entry * mask
+    return (entry.unflatten(0, (len(mask), -1)) * mask.unsqueeze(1)).flatten(0, 1)
 
 
 def layer_of(name: str) -> str:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-NOISE, START, MASK, MODEL, BATCHES, HIDDEN_MASK, BALL = range(7)  # what a random number is for
+# What a random number is for.
+NOISE, START, MASK, MODEL, BATCHES, HIDDEN_MASK, BALL, DIRECTION = range(8)
 
 
 def generator(*key: int) -> torch.Generator:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from gradleak.client import Client
 from gradleak.data import Images
+from gradleak.defenses import NoDefense
 from gradleak.randomness import BATCHES, generator
 
 
@@ -59,10 +60,20 @@ def checkpoints(
             return
         index = next(batches)
         x, y = images.x[index].to(device), images.y[index].to(device)
-        g = worker.distribution(x, y).sample([(seed, step, k) for k in range(batch_size)])
+        g = _mean_release(worker, x, y, [(seed, step, k) for k in range(batch_size)])
         for name, parameter in model.named_parameters():
-            parameter.grad = g[name].mean(0) if name in g else None
+            parameter.grad = g.get(name)
         update.step()
+
+
+def _mean_release(
+    worker: Client, x: Tensor, y: Tensor, keys: Sequence[tuple[int, ...]]
+) -> dict[str, Tensor]:
+    """The mean of what the clients of one round release, by parameter."""
+    if isinstance(worker.defense, NoDefense):  # the mean of gradients is the mean loss's gradient
+        together = replace(worker, batch_size=len(x))
+        return {k: v[0] for k, v in together.gradient(x[None], y[None]).items()}
+    return {k: v.mean(0) for k, v in worker.distribution(x, y).sample(keys).items()}
 
 
 def trained(

@@ -12,13 +12,21 @@ def test_the_papers_sizes():
     assert parameters(gl.models.cnn((1, 28, 28), 10)) == 333_526
     assert parameters(gl.models.cnn((3, 32, 32), 10)) == 430_102
     assert parameters(gl.models.convbig((3, 32, 32), 10)) == 12_384_018
+    assert parameters(gl.models.lenet((3, 32, 32), 10)) == 19_438
+    assert parameters(gl.models.convnet((3, 32, 32), 10)) == 2_904_970
     # conv 3x3: 1-32, 32-64, 64-128; dense from 7 x 7 x 128
     assert parameters(gl.models.cnn2((1, 28, 28), 10)) == 320 + 18_496 + 73_856 + 62_730
     assert parameters(gl.models.mlp((1, 28, 28), 10, widths=(5, 6))) == 3925 + 36 + 70
 
 
-@pytest.mark.parametrize("build", [gl.models.cnn, gl.models.cnn2, gl.models.convbig, gl.models.mlp])
-@pytest.mark.parametrize("shape", [(1, 8, 8), (1, 28, 28), (3, 32, 32)])
+BUILD = [
+    gl.models.cnn, gl.models.cnn2, gl.models.convbig, gl.models.lenet, gl.models.convnet,
+    gl.models.mlp,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("build", BUILD)
+@pytest.mark.parametrize("shape", [(1, 9, 9), (1, 28, 28), (3, 32, 32)])
 def test_models_give_logits_and_are_deterministic(build, shape):
     x = torch.rand(2, *shape)
     a, b, other = (build(shape, 10, seed=s)(x) for s in (0, 0, 1))
@@ -47,6 +55,11 @@ def test_normalisation_is_the_first_layer():
     model = gl.models.cnn((3, 32, 32), 10)
     mean = torch.tensor([0.4914, 0.4822, 0.4465]).reshape(1, 3, 1, 1).expand(1, 3, 32, 32)
     assert model.normalize(mean).abs().max() < 1e-6
+
+
+def test_convnet_tells_how_small_an_image_may_be():
+    with pytest.raises(ValueError, match="at least 9x9 pixels, got 8x8"):
+        gl.models.convnet((1, 8, 8), 10)
 
 
 def test_other_channels_are_refused():
