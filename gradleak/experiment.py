@@ -21,7 +21,7 @@ from tqdm import tqdm
 from gradleak import metrics, records, train
 from gradleak.attacks import AT_ONCE, Adversary, attack_all
 from gradleak.batches import keep_blocks, mergeable
-from gradleak.client import Client
+from gradleak.client import Client, ServerView
 from gradleak.data import Images
 from gradleak.records import Plain
 from gradleak.version import __version__
@@ -187,10 +187,12 @@ def _together(a: Trial, b: Trial) -> bool:
 def _compute(batch: list[Part]) -> tuple[list[dict[str, Plain]], dict[str, np.ndarray]]:
     """The rows of a batch of attacks and the reconstructions to keep, by row id."""
     trial = batch[0][0]
-    attacks = [
-        (t.adversary, t.client.release(part.x, part.y, seed=t.seed, key=part.index))
-        for t, part in batch
-    ]
+    views: dict[Any, ServerView] = {}  # trials that attack the same release share it
+    for t, part in batch:
+        if (t.client, part.index) not in views:
+            view = t.client.release(part.x, part.y, seed=t.seed, key=part.index)
+            views[t.client, part.index] = view
+    attacks = [(t.adversary, views[t.client, part.index]) for t, part in batch]
     found = attack_all(attacks, restarts=trial.restarts, seed=trial.seed)
     rows, kept = [], {}
     for (t, part), result in zip(batch, found, strict=True):

@@ -14,7 +14,8 @@ from typing import Any
 
 from gradleak.book.chapter import Chapter, chapters
 
-DRAWING = ("__init__.py", "pictures.py", "plot.py", "widgets.py")  # no number depends on these
+# No number depends on these.
+DRAWING = ("__init__.py", "exhibits.py", "pictures.py", "plot.py", "widgets.py")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,392 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Soteria: leave one layer out
+#
+# ```{admonition} In short
+# :class: tip
+# - **Claim.** Soteria hides part of the gradient of one layer. An attacker who leaves that layer
+#   out of the likelihood sees as much as if there were no defense.
+# - **Paper.** Section 6, Figure 2 of {cite}`balunovic2022bayesian`; the defense is
+#   {cite}`sun2021soteria`'s.
+# - **Smaller than the paper's run.** Fewer images, iterations and checkpoints, unless the profile
+#   is `paper`; every table says how many.
+# ```
+
+# %% tags=["parameters"]
+profile = "smoke"  # smoke (digits, seconds), quick (CIFAR-10, minutes) or paper (100 images, a GPU)
+device = "auto"  # auto, cpu or cuda
+seed = 0  # of the starts and the network
+results = ""  # folder of the records; empty: one below _build/results
+dataset = ""  # digits, mnist, fashion_mnist or cifar10; empty: the profile's
+network = "convbig"  # convbig, lenet or cnn
+rate = 0.8  # share of the representation's features that is hidden
+train_steps = []  # of the attacked networks, at learning rate 0.1; empty: the profile's
+slow_steps = []  # of those trained at 0.0001; empty: the profile's
+images = 0  # evaluated images; 0: the profile's
+steps = 0  # iterations of each attack; 0: the profile's
+restarts = 0  # starts of each attack, of which the most probable is kept; 0: the profile's
+
+# %% tags=["hide-input"]
+from dataclasses import replace
+from functools import cache, partial
+from pathlib import Path
+
+import pandas as pd
+from IPython.display import Markdown, display
+
+import gradleak as gl
+
+pd.set_option("display.max_colwidth", None)
+PROFILES = {
+    "smoke": dict(dataset="digits", images=6, tuning=2, shown=4, steps=30, restarts=1,
+                  train_steps=[0, 50], slow_steps=[], weights=[0.3, 3.0],
+                  rates=[0.0, 0.8, 0.95], swept=4),
+    "quick": dict(dataset="cifar10", images=16, tuning=3, shown=8, steps=120, restarts=1,
+                  train_steps=[0, 10, 100, 1000], slow_steps=[1000], weights=[0.01, 0.1, 1.0],
+                  rates=[0.0, 0.5, 0.8, 0.95], swept=6),
+    "paper": dict(dataset="cifar10", images=100, tuning=8, shown=8, steps=4000, restarts=1,
+                  train_steps=[0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000],
+                  slow_steps=[10, 100, 1000, 10000], weights=[0.003, 0.03, 0.1, 0.3, 1.0],
+                  rates=[0.0, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95], swept=20),
+}  # fmt: skip
+NETWORKS = {  # and the linear layer whose gradient Soteria masks
+    "convbig": (gl.models.convbig, "dense2"),
+    "lenet": (gl.models.lenet, "dense"),
+    "cnn": (gl.models.cnn, "dense2"),
+}
+given = dict(dataset=dataset, images=images, steps=steps, restarts=restarts)
+size = gl.profile(profile, PROFILES, **given, train_steps=sorted(train_steps),
+                  slow_steps=sorted(slow_steps))  # fmt: skip
+dataset = gl.choose("dataset", size.dataset, gl.data.NAMES)
+results = Path(results or f"../_build/results/{profile}")
+records = results / f"soteria-{profile}-{dataset}.csv"
+command = f"gradleak run soteria --profile {profile} -p dataset={dataset}"
+
+# %% [markdown]
+# ## The question
+#
+# Deep in the network, an image has become a vector of features, its representation $r(x)$. The
+# weight behind it has a gradient with one column for each feature. Some features tell more about
+# the image than others, for what they add to the prediction; Soteria sets columns to zero until
+# inverting the representation should fail. Everything else is released as it is.
+
+# %%
+train_images, test = (gl.data.load(dataset, split) for split in ("train", "test"))
+build, layer = NETWORKS[gl.choose("network", network, NETWORKS)]
+model = build(test.shape, test.classes, seed=seed).to(gl.device(device))
+tuned_on, evaluated = train_images.take(range(size.tuning)), test.take(range(size.images))
+few = test.take(range(size.shown))
+soteria = gl.Soteria(layer, rate)
+
+# %% tags=["hide-input"]
+score = soteria.score(model, few.x.to(gl.device(device))).cpu()
+hidden = soteria.hidden(model, few.x.to(gl.device(device))).cpu()
+live = score > 0
+Markdown(
+    f"The representation of `{network}` in front of `{layer}` has **{score.shape[1]} features**. "
+    f"On {len(few)} images of {dataset}, {100 * live.float().mean():.0f} % of them depend on the "
+    f"image at all; the others are dead. Soteria at rate {rate:g} hides "
+    f"{100 * hidden.float().mean():.1f} % of all features: the dead ones first, then "
+    f"{100 * hidden[live].float().mean():.1f} % of those that live."
+)
+
+# %% [markdown]
+# ## The equation
+#
+# The score of a feature is how fast it changes with the image, relative to its size. Those with the
+# smallest scores are hidden: with $q$ the quantile at the pruning rate,
+#
+# $$
+# s_f(x) = \frac{\norm{\partial r_f / \partial x}_2}{|r_f + 0.1|}, \qquad
+# M_f(x) = \mathbf 1\bigl[\, s_f(x) \ge q \,\bigr].
+# $$ (eq-score)
+#
+# Let $W$ be the masked weight and $\nabla_{\setminus W}$ the gradient of everything else. What is
+# released has no noise, so its density is a point mass, one factor for each part:
+#
+# $$
+# p(g \mid x) = \delta\bigl(g_{\setminus W} - \nabla_{\setminus W}(x)\bigr) \;
+#               \delta\bigl(g_W - \nabla_W(x)\, M(x)\bigr).
+# $$ (eq-soteria)
+#
+# An attacker who compares $g_W$ with the whole $\nabla_W(x)$ believes something false: no image
+# explains the columns of zeros. The first factor is untouched. Leaving out the second throws away
+# what survived of one layer, and nothing else.
+#
+# A climb needs a slope and a point mass has none. As published, the attack believes in the
+# direction of what it compares: $\log p(g \mid x) = c \cos(g, \nabla(x))$, with a large $c$.
+#
+# ## Ten lines
+
+# %%
+client = gl.Client(model, soteria)
+view = client.release(few.x[:1], few.y[:1])  # all that the server sees
+weight, cosine = f"{layer}.weight", gl.Direction(1e4)
+search = gl.Adam(steps=size.steps, lr=0.1, decay=0.05 ** (1 / size.steps), signed=True)
+prior = gl.Sum((gl.TotalVariation(size.weights[1], power=2), gl.Box()))  # p(x)
+belief = gl.Ignore(weight, then=cosine)  # p(g | x), without the layer
+attack = gl.bayes(replace(client, defense=belief), prior, optimizer=search).attack(view, seed=seed)
+f"PSNR {gl.psnr(attack.x.cpu(), few.x[:1]).item():.1f} dB"
+
+# %% [markdown]
+# ## Five arms
+#
+# Undefended is the ceiling. The plain attack does not know of the defense. One adaptive attack
+# drops the layer; another matches what survived of it, as the columns of zeros are there for the
+# server to see. The last arm is the control: magnitude pruning at the same rate, in all layers,
+# attacked by an adversary that matches what survived.
+
+
+# %%
+def arms(rate):
+    """{name: (what the client does, what the adversary believes)}."""
+    soteria, pruning = gl.Soteria(layer, rate), gl.MagnitudePruning(rate)
+    return {
+        "undefended": (gl.NoDefense(), cosine),
+        "plain": (soteria, cosine),
+        "drop the layer": (soteria, gl.Ignore(weight, cosine)),
+        "mask-aware": (soteria, gl.Survivors(weight, cosine)),
+        "pruning, mask-aware": (pruning, gl.Survivors(tuple(view.g.layers), cosine)),
+    }
+
+
+ARMS = list(arms(rate))
+pd.DataFrame({name: [repr(truth), repr(held)] for name, (truth, held) in arms(rate).items()},
+             index=["client", "belief"]).T  # fmt: skip
+
+# %% [markdown]
+# ## The same chances for all
+#
+# Every arm chooses the weight of its prior by the same trials, on training images that are never
+# evaluated, at every checkpoint. Networks are trained without the defense, as in the paper, with
+# plain SGD and batches of 32: at learning rate 0.1, and at 0.0001, which is what the published code
+# really used.
+
+# %% tags=["hide-input"]
+FAST, SLOW = 0.1, 1e-4
+NETS = [dict(lr=FAST, train_step=t) for t in size.train_steps]
+NETS += [dict(lr=SLOW, train_step=t) for t in size.slow_steps if t]
+
+
+@cache
+def trained(lr):
+    """{training steps: network}, trained without a defense; once."""
+    wanted = [net["train_step"] for net in NETS if net["lr"] == lr]
+    bare = gl.Client(model)
+    return gl.train.trained(bare, train_images, wanted, results / "models", lr=lr, seed=seed)
+
+
+def trial(images, arm, weight, lr, train_step, rate=rate, keep=()):
+    """One arm against one network."""
+    truth, belief = arms(rate)[arm]
+    client = gl.Client(trained(lr)[train_step], truth)
+    prior = gl.Sum((gl.TotalVariation(weight, power=2), gl.Box()))
+    held = gl.Adversary(replace(client, defense=belief), prior, search)
+    labels = dict(defense=type(truth).__name__, adversary=arm, rate=rate, weight=weight,
+                  model=network, lr=lr, train_step=train_step)  # fmt: skip
+    return gl.Trial(client, held, images, labels, size.restarts, seed, keep)
+
+
+cells = [dict(arm=arm, **net) for net in NETS for arm in ARMS]
+space = gl.experiment.grid(weight=size.weights)
+chosen = gl.tuning.tune(partial(trial, tuned_on), cells, space, evaluated, records, command)
+chosen = [{**cell, **setting} for cell, setting in zip(cells, chosen, strict=True)]
+keep = list(few.index)
+table = gl.experiment.run([trial(evaluated, **c, keep=keep) for c in chosen], records, command)
+
+first, last = NETS[0], [net for net in NETS if net["lr"] == FAST][-1]
+
+
+def of(net):
+    """The rows of one network, by arm."""
+    rows = table[(table.lr == net["lr"]) & (table.train_step == net["train_step"])]
+    return dict(tuple(rows.groupby("adversary", sort=False)))
+
+
+def said(lr, train_step):
+    """What tables call a network."""
+    steps = f"{train_step} steps" if train_step else "untrained"
+    return steps if lr == FAST else f"{steps}, lr {lr:g}"
+
+
+alone = gl.prior_only(client, prior, optimizer=search)
+labels = dict(defense="any", adversary="prior alone", rate=rate, weight=size.weights[1],
+              model=network, lr=FAST, train_step=0)  # fmt: skip
+alone = [gl.Trial(gl.Client(model), alone, evaluated, labels, size.restarts, seed)]
+alone = gl.experiment.run(alone, records, command)
+floors = gl.exhibits.floors(evaluated.x, train_images.x[:5000])
+floors["prior alone"] = gl.interval(alone.psnr)
+floor = max(v.mean for v in floors.values())
+
+# %% [markdown]
+# ## The figure
+
+# %% tags=["hide-input"]
+gl.exhibits.gallery(few, of(first), records)
+
+# %% [markdown]
+# Fixed test images, and what each arm reads off the first of the networks below; under each
+# picture its PSNR in dB. The same as training goes on:
+
+# %% tags=["hide-input"]
+frames = [gl.exhibits.frame(str(net["train_step"]), few, of(net), records)
+          for net in NETS if net["lr"] == FAST]  # fmt: skip
+gl.widgets.strength({"learning rate 0.1": frames}, name="training steps", choose="trained at")
+
+# %% [markdown]
+# ## Across training
+
+# %% tags=["hide-input"]
+ssim_floor = max(
+    v.mean for v in gl.exhibits.floors(evaluated.x, train_images.x[:5000], gl.ssim).values()
+)
+fast = table[table.lr == FAST].assign(step=lambda t: t.train_step.astype(str))
+across = "training steps at learning rate 0.1"
+for value, unit, low in (("psnr", "PSNR (dB)", floor), ("ssim", "SSIM", ssim_floor)):
+    lines = gl.exhibits.means(fast, "adversary", "step", value)
+    display(gl.plot.curves(lines, across=across, unit=unit, floor=low, log=False))
+
+# %% [markdown]
+# And as a table, with the test accuracy of each network beside it. Soteria is applied to released
+# gradients only, so it leaves the accuracy as it is; what it leaves of the privacy is what counts.
+
+# %% tags=["hide-input"]
+accuracy = gl.experiment.accuracies(
+    [(dict(model=network, model_seed=seed, **net),
+      partial(lambda n: trained(n["lr"])[n["train_step"]], net)) for net in NETS],
+    test, records.with_name(f"{records.stem}-accuracy.csv"), command,
+)  # fmt: skip
+accuracy = {said(**net): a for net, a in zip(NETS, accuracy.accuracy, strict=True)}
+table["network"] = [said(*pair) for pair in zip(table.lr, table.train_step, strict=True)]
+means = gl.exhibits.means(table, "network", "adversary")
+display(gl.plot.table(means, floor=floor))
+display(pd.DataFrame({"test accuracy": {name: f"{a:.3f}" for name, a in accuracy.items()}}).T)
+facts = gl.records.facts(records)
+Markdown(
+    f"Mean PSNR in dB and 95 % bootstrap interval over **{len(evaluated)} images** of {dataset}, "
+    f"`{network}` by training steps (lr 0.1 unless said), rate {rate:g}, {search.steps} "
+    f"iterations, {size.restarts} start(s), {len(space)} tuning trials each on {len(tuned_on)} other images; "
+    f"{facts['hardware']}. Data-free floors: "
+    + ", ".join(f"{name} {v.mean:.1f}" for name, v in floors.items())
+    + "; a dagger marks what is below the highest."
+)
+
+# %% [markdown]
+# ## Is dropping the layer as good as no defense?
+#
+# The same images under both, one by one: each arm minus the undefended attack.
+
+# %% tags=["hide-input"]
+differences = gl.exhibits.compared(table, "adversary", "network", against="undefended")
+gl.plot.differences(differences)
+
+# %% [markdown]
+# A star marks what differs from zero after Holm's correction for the whole table.
+#
+# ## The pruning rate
+#
+# The first network again, with the settings chosen above, at other rates.
+
+# %% tags=["hide-input"]
+swept = test.take(range(size.swept))
+at_first = [c for c in chosen if (c["lr"], c["train_step"]) == (first["lr"], first["train_step"])]
+
+
+def at_rate(some):
+    """Every arm at one pruning rate, on the swept images."""
+    trials = [trial(swept, **{**c, "rate": some}, keep=list(swept.index)) for c in at_first]
+    return gl.experiment.run(trials, records, command)
+
+
+sweep = pd.concat([at_rate(r) for r in size.rates])
+lines = gl.exhibits.means(sweep, "adversary", "rate")
+display(gl.plot.curves(lines, across="pruning rate", floor=floor, log=False))
+Markdown(f"Mean PSNR over {len(swept)} images; the network after {first['train_step']} steps.")
+
+# %% [markdown]
+# ## The strength slider
+
+# %% tags=["hide-input"]
+
+
+def strength(some):
+    """The slider's pictures at one rate."""
+    rows = dict(tuple(at_rate(some).groupby("adversary", sort=False)))
+    return gl.exhibits.frame(f"{some:g}", swept.take(range(4)), rows, records)
+
+
+frames = {"Soteria and pruning": [strength(some) for some in size.rates]}
+gl.widgets.strength(frames, name="pruning rate", live=lambda _, some: strength(some))
+
+# %% [markdown]
+# ## What to read off it
+
+# %% tags=["hide-input"]
+
+
+def gap(arm, name):
+    """One arm minus the undefended attack, in words."""
+    pair = differences[f"{arm} − undefended"][name].difference
+    return f"{pair.mean:+.1f} dB [{pair.low:+.1f}, {pair.high:+.1f}]"
+
+
+start, end = said(**first), said(**last)
+failed = [name for name, row in means.items() if row["undefended"].mean < floor]
+slow = [
+    f"{said(**net)}: accuracy {accuracy[said(**net)]:.3f}, undefended attack "
+    f"{means[said(**net)]['undefended']:.1f} dB"
+    for net in NETS
+    if net["lr"] == SLOW
+]
+Markdown(f"""
+Minus the undefended attack, in dB with 95 % intervals:
+
+- **Dropping the layer.** {gap("drop the layer", start)} ({start}) and
+  {gap("drop the layer", end)} ({end}).
+- **Matching what survived.** {gap("mask-aware", start)} ({start}) and
+  {gap("mask-aware", end)} ({end}).
+- **Not knowing.** {gap("plain", start)} ({start}), {gap("plain", end)} ({end}). This is the whole
+  of the protection: the attacker's ignorance.
+- **Pruning all layers instead.** {gap("pruning, mask-aware", start)} ({start}).
+
+Training hides too: the undefended attack goes from
+{means[start]["undefended"].mean:.1f} to {means[end]["undefended"].mean:.1f} dB, with the floor at
+{floor:.1f} ({", ".join(failed) or "no network"} below it). At the published code's learning rate
+hardly anything is trained: {"; ".join(slow) or "not run here"}; untrained,
+{accuracy[start]:.3f} and {means[start]["undefended"]:.1f} dB.
+
+All attacks of this page took {gl.records.facts(records)["seconds"] / 60:.0f} minutes.
+""")
+
+# %% [markdown]
+# ## What did not reproduce, and why
+#
+# - **Learning rates.** The published scripts mean to train at 0.1. A scheduler that divides it
+#   before the first step leaves 0.0001, so their networks "after $k$ steps" have hardly moved. Both
+#   are shown above.
+# - **Ties.** Where more features are dead than are to be hidden, the published threshold is zero
+#   and nothing at all is masked. Here the share is kept, though hiding the dead hides nothing.
+# - **Iterations.** The published attack takes 4000 iterations, as in the profile `paper`; here
+#   {eq}`eq-soteria` is climbed for as many as the table says.
+# - **Which columns are zero depends on the image too**, by {eq}`eq-score`. No attack here uses
+#   that: a mask that is a step function has no slope.
+#
+# ## Exercises
+#
+# 1. Run `gradleak run soteria -p rate=0.99`. Does the mask-aware attack still gain over dropping?
+# 2. Soteria could mask the first layer instead. Which arm would suffer, and what would be left to
+#    match?
+# 3. Believe in `gl.Ignore("dense2", ...)`, bias and all. How much was the bias worth?
+#
+# Cited works are on the page [References](../book/references.md).
