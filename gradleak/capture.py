@@ -28,7 +28,10 @@ VERDICTS: WeakKeyDictionary[nn.Module, dict[object, bool]] = WeakKeyDictionary()
 
 
 def supported(model: nn.Module) -> bool:
-    """Whether linear and plain convolutional layers hold all of the trainable parameters."""
+    """Whether layers whose gradients are known here hold all of the trainable parameters.
+
+    Those are linear and plain convolutional ones, and batch normalisation by running statistics.
+    """
     held = {id(p) for _, layer in _layers(model) for p in layer.parameters()}
     return all(id(p) in held for p in model.parameters() if p.requires_grad)
 
@@ -56,8 +59,7 @@ def entries(
     found: dict[str, Tensor | Outer] = {}
     for name, layer in layers:
         used = [(a, next(deltas)) for a, _ in calls[name]]
-        make = _linear if isinstance(layer, nn.Linear) else _convolution
-        for kind, value in make(layer, used, attacks).items():
+        for kind, value in GRADIENTS[type(layer)](layer, used, attacks).items():
             if not differentiable:
                 value = (value.dense() if isinstance(value, Outer) else value).detach()
             found[f"{name}.{kind}" if name else kind] = value
@@ -72,7 +74,7 @@ def _sum_of_losses(loss: Loss, output: Tensor, y: Tensor) -> Tensor:
     return vmap(loss)(output, y).sum()
 
 
-Layers = list[tuple[str, nn.Linear | nn.Conv2d]]
+Layers = list[tuple[str, nn.Linear | nn.Conv2d | nn.BatchNorm2d]]
 
 Uses = list[tuple[Tensor, Tensor]]
 """For each call of a layer: its input, and its output or the derivative with respect to that."""
@@ -86,7 +88,7 @@ def _run(model: nn.Module, layers: Layers, x: Tensor) -> tuple[Tensor, dict[str,
     def hook(name: str):
         def keep(layer: nn.Module, args: tuple[Tensor, ...], z: Tensor) -> Tensor:
             z = rewired.output(layer, args[0], z)
-            z = channels_last(z) if isinstance(layer, nn.Conv2d) else z
+            z = z if isinstance(layer, nn.Linear) else channels_last(z)
             calls[name].append((args[0], z))
             # An in-place activation would overwrite z.
             return z.clone() if in_place else z
@@ -95,7 +97,8 @@ def _run(model: nn.Module, layers: Layers, x: Tensor) -> tuple[Tensor, dict[str,
 
     handles = [layer.register_forward_hook(hook(name)) for name, layer in layers]
     if not in_place:
-        others = [m for m in model.modules() if not isinstance(m, nn.Conv2d | nn.Linear)]
+        held = {layer for _, layer in layers}
+        others = [m for m in model.modules() if m not in held]
         handles += [m.register_forward_hook(_lean) for m in others]
     constant = {k: p.detach() for k, p in model.named_parameters()}
     try:
@@ -122,6 +125,7 @@ def _layers(model: nn.Module) -> Layers:
         for name, module in model.named_modules()
         if type(module) is nn.Linear
         or (type(module) is nn.Conv2d and module.groups == 1 and module.padding_mode == "zeros")
+        or rewired.fixed_norm(module)
     ]
 
 
@@ -137,6 +141,16 @@ def _linear(layer: nn.Linear, uses: Uses, attacks: int) -> dict[str, Tensor | Ou
 def _convolution(layer: nn.Conv2d, uses: Uses, attacks: int) -> dict[str, Tensor | Outer]:
     weights, biases = zip(*(convolution.gradients(layer, *use) for use in uses), strict=True)
     return {"weight": _per_attack(weights, attacks), "bias": _per_attack(biases, attacks)}
+
+
+def _norm(layer: nn.BatchNorm2d, uses: Uses, attacks: int) -> dict[str, Tensor | Outer]:
+    mean, deviation = (v.view(1, -1, 1, 1) for v in rewired.statistics(layer))
+    weights = tuple((d * ((a - mean) / deviation)).sum((2, 3)) for a, d in uses)
+    biases = tuple(d.sum((2, 3)) for _, d in uses)
+    return {"weight": _per_attack(weights, attacks), "bias": _per_attack(biases, attacks)}
+
+
+GRADIENTS = {nn.Linear: _linear, nn.Conv2d: _convolution, nn.BatchNorm2d: _norm}
 
 
 def _per_attack(parts: tuple[Tensor, ...], attacks: int) -> Tensor:

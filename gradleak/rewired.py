@@ -1,8 +1,8 @@
 """Layers whose derivatives autograd makes more of than an attack needs.
 
-The derivative of a convolution, a ReLU or an average pooling is a linear map of the slope that
-comes back. Autograd also makes its derivatives in the shared weight, which no attack asks for, and
-in the layer's input, which are zeros that it adds.
+The derivative of a convolution, a ReLU, an average pooling or a normalisation by fixed statistics
+is a linear map of the slope that comes back. Autograd also makes its derivatives in the shared
+weight, which no attack asks for, and in the layer's input, which are zeros that it adds.
 """
 
 from __future__ import annotations
@@ -33,7 +33,25 @@ def _maps(layer: nn.Module, a: Tensor, z: Tensor) -> tuple[Map, Map] | None:
         return (_gate(z),) * 2
     if type(layer) is nn.AvgPool2d and layer.divisor_override is None:
         return _pool_maps(layer, a)
+    if fixed_norm(layer):
+        return (_scaling(layer),) * 2
     return None
+
+
+def fixed_norm(layer: nn.Module) -> bool:
+    """Whether it is a batch normalisation that uses its running statistics, with a weight."""
+    running = type(layer) is nn.BatchNorm2d and not layer.training and layer.affine
+    return running and layer.track_running_stats
+
+
+def statistics(layer: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """The running mean and the deviation that it divides by, (C,) each."""
+    return layer.running_mean, (layer.running_var + layer.eps).sqrt()
+
+
+def _scaling(layer: nn.BatchNorm2d) -> Map:
+    scale = (layer.weight.detach() / statistics(layer)[1]).view(1, -1, 1, 1)
+    return lambda slope: slope * scale
 
 
 def _gate(z: Tensor) -> Map:

@@ -276,8 +276,8 @@ facts = gl.records.facts(records)
 Markdown(
     f"Mean PSNR in dB and 95 % bootstrap interval over **{len(evaluated)} images** of {dataset}, "
     f"`{network}` by training steps (lr 0.1 unless said), rate {rate:g}, {search.steps} "
-    f"iterations, {size.restarts} start(s), {len(space)} tuning trials each on {len(tuned_on)} other images; "
-    f"{facts['hardware']}. Data-free floors: "
+    f"iterations, {size.restarts} start(s), {len(space)} tuning trials each on {len(tuned_on)} "
+    f"other images; {facts['hardware']}. Data-free floors: "
     + ", ".join(f"{name} {v.mean:.1f}" for name, v in floors.items())
     + "; a dagger marks what is below the highest."
 )

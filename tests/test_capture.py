@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import gradleak as gl
-from gradleak import gradients
+from gradleak import capture, gradients
 
 
 class Twice(nn.Module):
@@ -91,6 +91,19 @@ def test_convolutions(attacks, batch, channels, kernel, stride, padding, dilatio
     agree(model, x, y)
 
 
+def test_batch_normalisation_by_running_statistics():
+    """Captured in eval mode, where clients have it; in train mode it mixes examples."""
+    norm = nn.BatchNorm2d(2)
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), norm, nn.ReLU(), nn.MaxPool2d(2), nn.Flatten())
+    model = seeded(nn.Sequential(model, nn.Linear(8, 3)))
+    norm.running_mean.copy_(torch.tensor([0.3, -0.2]))
+    norm.running_var.copy_(torch.tensor([2.0, 0.5]))
+    x, y = torch.rand(3, 2, 1, 6, 6, dtype=torch.double), torch.randint(3, (3, 2))
+    assert not capture.supported(model.train())
+    assert gradients.path(model.eval(), x, y) == "captured"
+    agree(model, x, y)
+
+
 def test_repeated_layers_and_places():
     model = seeded(Twice())
     x, y = torch.rand(3, 2, 5, 4, dtype=torch.double), torch.randint(3, (3, 2))
@@ -157,7 +170,7 @@ def test_frozen_parameters_do_not_matter():
     out=st.integers(1, 4),
     inputs=st.integers(1, 5),
     seed=st.integers(0, 99),
-    masked=st.booleans(),
+    masked=st.sampled_from(["not", "shared", "own", "columns"]),
 )
 def test_factors_stand_for_the_tensor(released, each, uses, out, inputs, seed, masked):
     """Every operation on factors equals that on the tensor, also with shared observations."""
@@ -171,10 +184,13 @@ def test_factors_stand_for_the_tensor(released, each, uses, out, inputs, seed, m
     loc = gl.Gradient({"w": factors, "b": draw(n, out)})
     g = gl.Gradient({"w": draw(released, out, inputs), "b": draw(released, out)})
     wide = gl.Gradient({k: v.repeat_interleave(each, 0) for k, v in g.items()})
-    if masked:
-        mask = {k: (draw(*v.shape[1:]) > 0).double() for k, v in g.items()}
+    if masked != "not":
+        lead = () if masked == "shared" else (released,)
+        rows = (1, inputs) if masked == "columns" else (out, inputs)
+        mask = {"w": (draw(*lead, *rows) > 0).double(), "b": (draw(*lead, out) > 0).double()}
         loc = loc.masked(mask)
-        torch.testing.assert_close(loc["w"], factors.dense() * mask["w"])
+        own = mask["w"] if masked == "shared" else mask["w"].repeat_interleave(each, 0)
+        torch.testing.assert_close(loc["w"], factors.dense() * own)
     oracle = loc.dense()
     torch.testing.assert_close(loc.inner(g), oracle.inner(wide))
     torch.testing.assert_close(loc.sq_norm(), oracle.sq_norm())
