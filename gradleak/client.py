@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +16,14 @@ from gradleak.distributions import Distribution
 from gradleak.gradients import Gradient, Loss
 
 
+class Transform(Protocol):
+    """What a client does to its images before it takes a gradient, at random."""
+
+    def __call__(self, x: Tensor, keys: Sequence[tuple[int, ...]]) -> Tensor:
+        """T_n(x_n) for images (N, C, H, W) in [0, 1]; T_n depends on keys[n] alone."""
+        ...
+
+
 @dataclass(frozen=True)
 class Client:
     """p(g | x, y) = defense(gradient of loss(model(x), y)). Holds no data.
@@ -22,12 +31,15 @@ class Client:
     loss: (model output, y) -> scalar, the mean over examples.
     batch_size: None if a client holds one example; B if it averages its gradient over B of them,
         and then x is (N, B, *shape) and y is (N, B).
+    transform: `release` applies it to its images first; None: it leaves them as they are. In all
+        else x is what the network sees, which is what an attack finds.
     """
 
     model: nn.Module
     defense: Defense | InputDefense = NoDefense()
     loss: Loss = F.cross_entropy
     batch_size: int | None = None
+    transform: Transform | None = None
 
     def __post_init__(self) -> None:
         for name, module in self.model.named_modules():
@@ -55,6 +67,15 @@ class Client:
         """log p(g | x, y) of each of N clients, (N,)."""
         return self.distribution(x, y).log_prob(g)
 
+    def transformed(self, x: Tensor, *, seed: int = 0, key: Sequence[int] | None = None) -> Tensor:
+        """What the network sees of images x (N, *shape) in `release` with this seed and key."""
+        if self.transform is None:
+            return x
+        if self.batch_size is not None:
+            raise ValueError("a transform takes clients of one image: use batch_size=None")
+        key = range(len(x)) if key is None else key
+        return self.transform(x, [(seed, k) for k in key])
+
     def release(
         self, x: Tensor, y: Tensor, *, seed: int = 0, key: Sequence[int] | None = None
     ) -> ServerView:
@@ -69,6 +90,7 @@ class Client:
         x, y = x.to(reference), torch.as_tensor(y, device=reference.device)
         key = tuple(range(len(x))) if key is None else tuple(int(k) for k in key)
         self._check(x, y, key)
+        x = self.transformed(x, seed=seed, key=key)
         true_gradient = self.gradient(x, y).map(Tensor.detach)
         _check_gradient(true_gradient)
         g = self._defense_at(x)(true_gradient).sample([(seed, k) for k in key])

@@ -51,6 +51,7 @@ class Trial:
             "split": self.images.split,
             **self.labels,
             "true_defense": repr(self.client.defense),
+            "transform": repr(self.client.transform),
             "belief": repr(a.belief),
             "prior": repr(a.prior),
             "optimizer": repr(a.optimizer),
@@ -79,6 +80,9 @@ def device(name: str = "auto") -> torch.device:
 
 def run(trials: Sequence[Trial], path: Path | str, command: str = "") -> pd.DataFrame:
     """Compute the rows that the record file `path` (.csv) lacks; return those of these trials.
+
+    Reconstructions are scored against what the network saw. Where any of the clients transforms
+    its images, the columns psnr_x and ssim_x score them against the private images as well.
 
     Rows are appended after each batch of attacks, so an interrupted run continues where it was,
     and a finished one costs nothing. command: how to run it again, kept with the facts. Raises
@@ -148,8 +152,9 @@ def _complete(trials: Sequence[Trial], path: Path, what: dict[str, Plain], comma
     device = next(trials[0].client.model.parameters()).device
     batches = list(_batches(trials, done))
     quiet = bool(os.environ.get("GRADLEAK_STATIC")) or None  # None: only on a terminal
+    transforming = any(t.client.transform is not None for t in trials)
     for batch in tqdm(batches, desc=path.stem, unit="batch", delay=2, disable=quiet):
-        rows, kept = _compute(batch)
+        rows, kept = _compute(batch, transforming)
         records.append(path, rows, kept)
         seconds += sum(row["seconds"] for row in rows)
         records.write_facts(path, device, command=command, seconds=round(seconds, 1), **what)
@@ -184,7 +189,9 @@ def _together(a: Trial, b: Trial) -> bool:
     return same and mergeable([a.adversary, b.adversary])
 
 
-def _compute(batch: list[Part]) -> tuple[list[dict[str, Plain]], dict[str, np.ndarray]]:
+def _compute(
+    batch: list[Part], transforming: bool
+) -> tuple[list[dict[str, Plain]], dict[str, np.ndarray]]:
     """The rows of a batch of attacks and the reconstructions to keep, by row id."""
     trial = batch[0][0]
     views: dict[Any, ServerView] = {}  # trials that attack the same release share it
@@ -197,11 +204,18 @@ def _compute(batch: list[Part]) -> tuple[list[dict[str, Plain]], dict[str, np.nd
     rows, kept = [], {}
     for (t, part), result in zip(batch, found, strict=True):
         x_hat = result.x.detach().float().cpu()
+        seen = t.client.transformed(part.x, seed=t.seed, key=part.index)
         for k, index in enumerate(part.index):
+            one = slice(k, k + 1)
             scores = {
-                f.__name__: f(x_hat[k : k + 1], part.x[k : k + 1]).item()
+                f.__name__: f(x_hat[one], seen[one]).item()
                 for f in (metrics.mse, metrics.psnr, metrics.ssim)
             }
+            if transforming:
+                scores |= {
+                    f"{f.__name__}_x": f(x_hat[one], part.x[one]).item()
+                    for f in (metrics.psnr, metrics.ssim)
+                }
             row = {"id": t.row_id(index), **t.parameters(), "index": index, **scores}
             row["log_posterior"] = result.log_posterior[k].item()
             row["seconds"] = round(result.seconds / len(part), 4)

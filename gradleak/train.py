@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,8 @@ def checkpoints(
 
     A step is one federated round: batch_size clients with one image each release their gradient
     through the client's defense, and the server follows the mean. Step 0 is the untrained model.
+    Clients transform their images as in `Client.release`. Without a defense this is the usual
+    training, in train mode: batch normalisation then uses and collects the batch's statistics.
     """
     wanted = sorted(set(steps))
     if not wanted or wanted[0] < 0:
@@ -60,20 +62,18 @@ def checkpoints(
             return
         index = next(batches)
         x, y = images.x[index].to(device), images.y[index].to(device)
-        g = _mean_release(worker, x, y, [(seed, step, k) for k in range(batch_size)])
-        for name, parameter in model.named_parameters():
-            parameter.grad = g.get(name)
+        keys = [(seed, step, k) for k in range(batch_size)]
+        x = x if client.transform is None else client.transform(x, keys)
+        update.zero_grad()
+        if isinstance(client.defense, NoDefense):
+            # The mean of gradients is the gradient of the mean loss, taken as it usually is.
+            client.loss(model.train()(x), y).backward()
+            model.eval()
+        else:
+            g = worker.distribution(x, y).sample(keys)
+            for name, parameter in model.named_parameters():
+                parameter.grad = g[name].mean(0) if name in g else None
         update.step()
-
-
-def _mean_release(
-    worker: Client, x: Tensor, y: Tensor, keys: Sequence[tuple[int, ...]]
-) -> dict[str, Tensor]:
-    """The mean of what the clients of one round release, by parameter."""
-    if isinstance(worker.defense, NoDefense):  # the mean of gradients is the mean loss's gradient
-        together = replace(worker, batch_size=len(x))
-        return {k: v[0] for k, v in together.gradient(x[None], y[None]).items()}
-    return {k: v.mean(0) for k, v in worker.distribution(x, y).sample(keys).items()}
 
 
 def trained(
@@ -98,7 +98,7 @@ def trained(
 def _digest(client: Client, images: Images, step: int, options: Mapping[str, Any]) -> str:
     total = hashlib.sha256()
     settings = sorted((name, _named(value)) for name, value in options.items())
-    told = (client.model, client.defense, _named(client.loss), settings, step)
+    told = (client.model, client.defense, client.transform, _named(client.loss), settings, step)
     total.update(repr((*told, images.name, images.split, images.index)).encode())
     for value in client.model.state_dict().values():  # where training begins
         total.update(value.cpu().contiguous().numpy().tobytes())

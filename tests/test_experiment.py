@@ -75,11 +75,11 @@ def test_an_interruption_loses_at_most_a_batch(path, monkeypatch):
     monkeypatch.setitem(experiment.AT_ONCE, "cpu", 4)
     compute, calls = experiment._compute, []
 
-    def stop_in_the_third_batch(batch):
+    def stop_in_the_third_batch(batch, transforming):
         calls.append(batch)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return compute(batch)
+        return compute(batch, transforming)
 
     monkeypatch.setattr(experiment, "_compute", stop_in_the_third_batch)
     with pytest.raises(KeyboardInterrupt):
