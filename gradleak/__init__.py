@@ -14,10 +14,12 @@ from gradleak import (
     plot,
     precision,
     records,
+    search,
     train,
     tuning,
     widgets,
 )
+from gradleak.ats import ATS
 from gradleak.attacks import (
     Adversary,
     Reconstruction,
@@ -48,13 +50,16 @@ from gradleak.defenses import (
 from gradleak.distributions import Laplace, Normal, PointMass
 from gradleak.experiment import Trial, device
 from gradleak.gradients import Gradient, gradient
+from gradleak.lowrank import LowRankGaussian
 from gradleak.metrics import holm, interval, mse, paired, psnr, ssim, within
 from gradleak.presets import bayes, dlg, inverting_gradients, l1, prior_only
 from gradleak.priors import Box, BoxPenalty, Flat, Sum, TotalVariation
 from gradleak.pruning import MagnitudePruning, Soteria
+from gradleak.undoing import undo
 from gradleak.version import __version__
 
 __all__ = [
+    "ATS",
     "Adam",
     "Adversary",
     "Ball",
@@ -71,6 +76,7 @@ __all__ = [
     "LayerDirections",
     "LayerWeights",
     "LearnedNoise",
+    "LowRankGaussian",
     "MagnitudePruning",
     "NoDefense",
     "Normal",
@@ -117,9 +123,11 @@ __all__ = [
     "profile",
     "psnr",
     "records",
+    "search",
     "ssim",
     "train",
     "tuning",
+    "undo",
     "widgets",
     "within",
 ]

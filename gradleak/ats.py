@@ -1,7 +1,7 @@
 """ATS: clients transform their images before they take a gradient (Gao et al. 2021).
 
 A gradient of T(x) tells about x only what T(x) tells. So attacks find T(x), as if there were no
-defense; what T(x) says about T and x is a question about images (`gradleak.undo`).
+defense; what T(x) says about T and x is a question about images (`gradleak.undoing`).
 """
 
 from __future__ import annotations

@@ -111,25 +111,45 @@ def accuracies(
     networks: (labels, function that makes the network); one whose row exists is not made again, and
     equal labels are one network.
     """
+
+    def of(network: Callable[[], nn.Module]) -> Callable[[], dict[str, Plain]]:
+        return lambda: {"accuracy": train.accuracy(network(), images)}
+
+    what = {"dataset": images.name, "split": images.split, "images": len(images)}
+    cells = [({**what, **labels}, of(network)) for labels, network in networks]
+    return measured(cells, images.name, path, command)
+
+
+def measured(
+    cells: Sequence[tuple[Mapping[str, Plain], Callable[[], Mapping[str, Plain]]]],
+    dataset: str,
+    path: Path | str,
+    command: str = "",
+    device: torch.device = torch.device("cpu"),
+) -> pd.DataFrame:
+    """What functions return: one row for each, as `run` keeps them.
+
+    cells: (labels, function that returns the other columns); one whose row exists is not called
+    again, and equal labels are one cell. device: where they compute, for the facts.
+    """
     path, ids = Path(path), []
-    what = {"dataset": images.name, "version": __version__}
+    what = {"dataset": dataset, "version": __version__}
     with records.only_writer(path):
         records.check(path, **what)
         records.drop_torn_line(path)
         done = set(records.read(path)["id"]) if path.exists() else set()
-        for labels, network in networks:
-            row = {"dataset": images.name, "split": images.split, "images": len(images), **labels}
-            row = {"id": _digest(row), **row}
+        quiet = bool(os.environ.get("GRADLEAK_STATIC")) or None
+        for labels, compute in tqdm(cells, desc=path.stem, delay=2, disable=quiet):
+            row = {"id": _digest(labels), **labels}
             if row["id"] in ids:
                 continue
             ids.append(row["id"])
             if row["id"] in done:
                 continue
-            begin, model = time.perf_counter(), network()
-            row["accuracy"] = train.accuracy(model, images)
+            begin = time.perf_counter()
+            row |= compute()
             row["seconds"] = round(time.perf_counter() - begin, 4)
             records.append(path, [row], {})
-            device = next(model.parameters()).device
             seconds = round(float(records.read(path)["seconds"].sum()), 1)
             records.write_facts(path, device, command=command, seconds=seconds, **what)
     records.mark_used(path, ids)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 # What a random number is for.
-NOISE, START, MASK, MODEL, BATCHES, HIDDEN_MASK, BALL, DIRECTION, TRANSFORM = range(9)
+NOISE, START, MASK, MODEL, BATCHES, HIDDEN_MASK, BALL, DIRECTION, TRANSFORM, SEARCH = range(10)
 
 
 def generator(*key: int) -> torch.Generator:

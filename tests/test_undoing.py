@@ -3,10 +3,10 @@ import torch
 from torch import Tensor
 
 import gradleak as gl
-from gradleak import undo as undo_module
+from gradleak import undoing
 from gradleak.ats import ATS, Transformation
 from gradleak.lowrank import LowRankGaussian
-from gradleak.undo import undo
+from gradleak.undoing import undo
 
 
 def gaussian(rank=3, side=5, seed=0):
@@ -37,7 +37,7 @@ def test_the_affine_gaussian_equals_the_dense_closed_form(place):
     t = POLICY.every()[0][place]
     a, sigma, covariance = dense(images, t, noise)
     u = torch.rand(4, 1, 5, 5, dtype=torch.double)
-    found = undo_module._Affine(t, images, noise)
+    found = undoing._Affine(t, images, noise)
     normal = torch.distributions.MultivariateNormal(t(images.mean).flatten(), covariance)
     expected = normal.log_prob(u.flatten(1))
     log_prob = found.log_prob(u)
