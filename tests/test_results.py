@@ -13,12 +13,20 @@ import gradleak as gl
 RESULTS = Path(__file__).parents[1] / "book" / "results"
 TIMINGS = sorted([*RESULTS.glob("bench-*.csv"), *RESULTS.glob("compiled-*.csv")])
 ACCURACIES = sorted(RESULTS.glob("*-accuracy.csv"))
-FILES = sorted(set(RESULTS.glob("*.csv")) - {*TIMINGS, *ACCURACIES})
+SEARCHES = sorted(RESULTS.glob("*-search.csv"))
+FILES = sorted(set(RESULTS.glob("*.csv")) - {*TIMINGS, *ACCURACIES, *SEARCHES})
 # Another processor or batch rounds differently, and an attack's steps let that grow, most where
 # there is hardly any noise (book/gotchas.md): single rows may part, most of them may not.
 MEDIAN_DB, ONE_ROW_DB, NEARLY_NO_NOISE_DB = 0.5, 1.5, 4.0
 RETRAINED = (0, 10)  # training steps after which networks are attacked again; more take too long
 VARIABLES = {**vars(gl), "inf": math.inf}
+
+
+def network(row, images):
+    """The untrained network that a row names."""
+    options = {"width": int(row.width)} if row.get("width", 0) else {}
+    seed = row.get("model_seed", row.get("seed"))
+    return getattr(gl.models, row.model)(images.shape, images.classes, seed=seed, **options)
 
 
 def trial(row) -> gl.Trial:
@@ -30,18 +38,20 @@ def trial(row) -> gl.Trial:
         images = gl.data.load(row.dataset, row.split).take([row["index"]])
     except FileNotFoundError as error:
         pytest.skip(str(error))
-    seed = row.get("model_seed", row.seed)
-    model = getattr(gl.models, row.model)(images.shape, images.classes, seed=seed)
-    client = gl.Client(model, defense)
+    model, seed = network(row, images), row.get("model_seed", row.get("seed"))
+    transform = row.get("transform")  # absent, or read as missing, where there was none
+    transform = eval(transform, VARIABLES) if isinstance(transform, str) else None
+    client = gl.Client(model, defense, transform=transform)
     if row.train_step:
         train = gl.data.load(row.dataset, "train")
-        held = gl.Client(model, defense if "Noise(" in row.true_defense else gl.NoDefense())
+        held = defense if "Noise(" in row.true_defense else gl.NoDefense()
+        held = replace(client, defense=held)
         lr = row.get("lr", 0.1)
         (checkpoint,) = gl.train.checkpoints(held, train, [row.train_step], lr=lr, seed=seed)
-        client = gl.Client(checkpoint.model, defense)
+        client = replace(client, model=checkpoint.model)
     ball = row.get("ball")  # absent, or read as missing, where there was none
     adversary = gl.Adversary(
-        replace(client, defense=belief), prior, optimizer, float(row.temperature),
+        gl.Client(client.model, belief), prior, optimizer, float(row.temperature),
         eval(ball, VARIABLES) if isinstance(ball, str) else None,
     )  # fmt: skip
     return gl.Trial(client, adversary, images, {}, restarts=row.restarts, seed=row.seed)
@@ -116,7 +126,7 @@ def test_accuracies_are_what_the_code_computes(path):
         test = gl.data.load(row.dataset, row.split)
     except FileNotFoundError as error:
         pytest.skip(str(error))
-    model = getattr(gl.models, row.model)(test.shape, test.classes, seed=row.model_seed)
+    model = network(row, test)
     assert gl.train.accuracy(model, test) == pytest.approx(row.accuracy, abs=2e-3)
 
 
