@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from gradleak.ball import Ball
+from gradleak.ball import Smoothing
 from gradleak.batches import Rows, Scale, merge
 from gradleak.chunks import as_many_as_fit, in_chunks
 from gradleak.client import Client, ServerView
@@ -29,7 +29,8 @@ from gradleak.randomness import START, generator
 class Adversary:
     """What an attacker believes, p(g | x, y) and p(x), and how it searches.
 
-    ball: average the log-posterior over a ball around x (paper, section 4); None: take it at x.
+    ball: average the log-posterior over a ball around x (paper, section 4), or over what else is
+    unknown (`gradleak.precode.FreshLatents`); None: take it at x.
     temperature: the likelihood enters as log p(g | x, y) / temperature, which falls
     geometrically from this value (at least 1, or (N,)) to 1 over the first half of the steps.
     """
@@ -38,7 +39,7 @@ class Adversary:
     prior: Prior
     optimizer: Adam = Adam()
     temperature: Scale = 1.0
-    ball: Ball | None = None
+    ball: Smoothing | None = None
 
     def __post_init__(self) -> None:
         if not bool((torch.as_tensor(self.temperature) >= 1).all()):
@@ -109,6 +110,7 @@ def attack_all(
             "dataclasses.replace(view, y=labels)"
         )
     begin = time.perf_counter()
+    attacks = [(_informed(adversary, view), view) for adversary, view in attacks]
     counts = [len(view) * restarts for _, view in attacks]
     setting = torch.arange(len(attacks)).repeat_interleave(torch.tensor(counts))
     place = torch.cat([torch.arange(count) for count in counts])
@@ -149,6 +151,12 @@ def _fitting(attacks: Attacks, rows: Rows, seed: int, wanted: int) -> int:
         lambda some: _climb(short, rows.part(some), x[some], seed), torch.arange(len(x)), x.device
     )
     return min(fit, AT_ONCE.get(x.device.type, 64))
+
+
+def _informed(adversary: Adversary, view: ServerView) -> Adversary:
+    """The adversary once it has seen the gradients, where its prior reads something off them."""
+    given = getattr(adversary.prior, "given", None)
+    return adversary if given is None else replace(adversary, prior=given(view))
 
 
 def _attack_rows(attacks: Attacks, rows: Rows, seed: int) -> tuple[Tensor, Tensor]:

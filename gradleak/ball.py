@@ -4,12 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from gradleak.batches import Scale, per_attack
 from gradleak.randomness import BALL, generator
+
+
+class Smoothing(Protocol):
+    """What a log-posterior is averaged over: `samples` points for each x, drawn anew each step."""
+
+    samples: int
+
+    def around(
+        self, f: Callable[[Tensor, float], Tensor], keys: Sequence[tuple[int, ...]]
+    ) -> Callable[[Tensor, float], Tensor]:
+        """The mean of f over the points; f takes N * samples of them, each attack's together."""
+        ...
 
 
 @dataclass(frozen=True)

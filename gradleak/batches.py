@@ -47,8 +47,8 @@ def merge(settings: Sequence[T], rows: Rows, like: Tensor) -> T:
 
     The settings are (nested) frozen dataclasses that differ in floats only. A number that is the
     same everywhere stays a number; one that differs becomes a tensor (n,); a tensor holds one
-    value for each client. Tensors get the device and precision of `like`. Raises ValueError where
-    settings differ in anything else.
+    value, or one row, for each client. Tensors get the device and precision of `like`. Raises
+    ValueError where settings differ in anything else.
     """
     first = settings[0]
     if any(isinstance(s, Tensor) for s in settings) or (
@@ -86,7 +86,7 @@ def _gather(settings: Sequence[float | Tensor], rows: Rows, like: Tensor) -> Ten
         value = torch.as_tensor(value).to(like)
         if value.ndim and len(value) != clients:
             raise ValueError(f"{len(value)} values for {clients} clients; give one for each")
-        values.append(value.expand(clients))
+        values.append(value if value.ndim else value.expand(clients))
     ends = torch.tensor(rows.clients).cumsum(0)
     first = ends - torch.tensor(rows.clients)
     return torch.cat(values)[first[rows.setting] + rows.client]

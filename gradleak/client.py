@@ -20,7 +20,10 @@ class Transform(Protocol):
     """What a client does to its images before it takes a gradient, at random."""
 
     def __call__(self, x: Tensor, keys: Sequence[tuple[int, ...]]) -> Tensor:
-        """T_n(x_n) for images (N, C, H, W) in [0, 1]; T_n depends on keys[n] alone."""
+        """T_n(x_n) for images (N, C, H, W) in [0, 1]; T_n depends on keys[n] alone.
+
+        If T adds to the image, a method `image(T(x))` returns the image that records score.
+        """
         ...
 
 
@@ -91,6 +94,7 @@ class Client:
         key = tuple(range(len(x))) if key is None else tuple(int(k) for k in key)
         self._check(x, y, key)
         x = self.transformed(x, seed=seed, key=key)
+        self._check_model(x, y)
         true_gradient = self.gradient(x, y).map(Tensor.detach)
         _check_gradient(true_gradient)
         g = self._defense_at(x)(true_gradient).sample([(seed, k) for k in key])
@@ -124,6 +128,10 @@ class Client:
                 f"images must lie in [0, 1], got [{x.min():.3g}, {x.max():.3g}]; normalisation "
                 "belongs into the model (gradleak.models.Normalize)"
             )
+
+    def _check_model(self, x: Tensor, y: Tensor) -> None:
+        batch = self.batch_size is not None
+        example = x[0] if batch else x[:1]
         try:
             with torch.no_grad():
                 self.loss(self.model(example), y[0] if batch else y[:1])

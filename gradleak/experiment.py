@@ -223,8 +223,10 @@ def _compute(
     found = attack_all(attacks, restarts=trial.restarts, seed=trial.seed)
     rows, kept = [], {}
     for (t, part), result in zip(batch, found, strict=True):
-        x_hat = result.x.detach().float().cpu()
-        seen = t.client.transformed(part.x, seed=t.seed, key=part.index)
+        # What a network sees besides an image, the transform leaves out.
+        image = getattr(t.client.transform, "image", lambda seen: seen)
+        x_hat = image(result.x.detach().float().cpu())
+        seen = image(t.client.transformed(part.x, seed=t.seed, key=part.index))
         for k, index in enumerate(part.index):
             one = slice(k, k + 1)
             scores = {

@@ -44,6 +44,10 @@ class Normalize(nn.Module):
         """Normalise."""
         return (x - self.mean) / self.std
 
+    def inverse(self, x: Tensor) -> Tensor:
+        """Undo it."""
+        return x * self.std + self.mean
+
 
 def cnn(shape: Shape, classes: int, seed: int = 0) -> nn.Sequential:
     """The network of the paper's comparison: two 3x3 convolutions with pooling, two dense layers.
@@ -179,12 +183,17 @@ Architecture = Callable[[Shape, int], nn.Module]
 
 
 def _sequential(shape: Shape, **layers: nn.Module) -> nn.Sequential:
+    check_shape(shape)
+    return nn.Sequential(OrderedDict(normalize=Normalize(*NORMALIZATION[shape[0]]), **layers))
+
+
+def check_shape(shape: Shape) -> None:
+    """Raise ValueError unless images of this shape have one channel or three."""
     if shape[0] not in NORMALIZATION:
         raise ValueError(
             f"shape is (C, H, W) with C = 1 (grey) or 3 (colour), got {tuple(shape)}; for other "
             "inputs bring your own nn.Module"
         )
-    return nn.Sequential(OrderedDict(normalize=Normalize(*NORMALIZATION[shape[0]]), **layers))
 
 
 def _build(shape: Shape, seed: int, **layers: nn.Module) -> nn.Sequential:

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 # What a random number is for.
-NOISE, START, MASK, MODEL, BATCHES, HIDDEN_MASK, BALL, DIRECTION, TRANSFORM, SEARCH = range(10)
+NOISE, START, MASK, MODEL, BATCHES, HIDDEN_MASK, BALL = range(7)
+DIRECTION, TRANSFORM, SEARCH, LATENT = range(7, 11)
 
 
 def generator(*key: int) -> torch.Generator:
