@@ -1,6 +1,7 @@
 """Gradient-leakage attacks as Bayes' rule: clients, defenses, priors and adversaries."""
 
 from gradleak import (
+    analytic,
     data,
     entrywise,
     exact,
@@ -13,6 +14,7 @@ from gradleak import (
     plane,
     plot,
     precision,
+    precode,
     records,
     search,
     train,
@@ -92,6 +94,7 @@ __all__ = [
     "Uninformative",
     "UnknownMask",
     "__version__",
+    "analytic",
     "attack_all",
     "bayes",
     "choose",
@@ -119,6 +122,7 @@ __all__ = [
     "plane",
     "plot",
     "precision",
+    "precode",
     "prior_only",
     "profile",
     "psnr",

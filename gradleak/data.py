@@ -44,8 +44,11 @@ class Images:
     def take(self, index: Sequence[int]) -> Images:
         """The images at these positions. Raises IndexError outside the split."""
         index = [int(i) for i in index]
-        if index and not 0 <= min(index) <= max(index) < len(self):
-            raise IndexError(f"{self.name} {self.split} has images 0 to {len(self) - 1}: {index}")
+        outside = [i for i in index if not 0 <= i < len(self)]
+        if outside:
+            raise IndexError(
+                f"{self.name} {self.split} has images 0 to {len(self) - 1}, not {outside[:5]}"
+            )
         places = tuple(self.index[i] for i in index)
         return Images(self.name, self.split, self.x[index], self.y[index], places, self.classes)
 

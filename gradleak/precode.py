@@ -77,15 +77,19 @@ def split(joined: Tensor, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class Latent:
-    """A client's transform: join a standard normal latent of `size` dimensions to each image."""
+    """A client's transform: join a latent of `size` dimensions, N(0, scale^2), to each image.
+
+    scale is 1 in PRECODE; 0 is the same network without randomness.
+    """
 
     size: int
     shape: tuple[int, ...]
+    scale: float = 1.0
 
     def __call__(self, x: Tensor, keys: Sequence[tuple[int, ...]]) -> Tensor:
         """(N, C*H*W + size); latent n comes from keys[n] alone."""
         draws = [torch.randn(self.size, generator=generator(LATENT, *key)) for key in keys]
-        return join(x, torch.stack(draws).to(x))
+        return join(x, self.scale * torch.stack(draws).to(x))
 
     def image(self, joined: Tensor) -> Tensor:
         """The images of joined vectors, (N, C, H, W)."""

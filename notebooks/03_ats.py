@@ -176,8 +176,8 @@ table = gl.experiment.run(
     [trial(evaluated, **c, keep=keep[c["train_step"]]) for c in chosen], records, command
 )
 table["steps"] = table.train_step.astype(str)
-floors = {arm: gl.exhibits.floors(seen(arm, evaluated), seen(arm, train_images.take(range(2000))))
-          for arm in ARMS}  # fmt: skip
+some = train_images.take(range(min(2000, len(train_images))))
+floors = {arm: gl.exhibits.floors(seen(arm, evaluated), seen(arm, some)) for arm in ARMS}
 floor = max(v.mean for v in floors["no defense"].values())
 
 

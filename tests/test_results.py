@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import gradleak as gl
 
@@ -19,14 +20,19 @@ FILES = sorted(set(RESULTS.glob("*.csv")) - {*TIMINGS, *ACCURACIES, *SEARCHES})
 # there is hardly any noise (book/gotchas.md): single rows may part, most of them may not.
 MEDIAN_DB, ONE_ROW_DB, NEARLY_NO_NOISE_DB = 0.5, 1.5, 4.0
 RETRAINED = (0, 10)  # training steps after which networks are attacked again; more take too long
-VARIABLES = {**vars(gl), "inf": math.inf}
+VARIABLES = {**vars(gl), **vars(gl.precode), "inf": math.inf}
 
 
 def network(row, images):
     """The untrained network that a row names."""
-    options = {"width": int(row.width)} if row.get("width", 0) else {}
+    build = getattr(gl.models, row.model, None) or getattr(gl.precode, row.model)
+    name = "width" if row.model == "convnet" else "size"
+    options = {name: int(row.width)} if row.get("width", 0) else {}
+    if row.get("activation"):
+        activations = {"ReLU": nn.ReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid}
+        options["activation"] = activations[row.activation]
     seed = row.get("model_seed", row.get("seed"))
-    return getattr(gl.models, row.model)(images.shape, images.classes, seed=seed, **options)
+    return build(images.shape, images.classes, seed=seed, **options)
 
 
 def trial(row) -> gl.Trial:
