@@ -99,13 +99,13 @@ def labels(g: Gradient) -> Tensor:
 def latent(g: Gradient, model: torch.nn.Module) -> Tensor:
     """The latent of a PRECODE network, (N, size), read off exactly.
 
-    The decoder's first layer tells the bottleneck's output b, the layers of the bottleneck tell
-    the features h that enter it, and z = (b - mean(h)) / deviation(h). model: a
+    The decoder's first layer tells the bottleneck's output v, the layers of the bottleneck tell
+    the features h that enter it, and z = (v - mean(h)) / deviation(h). model: a
     `gradleak.precode.Precode` whose decoder begins with a linear layer.
     """
     decoder = next(layer for layer in g.layers if layer.startswith("decoder"))
-    b = layer_input(g, decoder).a
+    v = layer_input(g, decoder).a
     h = layer_input(g, "bottleneck.mean").a
     with torch.no_grad():
-        _, mean, log_variance = model.bottleneck(h, torch.zeros_like(b))
-    return (b - mean) / (log_variance / 2).exp()
+        _, mean, log_variance = model.bottleneck(h, torch.zeros_like(v))
+    return (v - mean) / (log_variance / 2).exp()

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as tv
@@ -114,6 +115,19 @@ def _rotate(x: Tensor, degrees: float) -> Tensor:
     return tv.rotate(x, degrees, interpolation=InterpolationMode.NEAREST, fill=fill)
 
 
+def _sharpness(x: Tensor, magnitude: float) -> Tensor:
+    if not x.is_floating_point():
+        return tv.adjust_sharpness(x, 1 + magnitude)
+    # torchvision's writes in place, which has no derivative.
+    kernel = torch.ones(1, 1, 3, 3).to(x)
+    kernel[..., 1, 1] = 5
+    channels = x.reshape(-1, 1, *x.shape[-2:])
+    inside = F.pad(torch.ones_like(channels[:, :, 1:-1, 1:-1]), [1] * 4)
+    smooth = F.pad(F.conv2d(channels, kernel / kernel.sum()), [1] * 4)
+    smooth = (smooth + (1 - inside) * channels).view_as(x)
+    return (smooth + (1 + magnitude) * (x - smooth)).clamp(0, 1)
+
+
 def _solarize(x: Tensor, threshold: float) -> Tensor:
     levels, top = (255 * x, 1.0) if x.is_floating_point() else (x.int(), 255)
     return torch.where(levels >= threshold, top - x, x)
@@ -127,7 +141,7 @@ KERNELS: dict[str, Callable[[Tensor, float], Tensor]] = {
     "rotate": _rotate,
     "color": lambda x, m: tv.adjust_saturation(x, 1 + m),
     "contrast": lambda x, m: tv.adjust_contrast(x, 1 + m),
-    "sharpness": lambda x, m: tv.adjust_sharpness(x, 1 + m),
+    "sharpness": _sharpness,
     "brightness": lambda x, m: tv.adjust_brightness(x, 1 + m),
     "posterize": lambda x, m: tv.posterize(x, int(m)),
     "solarize": _solarize,

@@ -25,9 +25,9 @@ Activation = Callable[[], nn.Module]
 
 
 class Bottleneck(nn.Module):
-    """b = mean(h) + exp(log_variance(h) / 2) * z, with linear layers for mean and log-variance.
+    """v = mean(h) + exp(log_variance(h) / 2) * z, with linear layers for mean and log-variance.
 
-    Usable in any network that is given z; h (N, features), z and b (N, size).
+    Usable in any network that is given z; h (N, features), z and v (N, size).
     """
 
     def __init__(self, features: int, size: int) -> None:
@@ -38,7 +38,7 @@ class Bottleneck(nn.Module):
         self.log_variance = nn.Linear(features, size)
 
     def forward(self, h: Tensor, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """b, the mean and the log-variance."""
+        """v, the mean and the log-variance."""
         mean, log_variance = self.mean(h), self.log_variance(h)
         return mean + (log_variance / 2).exp() * z, mean, log_variance
 
@@ -59,8 +59,8 @@ class Precode(nn.Module):
     def forward(self, joined: Tensor) -> Tensor | tuple[Tensor, Tensor, Tensor]:
         """Logits (N, K)."""
         x, z = split(joined, self.shape)
-        b, mean, log_variance = self.bottleneck(self.encoder(x), z)
-        logits = self.decoder(b)
+        v, mean, log_variance = self.bottleneck(self.encoder(x), z)
+        logits = self.decoder(v)
         return (logits, mean, log_variance) if self.training else logits
 
 

@@ -43,6 +43,7 @@ candidates = 0  # policies that the search tries; 0: the profile's
 from functools import cache, partial
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import pandas as pd
 import torch
 from IPython.display import Markdown, display
@@ -385,6 +386,7 @@ for name, color in ((policy, gl.plot.COLORS[0]), (other, gl.plot.COLORS[1])):
 axis.set_xlabel("accuracy score")
 axis.set_ylabel("privacy score (lower: more private)")
 axis.legend(frameon=False)
+plt.close(axis.figure)
 axis.figure
 
 # %% tags=["hide-input"]

@@ -89,10 +89,10 @@ command = f"gradleak run precode --profile {profile} -p dataset={dataset}"
 # An encoder turns the image into features $h$. The bottleneck draws
 #
 # $$
-# b = \mu(h) + \sigma(h) \odot z, \qquad z \sim \mathcal N(0, I),
+# v = \mu(h) + s(h) \odot z, \qquad z \sim \mathcal N(0, I),
 # $$ (eq-bottleneck)
 #
-# with linear layers for $\mu$ and $\log \sigma^2$, and a decoder classifies $b$. The client draws a
+# with linear layers for $\mu$ and $\log s^2$, and a decoder classifies $v$. The client draws a
 # fresh $z$ for each gradient and keeps it. Gradients of the bottleneck and of all that comes after
 # it are random, and through the chain rule so is the slope that reaches the layers before.
 #
@@ -270,11 +270,11 @@ Markdown(
 # ## The convolutional variant: the latent is no secret
 #
 # A convolution shares its weight between places, so {eq}`eq-ratio` does not hold for the first
-# layer. It does for the later ones. The decoder's first layer gives $b$, the bottleneck's own
+# layer. It does for the later ones. The decoder's first layer gives $v$, the bottleneck's own
 # layers give $h$, and {eq}`eq-bottleneck` solves for the latent:
 #
 # $$
-# z = \bigl(b - \mu(h)\bigr) / \sigma(h).
+# z = \bigl(v - \mu(h)\bigr) / s(h).
 # $$ (eq-latent)
 
 # %%

@@ -73,6 +73,13 @@ def test_floating_point_images_give_the_same_up_to_rounding(name):
     assert (found - expected).abs().max() <= 1.5 / 255
 
 
+@pytest.mark.parametrize("name", [n for n in SMOOTH if n != "solarize"])
+def test_smooth_operations_have_a_derivative(name):
+    x = 0.2 + 0.6 * torch.rand(1, 3, 6, 6, dtype=torch.double)
+    magnitude = Operation(name, 3).magnitude
+    assert torch.autograd.gradcheck(lambda x: apply(name, magnitude, x), x.requires_grad_())
+
+
 def test_the_table_is_the_published_one():
     assert len(OPERATIONS) == 50
     assert OPERATIONS[21] == Operation("translate_x", 5)
