@@ -21,7 +21,7 @@ from gradleak.client import Client, ServerView
 from gradleak.climb import Adam, Part, maximize, maximize_with_patience
 from gradleak.defenses import Defense
 from gradleak.gradients import Gradient
-from gradleak.priors import Prior
+from gradleak.priors import Prior, at
 from gradleak.randomness import START, generator
 
 
@@ -78,7 +78,7 @@ def log_posterior(
 
     def f(x: Tensor, progress: float = 1.0) -> Tensor:
         temperature = adversary.temperature ** max(1 - 2 * progress, 0)
-        return client.log_prob(g, x, y) / temperature + prior.log_prob(x)
+        return client.log_prob(g, x, y) / temperature + at(prior, progress).log_prob(x)
 
     return f
 

@@ -118,11 +118,21 @@ class Sum:
         """Sum of the parts, (N,)."""
         return sum(prior.log_prob(x) for prior in self.priors)
 
+    def at(self, progress: float) -> Sum:
+        """The parts at this progress of the climb."""
+        return Sum(tuple(at(prior, progress) for prior in self.priors))
+
     def project(self, x: Tensor) -> Tensor:
         """Apply each part's projection in turn."""
         for prior in self.priors:
             x = prior.project(x)
         return x
+
+
+def at(prior: Prior, progress: float) -> Prior:
+    """The prior at a progress from 0 to 1 of the climb, if it changes on the way."""
+    change = getattr(prior, "at", None)
+    return prior if change is None else change(progress)
 
 
 def _check_weight(weight: Scale) -> None:
