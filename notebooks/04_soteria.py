@@ -52,7 +52,7 @@ PROFILES = {
     "smoke": dict(dataset="digits", images=6, tuning=2, shown=4, steps=30, restarts=1,
                   train_steps=[0, 50], slow_steps=[], weights=[0.3, 3.0],
                   rates=[0.0, 0.8, 0.95], swept=4),
-    "quick": dict(dataset="cifar10", images=16, tuning=3, shown=8, steps=100, restarts=1,
+    "quick": dict(dataset="cifar10", images=16, tuning=3, shown=6, steps=100, restarts=1,
                   train_steps=[0, 10, 100, 1000], slow_steps=[1000], weights=[0.01, 0.1, 1.0],
                   rates=[0.0, 0.5, 0.8, 0.95], swept=6),
     "paper": dict(dataset="cifar10", images=100, tuning=8, shown=8, steps=4000, restarts=1,
@@ -233,18 +233,13 @@ floor = max(v.mean for v in floors.values())
 # ## The figure
 
 # %% tags=["hide-input"]
-gl.exhibits.gallery(few, of(first), records)
-
-# %% [markdown]
-# Fixed test images, and what each arm reads off the first of the networks below; under each
-# picture its PSNR in dB. The same as training goes on:
-
-# %% tags=["hide-input"]
 frames = [gl.exhibits.frame(str(net["train_step"]), few, of(net), records)
           for net in NETS if net["lr"] == FAST]  # fmt: skip
 gl.widgets.strength({"learning rate 0.1": frames}, name="training steps", choose="trained at")
 
 # %% [markdown]
+# Fixed test images, and what each arm reads off the network; under each picture its PSNR in dB.
+#
 # ## Across training
 
 # %% tags=["hide-input"]
