@@ -65,7 +65,7 @@ PROFILES = {
     "smoke": dict(dataset="digits", images=20, searched=6, tuning=2, shown=4, steps=40, restarts=1,
                   train_steps=[0, 20], later=[0, 20], weights=[0.01, 0.1], swept=4,
                   sizes=[8, 64], kl_weights=[0.003, 1.0]),
-    "quick": dict(dataset="cifar10", images=20, searched=20, tuning=3, shown=8, steps=200,
+    "quick": dict(dataset="cifar10", images=20, searched=20, tuning=3, shown=6, steps=200,
                   restarts=1, train_steps=[0, 100, 500, 1000, 2000], later=[0, 10, 100],
                   weights=[0.001, 0.01, 0.1], swept=6, sizes=[16, 64, 256, 1024],
                   kl_weights=[0.0, 0.003, 0.1, 1.0]),

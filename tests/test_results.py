@@ -65,7 +65,9 @@ def trial(row) -> gl.Trial:
 
 def samples(table):
     """Three random rows of each table that a page makes of the records."""
-    here = table[table.train_step.isin(RETRAINED)]
+    # The networks with a bottleneck are trained in a way of their own (notebooks/05_precode.py).
+    steps = (0,) if "activation" in table else RETRAINED
+    here = table[table.train_step.isin(steps)]
     parts = [name for name in ("p_x", "layers", "precision", "lr") if name in table]
     return here.groupby(["split", "train_step", *parts]).sample(3, random_state=0)
 
@@ -120,7 +122,8 @@ def test_stored_pictures_are_the_rows_they_belong_to():
         except FileNotFoundError as error:
             pytest.skip(str(error))
         found = gl.psnr(gl.records.images(path, kept.id), x)
-        assert found.tolist() == pytest.approx(kept.psnr.tolist(), abs=0.1)
+        score = "psnr_x" if "psnr_x" in kept else "psnr"  # against the private image
+        assert found.tolist() == pytest.approx(kept[score].tolist(), abs=0.1)
 
 
 @pytest.mark.parametrize("path", ACCURACIES, ids=lambda p: p.stem)
