@@ -292,7 +292,8 @@ gl.plot.differences(differences)
 # ## The pruning rate
 #
 # The first network again, at other rates. Each arm keeps the prior that it chose at the table's
-# rate, so the plain attack brings one that is too strong for a small rate.
+# rate, so the plain attack brings one that is too strong for a small rate. As long as the rate is
+# below the share of dead features, nothing that was there is hidden.
 
 # %% tags=["hide-input"]
 swept, bare = test.take(range(size.swept)), of(first)["undefended"]
