@@ -421,6 +421,11 @@ def best_of(arm, source):
     return f"{ways[name]:.1f} dB ({name})"
 
 
+def odds(source, of="operations and signs"):
+    """The chance of the true operations of the first policy."""
+    return told[f"{policy}, from {source}"][of]
+
+
 early = "; ".join(f"{arm}: {gap(arm, first)}" for arm in list(ARMS)[1:])
 late = "; ".join(f"{arm}: {gap(arm, last)}" for arm in list(ARMS)[1:])
 Markdown(f"""
@@ -430,9 +435,8 @@ Markdown(f"""
   {best_of(policy, "T(x) itself")}; from what the attack found, {best_of(policy, "found")}.
   A policy that shifts half of the image away does hide that half.
 - **A sharp image tells its transformation, a blurred one does not.** The posterior gives the true
-  operations and signs of {policy} a chance of {told[f"{policy}, from T(x) itself"]["operations and signs"]:.2f} from $T(x)$
-  and {told[f"{policy}, from found"]["operations and signs"]:.2f} from what was found, where a blind
-  guess has {told[f"{policy}, from found"]["by chance"]:.2f}.
+  operations and signs of {policy} a chance of {odds("T(x) itself"):.2f} from $T(x)$ and
+  {odds("found"):.2f} from what was found, where a blind guess has {odds("found", "by chance"):.2f}.
 
 All attacks of this page took {gl.records.facts(records)["seconds"] / 60:.0f} minutes.
 """)
