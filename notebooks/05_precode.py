@@ -388,9 +388,8 @@ def strength(width):
     transform = Latent(width, test.shape)
     flat = gl.precode.precode_ffn(test.shape, test.classes, size=width, seed=seed).to(at)
     view = gl.Client(flat, transform=transform).release(swept.x, swept.y, key=swept.index)
-    ratio = flat.encoder.normalize.inverse(
-        gl.analytic.first_layer(view).view(-1, *test.shape)
-    ).cpu()
+    ratio = flat.encoder.normalize.inverse(gl.analytic.first_layer(view).view(-1, *test.shape))
+    ratio = ratio.cpu().clamp(0, 1)
     conv = gl.precode.precode_lenet(
         test.shape, test.classes, ACTIVATIONS[activation], size=width, seed=seed
     ).to(at)
