@@ -125,12 +125,13 @@ def measured(
     dataset: str,
     path: Path | str,
     command: str = "",
-    device: torch.device = torch.device("cpu"),
+    on: torch.device | None = None,
 ) -> pd.DataFrame:
     """What functions return: one row for each, as `run` keeps them.
 
     cells: (labels, function that returns the other columns); one whose row exists is not called
-    again, and equal labels are one cell. device: where they compute, for the facts.
+    again, and equal labels are one cell. on: where they compute, for the facts; None: the better
+    device of those present.
     """
     path, ids = Path(path), []
     what = {"dataset": dataset, "version": __version__}
@@ -151,7 +152,7 @@ def measured(
             row["seconds"] = round(time.perf_counter() - begin, 4)
             records.append(path, [row], {})
             seconds = round(float(records.read(path)["seconds"].sum()), 1)
-            records.write_facts(path, device, command=command, seconds=seconds, **what)
+            records.write_facts(path, on or device(), command=command, seconds=seconds, **what)
     records.mark_used(path, ids)
     return records.read(path).set_index("id").loc[ids].reset_index()
 
@@ -209,6 +210,15 @@ def _together(a: Trial, b: Trial) -> bool:
     return same and mergeable([a.adversary, b.adversary])
 
 
+def _key(client: Client) -> Any:
+    """What equal clients share; a defense of one's own need not be hashable."""
+    try:
+        hash(client)
+    except TypeError:
+        return id(client)
+    return client
+
+
 def _compute(
     batch: list[Part], transforming: bool
 ) -> tuple[list[dict[str, Plain]], dict[str, np.ndarray]]:
@@ -216,10 +226,10 @@ def _compute(
     trial = batch[0][0]
     views: dict[Any, ServerView] = {}  # trials that attack the same release share it
     for t, part in batch:
-        if (t.client, part.index) not in views:
+        if (_key(t.client), part.index) not in views:
             view = t.client.release(part.x, part.y, seed=t.seed, key=part.index)
-            views[t.client, part.index] = view
-    attacks = [(t.adversary, views[t.client, part.index]) for t, part in batch]
+            views[_key(t.client), part.index] = view
+    attacks = [(t.adversary, views[_key(t.client), part.index]) for t, part in batch]
     found = attack_all(attacks, restarts=trial.restarts, seed=trial.seed)
     rows, kept = [], {}
     for (t, part), result in zip(batch, found, strict=True):

@@ -199,7 +199,7 @@ def rows_of(arm, train_step, n):
     found = gl.records.images(records, rows.id)
     return (
         gl.widgets.Row(f"{arm}: T(x)" if ARMS[arm] else "x", seen(arm, few.take(range(n)))),
-        gl.widgets.Row("found", found, rows.psnr.tolist()),
+        gl.widgets.Row(f"{arm}: found", found, rows.psnr.tolist()),
     )
 
 
@@ -312,10 +312,10 @@ mean_image = public.x.mean(0).expand_as(evaluated.x)
 display(gl.plot.table(rows, floor=gl.psnr(mean_image, evaluated.x).mean().item()))
 display(pd.DataFrame(told).T.map("{:.2f}".format))
 Markdown(
-    f"Above, mean PSNR in dB to $x$ or its mirror image over {len(evaluated)} images, from what "
-    f"the attack found on the network after {first} steps and from a perfect attack; a dagger "
-    f"marks what is below the mean training image. Below, the chance that the posterior gives to "
-    f"the operations and signs that were drawn. Rank {size.rank}."
+    f"Above, mean PSNR in dB to the private image or its mirror image over {len(evaluated)} "
+    f"images, from what the attack found on the network after {first} steps and from a perfect "
+    f"attack; a dagger marks what is below the mean training image. Below, the chance that the "
+    f"posterior gives to the operations and signs that were drawn. Rank {size.rank}."
 )
 
 # %% tags=["hide-input"]
@@ -398,8 +398,9 @@ rank = {name: (others.privacy < scores[scores.policy == name].privacy.item()).me
 Markdown(
     f"{len(scores) - 2} random policies, scored on `{network}` after {last} training steps; "
     f"{100 * rank[policy]:.0f} % of them are more private than {policy} by this score, "
-    f"{100 * rank[other]:.0f} % more than {other}. The most private with an accuracy score of at "
-    f"least -85: {', '.join(gl.search.selected(scores).policy[:3]) or 'none'}."
+    f"{100 * rank[other]:.0f} % more than {other}. With an accuracy score of at least -85, a "
+    f"threshold published for another network: "
+    f"{', '.join(gl.search.selected(scores).policy[:3]) or 'none'}."
 )
 
 # %% [markdown]
@@ -429,13 +430,13 @@ def odds(source, of="operations and signs"):
 early = "; ".join(f"{arm}: {gap(arm, first)}" for arm in list(ARMS)[1:])
 late = "; ".join(f"{arm}: {gap(arm, last)}" for arm in list(ARMS)[1:])
 Markdown(f"""
-- **The transformed image leaks, too.** PSNR to $T(x)$ minus that of the undefended attack, after
+- **The transformed image leaks, too.** PSNR to T(x) minus that of the undefended attack, after
   {first} steps: {early}; after {last}: {late}.
-- **The image behind it leaks less.** From a perfect $T(x)$ of {policy}, $x$ can be had up to
+- **The image behind it leaks less.** From a perfect T(x) of {policy}, x can be had up to
   {best_of(policy, "T(x) itself")}; from what the attack found, {best_of(policy, "found")}.
   A policy that shifts half of the image away does hide that half.
 - **A sharp image tells its transformation, a blurred one does not.** The posterior gives the true
-  operations and signs of {policy} a chance of {odds("T(x) itself"):.2f} from $T(x)$ and
+  operations and signs of {policy} a chance of {odds("T(x) itself"):.2f} from T(x) and
   {odds("found"):.2f} from what was found, where a blind guess has {odds("found", "by chance"):.2f}.
 
 All attacks of this page took {gl.records.facts(records)["seconds"] / 60:.0f} minutes.

@@ -89,6 +89,21 @@ def test_an_interruption_loses_at_most_a_batch(path, monkeypatch):
     assert len(experiment.run(trials(), path)) == 20
 
 
+def test_a_defense_of_ones_own_need_not_be_hashable(tmp_path):
+    @dataclasses.dataclass
+    class Halved:
+        scale: float = 0.1
+
+        def __call__(self, gradient):
+            return gl.Normal(gradient.map(lambda v: v / 2), self.scale)
+
+    few = gl.data.load("digits").take([0, 1])
+    client = gl.Client(gl.models.cnn(few.shape, 10), Halved())
+    adversary = gl.bayes(client, gl.Box(), optimizer=gl.Adam(steps=2))
+    trial = gl.Trial(client, adversary, few, {})
+    assert len(gl.experiment.run([trial], tmp_path / "r.csv")) == 2
+
+
 def test_more_trials_are_added_to_a_file(path):
     few = experiment.run(trials(weights=[0.1], images=DIGITS.take([0, 1])), path)
     more = experiment.run(trials(), path)
