@@ -54,7 +54,7 @@ class Learned:
     def score(self, x: Tensor) -> Tensor:
         """grad log p(x) at the present level, like x (N, ..., C, H, W)."""
         flat = x.flatten(0, -4)
-        level = torch.full((len(flat),), self.level).to(x)
+        level = x.new_full((len(flat),), self.level)
         return ((self.denoiser(flat, level) - flat) / self.level**2).view_as(x)
 
     def project(self, x: Tensor) -> Tensor:
