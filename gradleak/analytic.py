@@ -24,12 +24,11 @@ class LayerInput:
     """What entered a linear layer, as read off its gradient.
 
     a: (N, I). residual: |W - b a^T| / |W| of each, (N,): rounding for one example without noise,
-    and near 1 where rows disagree. active: (N,), the number of units with a gradient.
+    and near 1 where rows disagree.
     """
 
     a: Tensor
     residual: Tensor
-    active: Tensor
 
 
 def layer_input(g: Gradient, layer: str) -> LayerInput:
@@ -59,7 +58,7 @@ def layer_input(g: Gradient, layer: str) -> LayerInput:
     a = weight[every, row] / bias[every, row].unsqueeze(1)
     apart = vector_norm((weight - bias.unsqueeze(2) * a.unsqueeze(1)).flatten(1), dim=1)
     residual = apart / vector_norm(weight.flatten(1), dim=1).clamp_min(torch.finfo(a.dtype).tiny)
-    return LayerInput(a, residual, (size > 0).sum(1))
+    return LayerInput(a, residual)
 
 
 def first_layer(view: ServerView) -> Tensor:

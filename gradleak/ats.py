@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gradleak.operations import OPERATIONS, RANGES, apply
+from gradleak.operations import OPERATIONS, apply
 from gradleak.randomness import TRANSFORM, generator
 
 PADDING = 4  # pixels on each side before the random crop
@@ -89,9 +89,10 @@ class ATS:
         places = range(2 * PADDING + 1)
         found, chances = [], []
         for policy in self.policies:
+            signs = [[(OPERATIONS[i].name, m) for m in OPERATIONS[i].signed] for i in policy]
             own = [
                 Transformation(shift, False, operations)
-                for operations in itertools.product(*map(_signs, policy))
+                for operations in itertools.product(*signs)
                 for shift in itertools.product(places, places)
             ]
             found += own
@@ -109,11 +110,3 @@ def _indices(policy: str) -> tuple[int, ...]:
             "such as '21-13-3'; '+' joins several policies"
         )
     return tuple(map(int, parts))
-
-
-def _signs(index: int) -> list[tuple[str, float]]:
-    """What `Operation.drawn` may give."""
-    operation = OPERATIONS[index]
-    magnitude = operation.magnitude
-    signed = RANGES[operation.name][2] and magnitude
-    return [(operation.name, m) for m in ((magnitude, -magnitude) if signed else (magnitude,))]

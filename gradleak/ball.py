@@ -18,15 +18,24 @@ class Smoothing(Protocol):
 
     samples: int
 
+    def points(self, x: Tensor, keys: Sequence[tuple[int, ...]], progress: float) -> Tensor:
+        """The points (N, samples, *shape) of x (N, *shape); attack n's come from keys[n] alone."""
+        ...
+
     def around(
         self, f: Callable[[Tensor, float], Tensor], keys: Sequence[tuple[int, ...]]
     ) -> Callable[[Tensor, float], Tensor]:
         """The mean of f over the points; f takes N * samples of them, each attack's together."""
-        ...
+
+        def mean(x: Tensor, progress: float = 1.0) -> Tensor:
+            points = self.points(x, keys, progress)
+            return f(points.flatten(0, 1), progress).unflatten(0, (len(x), -1)).mean(1)
+
+        return mean
 
 
 @dataclass(frozen=True)
-class Ball:
+class Ball(Smoothing):
     """Climb the mean log-posterior of `samples` points within `radius` of x.
 
     By Jensen's inequality that mean bounds the logarithm of the ball's mass from below, up to a
@@ -58,14 +67,3 @@ class Ball:
             offsets.append((length * direction / direction.norm(dim=1, keepdim=True)).view(shape))
         radius = per_attack(self.radius, x.unsqueeze(1))
         return x.unsqueeze(1) + (1 - progress) * radius * torch.stack(offsets).to(x)
-
-    def around(
-        self, f: Callable[[Tensor, float], Tensor], keys: Sequence[tuple[int, ...]]
-    ) -> Callable[[Tensor, float], Tensor]:
-        """The mean of f over the ball; f takes N * samples points, each attack's together."""
-
-        def mean(x: Tensor, progress: float = 1.0) -> Tensor:
-            points = self.points(x, keys, progress)
-            return f(points.flatten(0, 1), progress).unflatten(0, (len(x), -1)).mean(1)
-
-        return mean

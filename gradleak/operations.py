@@ -56,11 +56,16 @@ class Operation:
         value = low + (high - low) * self.level / (LEVELS - 1)
         return round(value) if self.name == "posterize" else value
 
+    @property
+    def signed(self) -> tuple[float, ...]:
+        """The magnitude with each sign that it may have."""
+        either = RANGES[self.name][2] and self.magnitude
+        return (self.magnitude, -self.magnitude) if either else (self.magnitude,)
+
     def drawn(self, generator: torch.Generator) -> tuple[str, float]:
         """The name and the magnitude with its sign drawn, as `apply` takes them."""
-        signed = RANGES[self.name][2] and self.magnitude
-        negative = signed and torch.rand((), generator=generator) < 0.5
-        return self.name, -self.magnitude if negative else self.magnitude
+        negative = len(self.signed) > 1 and torch.rand((), generator=generator) < 0.5
+        return self.name, self.signed[int(negative)]
 
 
 # The published table, by index; level 0 where an operation has no magnitude.

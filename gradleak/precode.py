@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gradleak import analytic
+from gradleak.ball import Smoothing
 from gradleak.client import ServerView
 from gradleak.models import NORMALIZATION, Normalize, Shape, check_shape
 from gradleak.priors import Prior
@@ -194,7 +195,7 @@ class Joint:
 
 
 @dataclass(frozen=True)
-class FreshLatents:
+class FreshLatents(Smoothing):
     """Climb the mean log-posterior over `samples` latents, fresh at each step.
 
     By Jensen's inequality it bounds log p(x | g) with the latent marginalised from below. Stands
@@ -211,17 +212,6 @@ class FreshLatents:
         draws = [torch.randn(shape, generator=generator(LATENT, *key, step)) for key in keys]
         x = joined[:, None, : -self.size].expand(-1, self.samples, -1)
         return torch.cat([x, torch.stack(draws).to(x)], 2)
-
-    def around(
-        self, f: Callable[[Tensor, float], Tensor], keys: Sequence[tuple[int, ...]]
-    ) -> Callable[[Tensor, float], Tensor]:
-        """The mean of f over the latents; f takes N * samples vectors, each attack's together."""
-
-        def mean(joined: Tensor, progress: float = 1.0) -> Tensor:
-            points = self.points(joined, keys, progress)
-            return f(points.flatten(0, 1), progress).unflatten(0, (len(joined), -1)).mean(1)
-
-        return mean
 
 
 def precode_ffn(
