@@ -21,6 +21,8 @@ from gradleak import (
     tuning,
     widgets,
 )
+from gradleak.amortised import Amortised
+from gradleak.answers import answers
 from gradleak.ats import ATS
 from gradleak.attacks import (
     Adversary,
@@ -49,11 +51,15 @@ from gradleak.defenses import (
     RandomMask,
     learned_noise,
 )
+from gradleak.denoiser import Denoiser, trained_denoiser
 from gradleak.distributions import Laplace, Normal, PointMass
 from gradleak.experiment import Trial, device
 from gradleak.gradients import Gradient, gradient
+from gradleak.langevin import Langevin, most_within, posterior_samples
+from gradleak.learned import Learned
 from gradleak.lowrank import LowRankGaussian
 from gradleak.metrics import holm, interval, mse, paired, psnr, ssim, within
+from gradleak.mixture import GaussianMixture
 from gradleak.presets import bayes, dlg, inverting_gradients, l1, prior_only
 from gradleak.priors import Box, BoxPenalty, Flat, Sum, TotalVariation
 from gradleak.pruning import MagnitudePruning, Soteria
@@ -64,19 +70,24 @@ __all__ = [
     "ATS",
     "Adam",
     "Adversary",
+    "Amortised",
     "Ball",
     "Box",
     "BoxPenalty",
     "Client",
+    "Denoiser",
     "Direction",
     "Flat",
+    "GaussianMixture",
     "GaussianNoise",
     "Gradient",
     "Ignore",
+    "Langevin",
     "Laplace",
     "LaplaceNoise",
     "LayerDirections",
     "LayerWeights",
+    "Learned",
     "LearnedNoise",
     "LowRankGaussian",
     "MagnitudePruning",
@@ -95,6 +106,7 @@ __all__ = [
     "UnknownMask",
     "__version__",
     "analytic",
+    "answers",
     "attack_all",
     "bayes",
     "choose",
@@ -117,10 +129,12 @@ __all__ = [
     "memory",
     "metrics",
     "models",
+    "most_within",
     "mse",
     "paired",
     "plane",
     "plot",
+    "posterior_samples",
     "precision",
     "precode",
     "prior_only",
@@ -130,6 +144,7 @@ __all__ = [
     "search",
     "ssim",
     "train",
+    "trained_denoiser",
     "tuning",
     "undo",
     "widgets",

@@ -13,12 +13,28 @@ import torch
 from torch import Tensor
 
 from gradleak.choice import choose
+from gradleak.randomness import PATCHES, generator
 
 # scikit-learn and torchvision are imported where they are used: they take seconds.
 TORCHVISION = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "cifar10": "CIFAR10"}
 NAMES = ("digits", *TORCHVISION)
 SPLITS = ("train", "test")
 _DIGITS_TEST = 500  # the last digits, whose writers are not among the first
+
+
+@dataclass(frozen=True)
+class Source:
+    """Which images: those at `index` of a split of a data set, without the images."""
+
+    name: str
+    split: str
+    index: tuple[int, ...]
+
+    def shared(self, images: Images) -> list[int]:
+        """The indices of images that are among these, too."""
+        if (self.name, self.split) != (images.name, images.split):
+            return []
+        return sorted(set(self.index) & set(images.index))
 
 
 @dataclass(frozen=True)
@@ -36,6 +52,11 @@ class Images:
     def shape(self) -> tuple[int, int, int]:
         """(C, H, W) of one image."""
         return tuple(self.x.shape[1:])
+
+    @property
+    def source(self) -> Source:
+        """Which images these are."""
+        return Source(self.name, self.split, self.index)
 
     def __len__(self) -> int:
         """N."""
@@ -75,6 +96,29 @@ def batch(name: str, index: Sequence[int], split: str = "test") -> tuple[Tensor,
     """x (N, C, H, W) in [0, 1] and y (N,) of the images at `index`."""
     images = load(name, split).take(index)
     return images.x, images.y
+
+
+def photographs(shape: tuple[int, int, int], count: int, seed: int = 0) -> Images:
+    """Random patches (C, H, W) of scikit-learn's two sample photographs, all with label 0.
+
+    They need no network. A grey patch is the mean of its colours.
+    """
+    from sklearn.datasets import load_sample_images
+
+    channels, height, width = shape
+    rng = generator(PATCHES, seed)
+    photos = [
+        torch.from_numpy(p.copy()).permute(2, 0, 1).float() / 255 for p in load_sample_images().images
+    ]
+    patches = []
+    for k in range(count):
+        photo = photos[k % len(photos)]
+        top = int(torch.randint(photo.shape[1] - height + 1, (), generator=rng))
+        left = int(torch.randint(photo.shape[2] - width + 1, (), generator=rng))
+        patches.append(photo[:, top : top + height, left : left + width])
+    x = torch.stack(patches)
+    x = x.mean(1, keepdim=True) if channels == 1 else x
+    return Images("photographs", "train", x, torch.zeros(count).long(), tuple(range(count)), 10)
 
 
 @lru_cache(maxsize=4)

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from gradleak.data import Images
+from gradleak.data import Images, Source
 from gradleak.models import Shape
 from gradleak.randomness import DENOISER, generator
 from gradleak.train import load, save
@@ -47,12 +47,14 @@ class _Block(nn.Module):
 class Denoiser(nn.Module):
     """D(x; sigma) for images (N, C, H, W) in [0, 1] plus noise, sigma (N,): a small U-Net.
 
-    deviation: that of the images' pixels. width: channels at full resolution.
+    deviation: that of the images' pixels. width: channels at full resolution. trained_on: which
+    images it has seen, if known.
     """
 
-    def __init__(self, shape: Shape, deviation: float, width: int = 32, seed: int = 0) -> None:
+    def __init__(self, shape: Shape, deviation: float, width: int = 16, seed: int = 0) -> None:
         super().__init__()
         self.shape, self.deviation = tuple(shape), deviation
+        self.trained_on: Source | None = None
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(generator(DENOISER, seed).initial_seed())
             told, wide = 4 * width, 2 * width
@@ -79,7 +81,9 @@ class Denoiser(nn.Module):
             )
         s, d = sigma.view(-1, 1, 1, 1), self.deviation
         total = (s.square() + d**2).sqrt()
-        inner = self._network((x - 0.5) / total, sigma.log() / 4)
+        # Twice as fast, where processors know bfloat16; its rounding is far below the noise.
+        with torch.autocast(x.device.type, torch.bfloat16):
+            inner = self._network((x - 0.5) / total, sigma.log() / 4).to(x)
         return 0.5 + (x - 0.5) * d**2 / total.square() + s * d / total * inner
 
     def _network(self, x: Tensor, level: Tensor) -> Tensor:
@@ -101,7 +105,7 @@ def trained_denoiser(
     folder: Path,
     *,
     steps: int,
-    width: int = 32,
+    width: int = 16,
     batch_size: int = 64,
     lr: float = 2e-3,
     seed: int = 0,
@@ -115,6 +119,7 @@ def trained_denoiser(
     path = folder / f"denoiser-{hashlib.sha256(repr(told).encode()).hexdigest()[:16]}.safetensors"
     deviation = float(images.x.std())
     model = Denoiser(images.shape, deviation, width, seed).to(device)
+    model.trained_on = images.source
     if path.exists():
         return read_denoiser(model, path)
     mean = copy.deepcopy(model)

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from gradleak import metrics, records, train
+from gradleak import metrics, priors, records, train
 from gradleak.attacks import AT_ONCE, Adversary, attack_all
 from gradleak.batches import keep_blocks, mergeable
 from gradleak.client import Client, ServerView
@@ -43,6 +43,15 @@ class Trial:
     seed: int = 0
     keep: Sequence[int] = field(default=(), repr=False)
 
+    def __post_init__(self) -> None:
+        for source in priors.sources(self.adversary.prior):
+            known = source.shared(self.images)
+            if known:
+                raise ValueError(
+                    f"images {known[:5]} of {source.name} ({source.split}) are attacked and among "
+                    "those that the prior was made from; attack others, such as the test split's"
+                )
+
     def parameters(self) -> dict[str, Plain]:
         """Everything that tells this trial from another, as plain values."""
         a = self.adversary
@@ -63,7 +72,7 @@ class Trial:
 
     def row_id(self, index: int) -> str:
         """The name of the row of one image, a digest of the trial's parameters and the index."""
-        return _digest([self.parameters(), index])
+        return digest([self.parameters(), index])
 
 
 def grid(**axes: Iterable[Any]) -> list[dict[str, Any]]:
@@ -136,12 +145,10 @@ def measured(
     path, ids = Path(path), []
     what = {"dataset": dataset, "version": __version__}
     with records.only_writer(path):
-        records.check(path, **what)
-        records.drop_torn_line(path)
-        done = set(records.read(path)["id"]) if path.exists() else set()
+        done = records.begin(path, **what)
         quiet = bool(os.environ.get("GRADLEAK_STATIC")) or None
         for labels, compute in tqdm(cells, desc=path.stem, delay=2, disable=quiet):
-            row = {"id": _digest(labels), **labels}
+            row = {"id": digest(labels), **labels}
             if row["id"] in ids:
                 continue
             ids.append(row["id"])
@@ -157,19 +164,16 @@ def measured(
     return records.read(path).set_index("id").loc[ids].reset_index()
 
 
-def _digest(what: Any) -> str:
+def digest(what: Any) -> str:
+    """The name of a row: a digest of what tells it from others."""
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _complete(trials: Sequence[Trial], path: Path, what: dict[str, Plain], command: str) -> None:
     """Compute and append the rows that the file lacks."""
     keep_blocks()
-    records.check(path, **what)
-    records.drop_torn_line(path)
-    done, seconds = set(), 0.0
-    if path.exists():
-        table = records.read(path)
-        done, seconds = set(table["id"]), float(table["seconds"].sum())
+    done = records.begin(path, **what)
+    seconds = float(records.read(path)["seconds"].sum()) if done else 0.0
     device = next(trials[0].client.model.parameters()).device
     batches = list(_batches(trials, done))
     quiet = bool(os.environ.get("GRADLEAK_STATIC")) or None  # None: only on a terminal

@@ -2,7 +2,8 @@
 
 `log_prob(x)` takes x (N, ..., H, W) in [0, 1] and returns (N,), up to a constant. `project(x)`
 moves x to the nearest point with non-zero density; the identity for most. A `weight` is a number
-or a tensor (N,). In the literature's "L2 loss + lambda R(x)", lambda is 2 scale^2 weight, where
+or a tensor (N,). A prior that was made from images may say which (`trained_on`); they cannot be
+attacked in a trial. In the literature's "L2 loss + lambda R(x)", lambda is 2 scale^2 weight, where
 scale is that of the Gaussian noise believed in.
 """
 
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 
 from gradleak.batches import Scale
+from gradleak.data import Source
 
 
 class Prior(Protocol):
@@ -133,6 +135,13 @@ def at(prior: Prior, progress: float) -> Prior:
     """The prior at a progress from 0 to 1 of the climb, if it changes on the way."""
     change = getattr(prior, "at", None)
     return prior if change is None else change(progress)
+
+
+def sources(prior: Prior) -> list[Source]:
+    """What a prior was made from, as far as it tells: its `trained_on`, or its parts'."""
+    own = getattr(prior, "trained_on", None)
+    parts = prior.priors if isinstance(prior, Sum) else ()
+    return [*([] if own is None else [own]), *(s for part in parts for s in sources(part))]
 
 
 def _check_weight(weight: Scale) -> None:

@@ -10,7 +10,7 @@ import torch
 
 # What a random number is for.
 NOISE, START, MASK, MODEL, BATCHES, HIDDEN_MASK, BALL = range(7)
-DIRECTION, TRANSFORM, SEARCH, LATENT, DENOISER = range(7, 12)
+DIRECTION, TRANSFORM, SEARCH, LATENT, DENOISER, LANGEVIN, AMORTISED, PATCHES = range(7, 15)
 
 
 def generator(*key: int) -> torch.Generator:

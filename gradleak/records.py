@@ -112,6 +112,13 @@ def drop_torn_line(path: Path) -> None:
         path.write_bytes(whole) if whole else path.unlink()
 
 
+def begin(path: Path, **expected: Plain) -> set[str]:
+    """Make the file ready to be written to; the ids of the rows that it holds. See `check`."""
+    check(path, **expected)
+    drop_torn_line(path)
+    return set(read(path)["id"]) if path.exists() else set()
+
+
 def check(path: Path, **expected: Plain) -> None:
     """Raise ValueError if the file's facts are known and differ from those expected."""
     if not (path.exists() and path.with_suffix(".json").exists()):

@@ -42,9 +42,7 @@ def tune(
 
 def check_disjoint(tuned_on: Images, evaluated: Images) -> None:
     """Raise ValueError if the two share an image."""
-    if (tuned_on.name, tuned_on.split) != (evaluated.name, evaluated.split):
-        return
-    shared = sorted(set(tuned_on.index) & set(evaluated.index))
+    shared = tuned_on.source.shared(evaluated)
     if shared:
         raise ValueError(
             f"images {shared[:5]} of {evaluated.name} ({evaluated.split}) are tuned on and "

@@ -67,3 +67,20 @@ def test_unknown_names_are_refused_with_the_near_miss():
         gl.data.load("digits", "tset")
     with pytest.raises(IndexError, match="has images 0 to 499"):
         gl.data.batch("digits", [500])
+
+
+def test_photographs_are_patches_of_the_asked_shape():
+    grey, colour = (gl.data.photographs((c, 8, 8), 40, seed=3) for c in (1, 3))
+    assert grey.shape == (1, 8, 8)
+    torch.testing.assert_close(grey.x, colour.x.mean(1, keepdim=True))
+    assert 0 <= colour.x.min() < 0.2 < 0.8 < colour.x.max() <= 1
+    again = gl.data.photographs((3, 8, 8), 20, seed=3)
+    assert torch.equal(again.x, colour.x[:20])
+    assert len(colour.x.unique(dim=0)) == 40
+
+
+def test_a_source_tells_which_images_are_shared():
+    train, test = gl.data.load("digits", "train"), gl.data.load("digits")
+    known = train.take([3, 5, 9]).source
+    assert known.shared(train.take([9, 4, 3])) == [3, 9]
+    assert known.shared(test.take([3, 5])) == []

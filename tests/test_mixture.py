@@ -1,9 +1,11 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 
 import gradleak as gl
-from gradleak.mixture import GaussianMixture
+from gradleak.mixture import GaussianMixture, Mixture
 
 
 def test_the_density_is_that_of_torch():
@@ -14,7 +16,7 @@ def test_the_density_is_that_of_torch():
     precisions = torch.linalg.inv(covariances)
     # precision = whitening whitening^T, with an upper triangle as scikit-learn has it
     flipped = torch.linalg.cholesky(precisions.flip(1, 2)).flip(1, 2)
-    prior = GaussianMixture(chances.log(), means, flipped, "toy", weight=0.5)
+    prior = GaussianMixture(Mixture(chances.log(), means, flipped), "toy", weight=0.5)
     oracle = MixtureSameFamily(
         Categorical(chances.double()), MultivariateNormal(means, covariances)
     )
@@ -26,10 +28,30 @@ def test_the_density_is_that_of_torch():
 
 
 def test_a_fit_prefers_images_to_noise():
-    train, test = (gl.data.load("digits", split).x for split in ("train", "test"))
-    prior = GaussianMixture.fit(train, 5, "digits")
+    train, test = gl.data.load("digits", "train"), gl.data.load("digits").x
+    prior = GaussianMixture.fit(train, 5)
     shuffled = test.flatten(1)[:, torch.randperm(64)].view_as(test)
     assert (prior.log_prob(test[:100]) > prior.log_prob(shuffled[:100])).float().mean() > 0.98
     assert prior.log_prob(test).mean() > prior.log_prob(torch.rand_like(test)).mean()
     with pytest.raises(ValueError, match="fitted to images of 64 pixels, these have 784"):
         prior.log_prob(torch.rand(1, 1, 28, 28))
+
+
+def test_attacks_climb_it_and_images_it_was_fitted_to_are_refused(tmp_path):
+    train, test = gl.data.load("digits", "train"), gl.data.load("digits")
+    client = gl.Client(gl.models.mlp((1, 8, 8), 10), gl.GaussianNoise(0.3))
+    mixture = GaussianMixture.fit(train.take(range(100, 1200)), 5)
+    climb = gl.Adam(steps=80, lr=0.05, decay=0.97)
+
+    def trial(weight, images):
+        prior = gl.Sum((replace(mixture, weight=weight), gl.Box()))
+        return gl.Trial(client, gl.bayes(client, prior, optimizer=climb), images, {"w": weight})
+
+    rows = gl.experiment.run(
+        [trial(w, test.take(range(8))) for w in (1e-3, 1.0)], tmp_path / "a.csv"
+    )
+    psnr = rows.groupby("w").psnr.mean()
+    assert psnr[1.0] > psnr[1e-3] + 1.5
+    trial(1.0, train.take([3, 99]))
+    with pytest.raises(ValueError, match=r"images \[100, 101\] of digits \(train\) are attacked"):
+        trial(1.0, train.take([99, 100, 101]))
