@@ -107,9 +107,7 @@ def photographs(shape: tuple[int, int, int], count: int, seed: int = 0) -> Image
 
     channels, height, width = shape
     rng = generator(PATCHES, seed)
-    photos = [
-        torch.from_numpy(p.copy()).permute(2, 0, 1).float() / 255 for p in load_sample_images().images
-    ]
+    photos = [torch.tensor(p).permute(2, 0, 1).float() / 255 for p in load_sample_images().images]
     patches = []
     for k in range(count):
         photo = photos[k % len(photos)]
