@@ -51,7 +51,7 @@ from gradleak.defenses import (
     RandomMask,
     learned_noise,
 )
-from gradleak.denoiser import Denoiser, trained_denoiser
+from gradleak.denoiser import Denoiser, read_denoiser, trained_denoiser
 from gradleak.distributions import Laplace, Normal, PointMass
 from gradleak.experiment import Trial, device
 from gradleak.gradients import Gradient, gradient
@@ -140,6 +140,7 @@ __all__ = [
     "prior_only",
     "profile",
     "psnr",
+    "read_denoiser",
     "records",
     "search",
     "ssim",

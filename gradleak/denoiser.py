@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import json
 import math
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -117,11 +118,13 @@ def trained_denoiser(
     """
     told = (images.name, images.split, images.index, steps, width, batch_size, lr, seed)
     path = folder / f"denoiser-{hashlib.sha256(repr(told).encode()).hexdigest()[:16]}.safetensors"
+    if path.exists():
+        model = read_denoiser(path).to(device)
+        model.trained_on = images.source
+        return model
     deviation = float(images.x.std())
     model = Denoiser(images.shape, deviation, width, seed).to(device)
     model.trained_on = images.source
-    if path.exists():
-        return read_denoiser(model, path)
     mean = copy.deepcopy(model)
     update = torch.optim.Adam(model.parameters(), lr=lr)
     rng = generator(DENOISER, seed, 1)
@@ -144,14 +147,22 @@ def trained_denoiser(
             keep = min(DECAY, (1 + step) / (10 + step))
             for average, now in zip(mean.parameters(), model.parameters(), strict=True):
                 average.lerp_(now, 1 - keep)
-    save(mean, path, **{"dataset": images.name, "images": len(images), "steps": steps})
+    channels, high, wide = images.shape
+    save(
+        mean, path, channels=channels, high=high, wide=wide, deviation=deviation, width=width,
+        dataset=images.name, images=len(images), steps=steps,
+    )  # fmt: skip
     return mean.eval().requires_grad_(False)
 
 
-def read_denoiser(model: Denoiser, path: Path) -> Denoiser:
-    """The same denoiser with the weights of a safetensors file; ValueError for other files."""
+def read_denoiser(path: Path | str) -> Denoiser:
+    """The denoiser of a safetensors file that `trained_denoiser` wrote; ValueError for others."""
     try:
-        load(model, path)
-    except SafetensorError as error:
+        with safe_open(path, framework="pt") as file:
+            told = json.loads((file.metadata() or {}).get("facts", "{}"))
+        shape = (told["channels"], told["high"], told["wide"])
+        model = Denoiser(shape, told["deviation"], told["width"])
+        load(model, Path(path))
+    except (SafetensorError, KeyError, RuntimeError) as error:
         raise ValueError(f"{path} is no safetensors file of a denoiser: {error}") from error
     return model.eval().requires_grad_(False)

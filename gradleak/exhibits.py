@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,24 @@ def floors(
     """What can be had without a gradient: mid-grey and the mean of public images (M, C, H, W)."""
     guesses = {"mid-grey": torch.full_like(x, 0.5), "mean image": public.mean(0).expand_as(x)}
     return {name: interval(metric(guess, x).tolist()) for name, guess in guesses.items()}
+
+
+def committed(own: Path, folder: Path) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Other records of the same chapter that are committed in a folder: caption, evaluated rows.
+
+    own: the page's record file, named chapter-profile-dataset.csv; it is left out, and so are files
+    of another kind, whose names have a fourth part.
+    """
+    chapter = own.stem.split("-")[0]
+    for path in sorted(folder.glob(f"{chapter}-*-*.csv")):
+        if path.name != own.name and path.stem.count("-") == 2:
+            rows, facts = records.read(path), records.facts(path)
+            rows = rows[rows.split == "test"]
+            yield (
+                f"**{rows['index'].nunique()} images** of {facts['dataset']}, {facts['hardware']}, "
+                f"`{facts['command']}` with `{rows.optimizer.iloc[0]}`",
+                rows,
+            )
 
 
 def gallery(private: Images, arms: Mapping[str, pd.DataFrame], path: Path) -> Figure:

@@ -289,6 +289,21 @@ gl.plot.differences(differences)
 # %% [markdown]
 # A star marks what differs from zero after Holm's correction for the whole table.
 #
+# ### On more images
+#
+# The same procedure in the profile `paper`, as far as it was run: from the records that are
+# committed beside this page.
+
+# %% tags=["hide-input"]
+for caption, rows in gl.exhibits.committed(records, Path("../book/results")):
+    rows = rows[(rows.rate == rate) & rows.adversary.isin(ARMS)]
+    rows = rows.assign(network=[said(*pair) for pair in zip(rows.lr, rows.train_step, strict=True)])
+    display(Markdown(caption))
+    display(gl.plot.table(gl.exhibits.means(rows, "network", "adversary")))
+    pairs = gl.exhibits.compared(rows, "adversary", "network", against="undefended")
+    display(gl.plot.differences(pairs))
+
+# %% [markdown]
 # ## The pruning rate
 #
 # The first network again, at other rates. Each arm keeps the prior that it chose at the table's

@@ -34,6 +34,7 @@ bottleneck = 256  # dimensions of the latent
 activation = "tanh"  # of the convolutional variant: ReLU, tanh or sigmoid
 kl_weight = 0.003  # of the KL term in training
 train_steps = []  # checkpoints of the dense networks; empty: the profile's
+later = []  # checkpoints of the convolutional one; empty: the profile's
 images = 0  # evaluated images; 0: the profile's
 steps = 0  # iterations of each search; 0: the profile's
 restarts = 0  # starts of each search, of which the most probable is kept; 0: the profile's
@@ -76,7 +77,8 @@ PROFILES = {
                   swept=20, sizes=[16, 64, 256, 1024], kl_weights=[0.0, 0.003, 0.1, 1.0]),
 }  # fmt: skip
 given = dict(dataset=dataset, images=images, steps=steps, restarts=restarts)
-size = gl.profile(profile, PROFILES, **given, train_steps=sorted(train_steps))
+size = gl.profile(profile, PROFILES, **given, train_steps=sorted(train_steps),
+                  later=sorted(later))  # fmt: skip
 if images:
     size.searched = images
 dataset = gl.choose("dataset", size.dataset, gl.data.NAMES)
@@ -367,6 +369,21 @@ Markdown(
     + ", ".join(f"{name} {v.mean:.1f}" for name, v in floors.items())
     + "."
 )
+
+# %% [markdown]
+# ### On more images
+#
+# The same procedure in the profile `paper`, as far as it was run: from the records that are
+# committed beside this page.
+
+# %% tags=["hide-input"]
+for caption, rows in gl.exhibits.committed(records, Path("../book/results")):
+    rows = rows[(rows.defense == "PRECODE") & (rows.width == bottleneck)]
+    rows = rows.assign(steps=rows.train_step.map("after {} steps".format))
+    display(Markdown(caption))
+    display(gl.plot.table(gl.exhibits.means(rows, "adversary", "steps")))
+    pairs = gl.exhibits.compared(rows, "adversary", "steps", against="plain")
+    display(gl.plot.differences(pairs))
 
 # %% [markdown]
 # ## The strength slider

@@ -39,6 +39,7 @@ scales = []  # noise scales; empty: the profile's
 images = 0  # evaluated images; 0: the profile's
 steps = 0  # iterations of each attack; 0: the profile's
 learning = 0  # training steps of each denoiser; 0: the profile's
+components = 0  # Gaussians of the mixture; 0: the profile's
 missing = 7  # the class that one denoiser never sees
 
 # %% tags=["hide-input"]
@@ -68,7 +69,8 @@ PROFILES = {
                   candidates=1000, rank=512, answering=10000, samples=16, moves=500),
 }  # fmt: skip
 NETWORKS = {"cnn": gl.models.cnn, "cnn2": gl.models.cnn2, "mlp": gl.models.mlp}
-given = dict(dataset=dataset, images=images, steps=steps, learning=learning, scales=sorted(scales))
+given = dict(dataset=dataset, images=images, steps=steps, learning=learning,
+             components=components, scales=sorted(scales))  # fmt: skip
 size = gl.profile(profile, PROFILES, **given)
 dataset = gl.choose("dataset", size.dataset, gl.data.NAMES)
 results = Path(results or f"../_build/results/{profile}")
@@ -193,15 +195,15 @@ def trial(some, prior, scale, weight, defense="Gaussian", seen=dataset, look=Tru
     return gl.Trial(truth, held, some, labels, 1, seed, keep)
 
 
-def measured(some, cells, keep=()):
+def measured(some, cells, keep=(), path=records):
     """Each cell with the strength that it chose: one row for each image."""
     trials = []
     for kind in dict.fromkeys(cell["prior"] for cell in cells):
         own = [cell for cell in cells if cell["prior"] == kind]
         space = gl.experiment.grid(weight=TRIED[kind])
-        best = gl.tuning.tune(partial(trial, tuned_on), own, space, some, records, command)
+        best = gl.tuning.tune(partial(trial, tuned_on), own, space, some, path, command)
         trials += [trial(some, **c, **s, keep=keep) for c, s in zip(own, best, strict=True)]
-    return gl.experiment.run(trials, records, command)
+    return gl.experiment.run(trials, path, command)
 
 
 cells = [dict(prior=p, scale=s) for p in TRIED for s in size.scales]
@@ -254,6 +256,19 @@ gl.plot.differences(differences)
 # %% [markdown]
 # A star marks what differs from zero after Holm's correction for the whole table.
 #
+# ### On other images
+#
+# The same procedure, from the records that are committed beside this page.
+
+# %% tags=["hide-input"]
+for caption, rows in gl.exhibits.committed(records, Path("../book/results")):
+    rows = rows[(rows.defense == "Gaussian") & rows.adversary.isin(list(TRIED))]
+    display(Markdown(caption))
+    display(gl.plot.table(gl.exhibits.means(rows, "adversary", "scale")))
+    pairs = gl.exhibits.compared(rows, "adversary", "scale", against="TV")
+    display(gl.plot.differences(pairs))
+
+# %% [markdown]
 # ## Is it the gradient, or is it the prior?
 #
 # Five controls. The learned prior alone, with the gradient ignored. A prior that knows the wrong
@@ -278,7 +293,7 @@ display(gl.plot.differences(against))
 strangers = test.take((test.y == missing).nonzero().flatten()[: size.images].tolist())
 cells = [dict(prior=p, scale=s) for p in ("TV", "learned") for s in CONTROLLED]
 cells += [dict(prior="learned", scale=s, seen=f"{dataset} without {missing}") for s in CONTROLLED]
-unseen = measured(strangers, cells)
+unseen = measured(strangers, cells, path=records.with_name(f"{records.stem}-unseen.csv"))
 display(gl.plot.table(gl.exhibits.means(unseen, "adversary", "scale")))
 unseen = gl.exhibits.compared(unseen, "adversary", "scale", against="TV")
 display(gl.plot.differences(unseen))

@@ -93,9 +93,13 @@ def test_a_denoiser_learns_is_kept_and_comes_back(digits, tmp_path):
         assert torch.equal(cleaned, again(noisy, sigma))
         shrunk = 0.5 + (noisy - 0.5) * test.var() / (test.var() + level**2)
         assert gl.mse(cleaned, test).mean() < gl.mse(shrunk, test).mean()
+    assert made.trained_on.shared(digits.take([399, 400])) == [399]
     path.write_bytes(b"no tensors")
     with pytest.raises(ValueError, match="is no safetensors file"):
-        read_denoiser(Denoiser(SHAPE, 0.3, 8), path)
+        read_denoiser(path)
+    gl.train.save(gl.models.mlp(SHAPE, 10), path)
+    with pytest.raises(ValueError, match="is no safetensors file of a denoiser"):
+        read_denoiser(path)
 
 
 def test_bad_levels_and_images_are_told():
