@@ -22,7 +22,7 @@ from gradleak import (
     widgets,
 )
 from gradleak.amortised import Amortised
-from gradleak.answers import answers
+from gradleak.answering import answers
 from gradleak.ats import ATS
 from gradleak.attacks import (
     Adversary,

@@ -61,11 +61,11 @@ PROFILES = {
                   scales=[0.03, 0.3], weights=[1.0, 5.0], components=5, fitted=1000, candidates=100,
                   rank=40, answering=200, samples=4, moves=40),
     "quick": dict(dataset="mnist", images=20, tuning=5, shown=6, steps=150, learning=1500, width=16,
-                  scales=[0.03, 0.1, 0.3, 1.0, 3.0], weights=[1.0, 2.0, 4.0, 8.0], components=10,
-                  fitted=10000, candidates=1000, rank=384, answering=1500, samples=4, moves=150),
+                  scales=[0.03, 0.1, 0.3, 1.0, 3.0], weights=[0.25, 1.0, 2.0, 4.0], components=10,
+                  fitted=10000, candidates=1000, rank=384, answering=1500, samples=8, moves=300),
     "paper": dict(dataset="mnist", images=100, tuning=10, shown=6, steps=300, learning=20000,
                   width=32, scales=[0.03, 0.1, 0.3, 1.0, 3.0],
-                  weights=[0.5, 1.0, 2.0, 4.0, 8.0, 16.0], components=20, fitted=50000,
+                  weights=[0.25, 0.5, 1.0, 2.0, 4.0, 8.0], components=20, fitted=50000,
                   candidates=1000, rank=512, answering=10000, samples=16, moves=500),
 }  # fmt: skip
 NETWORKS = {"cnn": gl.models.cnn, "cnn2": gl.models.cnn2, "mlp": gl.models.mlp}
@@ -151,8 +151,8 @@ f"PSNR {gl.psnr(attack.x.cpu(), few.x[:1]).item():.1f} dB"
 COUNT = len(size.weights)
 TRIED = {  # the settings that a prior may choose from
     "TV": size.weights,
-    "mixture": [0.25 * 2**k for k in range(COUNT)],
-    "learned": [0.5 * 2**k for k in range(COUNT)],
+    "mixture": [2.0 ** (k - COUNT // 2) for k in range(COUNT)],
+    "learned": [2.0 ** (k - COUNT // 2) for k in range(COUNT)],
 }
 
 
@@ -265,6 +265,8 @@ for caption, rows in gl.exhibits.committed(records, Path("../book/results")):
     rows = rows[(rows.defense == "Gaussian") & rows.adversary.isin(list(TRIED))]
     display(Markdown(caption))
     display(gl.plot.table(gl.exhibits.means(rows, "adversary", "scale")))
+    shown = gl.exhibits.means(rows, "adversary", "scale", "ssim")
+    display(gl.plot.table({f"{name}, SSIM": line for name, line in shown.items()}, digits=2))
     pairs = gl.exhibits.compared(rows, "adversary", "scale", against="TV")
     display(gl.plot.differences(pairs))
 
@@ -419,6 +421,7 @@ learnt = gl.answers(
 together = pd.concat([table[table.adversary.isin(["TV", "learned"])], learnt])
 display(gl.plot.curves(gl.exhibits.means(together, "adversary", "scale"), across="noise scale",
                        floor=floor))  # fmt: skip
+blurred = gl.exhibits.compared(together, "adversary", "scale", against="learned")
 rows = {f"{s:g}": learnt[(learnt.scale == s) & learnt["index"].isin(keep)] for s in size.scales}
 Markdown(
     f"Trained in {size.answering} steps on the gradients of {min(size.fitted, len(public))} images "
@@ -520,6 +523,8 @@ Markdown(f"""
   {gap(first, "learned, no gradient", against, "learned")} against the attack at {first:g}. A prior
   that knows photographs: {gap(first, "learned, photographs", against, "learned")}.
 - **Other noise.** {other}.
+- **Where noise hides most, the mean wins.** Amortised attack minus the learned prior:
+  {"; ".join(f"{gap(s, 'amortised', blurred, 'learned')} at {s:g}" for s in size.scales)}.
 - **An unseen class.** Minus total variation at {first:g}, with the class:
   {gap(first, "learned", unseen)}; without:
   {gap(first, f"learned, {dataset} without {missing}", unseen)}.

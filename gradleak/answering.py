@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from torch import Tensor
 
@@ -38,35 +39,43 @@ def answers(
         done = records.begin(path, **what)
         for labels, names, compute in cells:
             told = {"dataset": images.name, "split": images.split, **labels}
-            named = {
-                (name, index): digest([told, name, index])
-                for name in names
-                for index in images.index
-            }
-            ids += named.values()
-            if done.issuperset(named.values()):
+            wanted = [digest([told, name, i]) for name in names for i in images.index]
+            ids += wanted
+            if done.issuperset(wanted):
                 continue
             begin = time.perf_counter()
             found = compute()
-            seconds = round((time.perf_counter() - begin) / len(named), 4)
+            seconds = round((time.perf_counter() - begin) / len(wanted), 4)
             rows, kept = [], {}
             for name in names:
                 x = _checked(found, name, images)
-                scores = {f.__name__: f(x, images.x).tolist()
-                          for f in (metrics.mse, metrics.psnr, metrics.ssim)}  # fmt: skip
-                for k, index in enumerate(images.index):
-                    row = {"id": named[name, index], **told, "adversary": name, "index": index}
-                    row |= {metric: values[k] for metric, values in scores.items()}
-                    rows.append(row | {"seconds": seconds, "version": __version__})
-                    if index in keep:
-                        pixels = (x[k].clamp(0, 1) * 255).round().byte()
-                        kept[row["id"]] = pixels.numpy()
-            rows = [row for row in rows if row["id"] not in done]
-            records.append(path, rows, kept)
+                more = {"adversary": name, "seconds": seconds, "version": __version__}
+                rows += _rows(x, images, told, more)
+                kept |= {digest([told, name, i]): _pixels(x[k])
+                         for k, i in enumerate(images.index) if i in keep}  # fmt: skip
+            records.append(path, [row for row in rows if row["id"] not in done], kept)
             total = round(float(records.read(path)["seconds"].sum()), 1)
             records.write_facts(path, device(), command=command, seconds=total, **what)
     records.mark_used(path, ids)
     return records.read(path).set_index("id").loc[ids].reset_index()
+
+
+def _rows(
+    x: Tensor, images: Images, told: Mapping[str, Plain], more: Mapping[str, Plain]
+) -> list[dict[str, Plain]]:
+    """The scores of one who answers."""
+    metric = (metrics.mse, metrics.psnr, metrics.ssim)
+    scores = {f.__name__: f(x, images.x).tolist() for f in metric}
+    return [
+        {
+            "id": digest([told, more["adversary"], index]),
+            **told,
+            **more,
+            "index": index,
+            **{name: values[k] for name, values in scores.items()},
+        }
+        for k, index in enumerate(images.index)
+    ]
 
 
 def _checked(found: Mapping[str, Tensor], name: str, images: Images) -> Tensor:
@@ -74,3 +83,7 @@ def _checked(found: Mapping[str, Tensor], name: str, images: Images) -> Tensor:
         got = {k: tuple(v.shape) for k, v in found.items()}
         raise ValueError(f"'{name}' should answer {tuple(images.x.shape)}, the answers are {got}")
     return found[name].detach().float().cpu()
+
+
+def _pixels(x: Tensor) -> np.ndarray:
+    return (x.clamp(0, 1) * 255).round().byte().numpy()

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 import gradleak as gl
-from gradleak.answers import answers
+from gradleak.answering import answers
 
 
 def test_rows_are_scored_kept_and_not_computed_twice(tmp_path):
