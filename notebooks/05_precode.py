@@ -250,10 +250,12 @@ for batch in (1, 2, 4, 8):
     keys = [(seed, k) for k in range(count * batch)]
     seen = hides(x.flatten(0, 1), keys).unflatten(0, (count, batch))
     g = gl.gradient(network, seen, y)
-    read = gl.analytic.layer_input(g, "encoder.dense1")
+    active = g["encoder.dense1.bias"].any(1).nonzero().flatten()
+    read = gl.analytic.layer_input(g.rows(active), "encoder.dense1")
+    x, dead = x[active], count - len(active)
     x_hat = network.encoder.normalize.inverse(read.a.view(-1, 1, *test.shape))
     nearest = torch.stack([gl.psnr(x_hat[:, 0], x[:, b]) for b in range(batch)]).amax(0).cpu()
-    pairs[batch] = (x_hat[:4, 0].cpu(), x[:4, 0].cpu(), nearest, read.residual.cpu())
+    pairs[batch] = (nearest, read.residual.cpu(), dead)
 sigmas = [0.0, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2]
 noised = {}
 for sigma in sigmas:
@@ -266,8 +268,9 @@ display(
     pd.DataFrame(
         {
             f"batch of {b}": {
-                "PSNR to the nearest of them (median)": f"{p[2].median():.1f} dB",
-                "residual (median)": f"{p[3].median():.2g}",
+                "PSNR to the nearest of them (median)": f"{p[0].median():.1f} dB",
+                "residual (median)": f"{p[1].median():.2g}",
+                "clients without an active unit": str(p[2]),
             }
             for b, p in pairs.items()
         }

@@ -415,8 +415,9 @@ def mean_at(scale):
 
 keep = list(few.index)
 learnt = gl.answers(
-    [(dict(what="amortised", model=network, scale=s), ["amortised"], partial(mean_at, s))
-     for s in size.scales], evaluated, answered, command, keep,
+    [(dict(how=f"{size.answering} steps, {size.fitted} images, rank {size.rank}", model=network,
+           scale=s), ["amortised"], partial(mean_at, s)) for s in size.scales],
+    evaluated, answered, command, keep,
 )  # fmt: skip
 together = pd.concat([table[table.adversary.isin(["TV", "learned"])], learnt])
 display(gl.plot.curves(gl.exhibits.means(together, "adversary", "scale"), across="noise scale",
@@ -468,8 +469,9 @@ def drawn(name):
 
 NAMES = ["climb", "sample 1", "sample 2", "mean of samples", "most within 4"]
 sampled = gl.answers(
-    [(dict(what="samples", model=f"cnn, {name}", scale=middle), NAMES, partial(drawn, name))
-     for name in SMOOTH], few, answered, command, keep,
+    [(dict(how=f"{size.samples} samples, {size.moves} moves", model=f"cnn, {name}",
+           scale=middle), NAMES, partial(drawn, name)) for name in SMOOTH],
+    few, answered, command, keep,
 )  # fmt: skip
 display(gl.plot.table(gl.exhibits.means(sampled, "model", "adversary")))
 Markdown(
