@@ -175,11 +175,12 @@ def _complete(trials: Sequence[Trial], path: Path, what: dict[str, Plain], comma
     done = records.begin(path, **what)
     seconds = float(records.read(path)["seconds"].sum()) if done else 0.0
     device = next(trials[0].client.model.parameters()).device
-    batches = list(_batches(trials, done))
+    batches = list(_batches(trials, done, records.stored(path)))
     quiet = bool(os.environ.get("GRADLEAK_STATIC")) or None  # None: only on a terminal
     transforming = any(t.client.transform is not None for t in trials)
     for batch in tqdm(batches, desc=path.stem, unit="batch", delay=2, disable=quiet):
         rows, kept = _compute(batch, transforming)
+        rows = [row for row in rows if row["id"] not in done]
         records.append(path, rows, kept)
         seconds += sum(row["seconds"] for row in rows)
         records.write_facts(path, device, command=command, seconds=round(seconds, 1), **what)
@@ -188,8 +189,11 @@ def _complete(trials: Sequence[Trial], path: Path, what: dict[str, Plain], comma
 Part = tuple[Trial, Images]
 
 
-def _batches(trials: Sequence[Trial], done: set[str]) -> Iterator[list[Part]]:
-    """Missing work, in batches that can be computed together: what an interruption can lose."""
+def _batches(trials: Sequence[Trial], done: set[str], stored: set[str]) -> Iterator[list[Part]]:
+    """Missing work, in batches that can be computed together: what an interruption can lose.
+
+    A row whose reconstruction is to be kept and was not stored is missing, too.
+    """
     device = next(trials[0].client.model.parameters()).device
     groups: list[list[Trial]] = []
     for trial in trials:
@@ -201,7 +205,7 @@ def _batches(trials: Sequence[Trial], done: set[str]) -> Iterator[list[Part]]:
             groups.append([trial])
     for group in groups:
         work = [(t, k) for t in group for k, i in enumerate(t.images.index)
-                if t.row_id(i) not in done]  # fmt: skip
+                if t.row_id(i) not in (done & stored if i in t.keep else done)]  # fmt: skip
         step = max(AT_ONCE.get(device.type, 64) // group[0].restarts, 1)
         for start in range(0, len(work), step):
             part = itertools.groupby(work[start : start + step], key=lambda w: id(w[0]))

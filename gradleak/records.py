@@ -41,6 +41,14 @@ def images(path: Path | str, ids: Iterable[str]) -> Tensor:
         return torch.from_numpy(np.stack([stored[i] for i in ids])).float() / 255
 
 
+def stored(path: Path) -> set[str]:
+    """Ids of the rows whose reconstructions are kept."""
+    if not path.with_suffix(".npz").exists():
+        return set()
+    with np.load(path.with_suffix(".npz")) as kept:
+        return set(kept.files)
+
+
 def append(path: Path, rows: list[dict[str, Plain]], kept: dict[str, np.ndarray]) -> None:
     """Add rows to the file and flush; images first, so that no row lacks its image."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -52,6 +60,8 @@ def append(path: Path, rows: list[dict[str, Plain]], kept: dict[str, np.ndarray]
         partial = store.with_suffix(".partial.npz")
         np.savez_compressed(partial, **kept)
         partial.replace(store)
+    if not rows:
+        return
     new = not path.exists()
     columns = list(rows[0]) if new else list(pd.read_csv(path, nrows=0).columns)
     if set(columns) != set(rows[0]):

@@ -351,7 +351,9 @@ space = gl.experiment.grid(weight=size.weights)
 best = gl.tuning.tune(partial(trial, tuned_on), cells, space, searched, records, command)
 chosen = [{**cell, **setting} for cell, setting in zip(cells, best, strict=True)]
 table = gl.experiment.run(
-    [trial(searched, **c, keep=list(few.index)) for c in chosen], records, command
+    [trial(searched, **c, keep=range(max(size.shown, size.swept))) for c in chosen],
+    records,
+    command,
 )
 table["steps"] = table.train_step.map("after {} steps".format)
 of = {t: dict(tuple(table[table.train_step == t].groupby("adversary", sort=False)))

@@ -107,10 +107,10 @@ few = test.take(range(size.shown))
 #
 # $$
 # \nabla_x \log p_s(x) = \frac{D(x; s) - x}{s^2},
-# $$ (eq-score)
+# $$ (eq-slope)
 #
 # where $p_s$ is the density of images with that noise. The attack climbs {eq}`eq-two` with
-# {eq}`eq-score` as the slope of the prior, and $s$ falls from coarse to fine on the way
+# {eq}`eq-slope` as the slope of the prior, and $s$ falls from coarse to fine on the way
 # {cite}`song2019generative,mardani2024variational`.
 #
 # ## Ten lines

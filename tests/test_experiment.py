@@ -54,6 +54,19 @@ def test_rows_hold_what_was_computed(path):
     assert known["rows"] == 20
 
 
+def test_a_reconstruction_that_was_not_kept_is_computed_again(path):
+    first = experiment.run(trials(keep=()), path)
+    assert not records.stored(path)
+    again = experiment.run(trials(keep=(3,)), path)
+    pd.testing.assert_frame_equal(first, again)
+    assert len(records.read(path)) == len(first)
+    ids = again.id[again["index"] == 3]
+    assert records.stored(path) == set(ids)
+    x_hat = records.images(path, ids)
+    psnr = gl.psnr(x_hat, DIGITS.x[[3]].expand_as(x_hat))
+    assert psnr.tolist() == pytest.approx(again.psnr[again["index"] == 3].tolist(), abs=0.1)
+
+
 def test_a_finished_run_costs_nothing(path, monkeypatch):
     first = experiment.run(trials(), path)
     content = path.read_bytes()
@@ -113,7 +126,7 @@ def test_more_trials_are_added_to_a_file(path):
 
 
 def test_settings_are_computed_together_where_they_can_be():
-    batches = list(experiment._batches(trials(), set()))
+    batches = list(experiment._batches(trials(), set(), set()))
     assert [len(batch) for batch in batches] == [2, 2]
 
 
