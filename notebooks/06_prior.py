@@ -92,11 +92,30 @@ command = f"gradleak run prior --profile {profile} -p dataset={dataset}"
 
 # %%
 train_images, test = (gl.data.load(dataset, split) for split in ("train", "test"))
+if missing not in range(test.classes):
+    raise ValueError(f"missing is a class, 0 to {test.classes - 1}, got {missing}")
 build = NETWORKS[gl.choose("network", network, NETWORKS)]
 model = build(test.shape, test.classes, seed=seed).to(gl.device(device))
 tuned_on, evaluated = train_images.take(range(size.tuning)), test.take(range(size.images))
 public = train_images.take(range(size.tuning, len(train_images)))  # what the attacker has seen
 few = test.take(range(size.shown))
+
+# %% tags=["hide-input"]
+SEEN = {
+    dataset: lambda: public,
+    "photographs": lambda: gl.data.photographs(test.shape, 10000, seed),
+    f"{dataset} without {missing}": lambda: public.take((public.y != missing).nonzero().flatten()),
+}
+
+
+@cache
+def denoiser(seen):
+    """A small U-Net, trained once on images that nobody attacks."""
+    return gl.trained_denoiser(
+        SEEN[seen](), results / "models", steps=size.learning, width=size.width, seed=seed,
+        device=gl.device(device),
+    )  # fmt: skip
+
 
 # %% [markdown]
 # ## The equation
@@ -115,27 +134,12 @@ few = test.take(range(size.shown))
 #
 # ## Ten lines
 
-
 # %%
-@cache
-def denoiser(seen):
-    """A small U-Net, trained once on images that nobody attacks."""
-    pictures = SEEN[seen]()
-    return gl.trained_denoiser(
-        pictures, results / "models", steps=size.learning, width=size.width, seed=seed,
-        device=gl.device(device),
-    )  # fmt: skip
-
-
-SEEN = {
-    dataset: lambda: public,
-    "photographs": lambda: gl.data.photographs(test.shape, 10000, seed),
-    f"{dataset} without {missing}": lambda: public.take((public.y != missing).nonzero().flatten()),
-}
+denoise = denoiser(dataset)  # what removes noise from images like these
 client = gl.Client(model, gl.GaussianNoise(size.scales[0]))
 view = client.release(few.x[:1], few.y[:1], seed=seed)  # all that the server sees
 search = gl.Adam(steps=size.steps, lr=0.1, decay=0.05 ** (1 / size.steps), signed=True)
-prior = gl.Sum((gl.Learned(denoiser(dataset), dataset), gl.Box()))  # p(x)
+prior = gl.Sum((gl.Learned(denoise, dataset), gl.Box()))  # p(x)
 attack = gl.bayes(client, prior, optimizer=search).attack(view, seed=seed)
 f"PSNR {gl.psnr(attack.x.cpu(), few.x[:1]).item():.1f} dB"
 
