@@ -22,7 +22,8 @@ FILES = sorted(set(RESULTS.glob("*.csv")) - {*TIMINGS, *ACCURACIES, *SEARCHES, *
 MEDIAN_DB, ONE_ROW_DB, NEARLY_NO_NOISE_DB = 0.5, 1.5, 4.0
 RETRAINED = (0, 10)  # training steps after which networks are attacked again; more take too long
 DENOISER = RESULTS / "denoiser-mnist.safetensors"  # what the chapter on priors trained
-UNKNOWN = "GaussianMixture|photographs|without"  # priors that would have to be fitted again
+# Priors that would have to be fitted again: any but total variation and that denoiser's.
+UNKNOWN = r"GaussianMixture|Learned\(name='(?!mnist')"
 
 
 def learned(name, **settings):
