@@ -265,8 +265,8 @@ gl.plot.differences(differences)
 # ### On other images
 #
 # The same procedure, from the records that are committed beside this page. On colour images the
-# mixture is one Gaussian (`-p components=1`); more digits were attacked with shorter climbs and
-# a smaller denoiser than the profile `paper` asks for (`-p steps=150 -p learning=1500 -p width=16`).
+# mixture is one Gaussian (`-p components=1`). More digits were attacked with a shorter climb and a
+# smaller denoiser than the profile `paper` has: `-p steps=150 -p learning=1500 -p width=16`.
 
 # %% tags=["hide-input"]
 for caption, rows in gl.exhibits.committed(records, Path("../book/results")):
