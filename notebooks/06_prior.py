@@ -271,6 +271,7 @@ gl.plot.differences(differences)
 # %% tags=["hide-input"]
 for caption, rows in gl.exhibits.committed(records, Path("../book/results")):
     rows = rows[(rows.defense == "Gaussian") & rows.adversary.isin(list(TRIED))]
+    rows = rows.sort_values("scale", kind="stable")
     display(Markdown(caption))
     display(gl.plot.table(gl.exhibits.means(rows, "adversary", "scale")))
     shown = gl.exhibits.means(rows, "adversary", "scale", "ssim")
