@@ -156,7 +156,10 @@ def trained_denoiser(
 
 
 def read_denoiser(path: Path | str) -> Denoiser:
-    """The denoiser of a safetensors file that `trained_denoiser` wrote; ValueError for others."""
+    """The denoiser of a safetensors file that `trained_denoiser` wrote; ValueError for others.
+
+    The file does not say which images it has seen: set `trained_on` if you know.
+    """
     try:
         with safe_open(path, framework="pt") as file:
             told = json.loads((file.metadata() or {}).get("facts", "{}"))

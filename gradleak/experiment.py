@@ -203,9 +203,10 @@ def _batches(trials: Sequence[Trial], done: set[str], stored: set[str]) -> Itera
                 break
         else:
             groups.append([trial])
+    whole = done & stored
     for group in groups:
         work = [(t, k) for t in group for k, i in enumerate(t.images.index)
-                if t.row_id(i) not in (done & stored if i in t.keep else done)]  # fmt: skip
+                if t.row_id(i) not in (whole if i in t.keep else done)]  # fmt: skip
         step = max(AT_ONCE.get(device.type, 64) // group[0].restarts, 1)
         for start in range(0, len(work), step):
             part = itertools.groupby(work[start : start + step], key=lambda w: id(w[0]))

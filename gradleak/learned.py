@@ -19,10 +19,11 @@ class Learned:
 
     Only the slope of its log-density is known, at a noise level that falls geometrically from
     `start` to `end` pixels during the climb; `log_prob` is zero everywhere, with that slope times
-    `weight`. While the level falls, the denoiser looks at x with as much noise as it was trained
-    for, fresh at each step and the same for all attacks (Mardani et al. 2024): the slope is
-    (D(x + level z) - x) / level^2, with the right mean. name: what records call it. seed: of the
-    noise. Raises ValueError for levels outside of those that the denoiser was trained on.
+    `weight`, so that restarts are compared by their likelihood. While the level falls, the denoiser
+    looks at x with as much noise as it was trained for, fresh at each step and the same for all
+    attacks (Mardani et al. 2024): the slope is (D(x + level z) - x) / level^2, with the right mean.
+    name: what records call it. seed: of the noise. Raises ValueError for levels outside of those
+    that the denoiser was trained on.
     """
 
     denoiser: Denoiser = field(repr=False)
