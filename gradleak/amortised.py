@@ -100,9 +100,8 @@ class Amortised:
         found = cls(directions, network, images.classes, lowest, highest)
         update = torch.optim.Adam(network.parameters(), lr=lr)
         rng = generator(AMORTISED, seed)
-        for step in tqdm(range(steps), desc="amortised", delay=2, disable=None):
-            for group in update.param_groups:
-                group["lr"] = lr * 0.5 * (1 + math.cos(math.pi * step / steps))
+        falling = torch.optim.lr_scheduler.CosineAnnealingLR(update, max(steps, 1))
+        for _ in tqdm(range(steps), desc="amortised", delay=2, disable=None):
             index = torch.randint(len(images), (batch_size,), generator=rng)
             span = math.log(highest / lowest)
             scale = lowest * (span * torch.rand(batch_size, generator=rng)).exp()
@@ -113,6 +112,7 @@ class Amortised:
             update.zero_grad()
             loss.backward()
             update.step()
+            falling.step()
         network.eval().requires_grad_(False)
         return found
 

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from torch import Tensor
 
@@ -36,23 +35,24 @@ def answers(
     path, ids = Path(path), []
     what = {"dataset": images.name, "version": __version__}
     with records.only_writer(path):
-        done = records.begin(path, **what)
+        done, stored = records.begin(path, **what), records.stored(path)
         for labels, names, compute in cells:
             told = {"dataset": images.name, "split": images.split, **labels}
-            wanted = [digest([told, name, i]) for name in names for i in images.index]
+            named = {name: [digest([told, name, i]) for i in images.index] for name in names}
+            wanted = [id for own in named.values() for id in own]
             ids += wanted
-            if done.issuperset(wanted):
+            asked = {own[k] for own in named.values()
+                     for k, index in enumerate(images.index) if index in keep}  # fmt: skip
+            if done.issuperset(wanted) and stored.issuperset(asked):
                 continue
             begin = time.perf_counter()
             found = compute()
-            seconds = round((time.perf_counter() - begin) / len(wanted), 4)
+            told["seconds"] = round((time.perf_counter() - begin) / len(wanted), 4)
             rows, kept = [], {}
-            for name in names:
+            for name, own in named.items():
                 x = _checked(found, name, images)
-                more = {"adversary": name, "seconds": seconds, "version": __version__}
-                rows += _rows(x, images, told, more)
-                kept |= {digest([told, name, i]): _pixels(x[k])
-                         for k, i in enumerate(images.index) if i in keep}  # fmt: skip
+                rows += _rows(x, images, own, {**told, "adversary": name})
+                kept |= {id: records.pixels(x[k]) for k, id in enumerate(own) if id in asked}
             records.append(path, [row for row in rows if row["id"] not in done], kept)
             total = round(float(records.read(path)["seconds"].sum()), 1)
             records.write_facts(path, device(), command=command, seconds=total, **what)
@@ -61,18 +61,17 @@ def answers(
 
 
 def _rows(
-    x: Tensor, images: Images, told: Mapping[str, Plain], more: Mapping[str, Plain]
+    x: Tensor, images: Images, ids: Sequence[str], told: Mapping[str, Plain]
 ) -> list[dict[str, Plain]]:
     """The scores of one who answers."""
-    metric = (metrics.mse, metrics.psnr, metrics.ssim)
-    scores = {f.__name__: f(x, images.x).tolist() for f in metric}
+    scores = metrics.scores(x, images.x)
     return [
         {
-            "id": digest([told, more["adversary"], index]),
+            "id": ids[k],
             **told,
-            **more,
             "index": index,
-            **{name: values[k] for name, values in scores.items()},
+            **{name: values[k].item() for name, values in scores.items()},
+            "version": __version__,
         }
         for k, index in enumerate(images.index)
     ]
@@ -83,7 +82,3 @@ def _checked(found: Mapping[str, Tensor], name: str, images: Images) -> Tensor:
         got = {k: tuple(v.shape) for k, v in found.items()}
         raise ValueError(f"'{name}' should answer {tuple(images.x.shape)}, the answers are {got}")
     return found[name].detach().float().cpu()
-
-
-def _pixels(x: Tensor) -> np.ndarray:
-    return (x.clamp(0, 1) * 255).round().byte().numpy()

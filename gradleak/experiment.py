@@ -246,22 +246,17 @@ def _compute(
         image = getattr(t.client.transform, "image", lambda seen: seen)
         x_hat = image(result.x.detach().float().cpu())
         seen = image(t.client.transformed(part.x, seed=t.seed, key=part.index))
+        scores = metrics.scores(x_hat, seen)
+        if transforming:
+            private = metrics.scores(x_hat, part.x)
+            scores |= {f"{name}_x": private[name] for name in ("psnr", "ssim")}
         for k, index in enumerate(part.index):
-            one = slice(k, k + 1)
-            scores = {
-                f.__name__: f(x_hat[one], seen[one]).item()
-                for f in (metrics.mse, metrics.psnr, metrics.ssim)
-            }
-            if transforming:
-                scores |= {
-                    f"{f.__name__}_x": f(x_hat[one], part.x[one]).item()
-                    for f in (metrics.psnr, metrics.ssim)
-                }
-            row = {"id": t.row_id(index), **t.parameters(), "index": index, **scores}
+            row = {"id": t.row_id(index), **t.parameters(), "index": index}
+            row |= {name: values[k].item() for name, values in scores.items()}
             row["log_posterior"] = result.log_posterior[k].item()
             row["seconds"] = round(result.seconds / len(part), 4)
             row |= {"device": result.x.device.type, "version": __version__}
             rows.append(row)
             if index in t.keep:
-                kept[row["id"]] = (x_hat[k].clamp(0, 1) * 255).round().byte().numpy()
+                kept[row["id"]] = records.pixels(x_hat[k])
     return rows, kept

@@ -39,6 +39,11 @@ def ssim(x_hat: Tensor, x: Tensor) -> Tensor:
     return torch.tensor(values)
 
 
+def scores(x_hat: Tensor, x: Tensor) -> dict[str, Tensor]:
+    """What records say of reconstructions: mse, psnr and ssim of each image, (N,) each."""
+    return {f.__name__: f(x_hat, x) for f in (mse, psnr, ssim)}
+
+
 def within(x_hat: Tensor, x: Tensor, delta: float) -> Tensor:
     """Whether each reconstruction is in the delta-ball, |x_hat - x|_2 <= delta in pixels, (N,).
 

@@ -41,6 +41,11 @@ def images(path: Path | str, ids: Iterable[str]) -> Tensor:
         return torch.from_numpy(np.stack([stored[i] for i in ids])).float() / 255
 
 
+def pixels(x: Tensor) -> np.ndarray:
+    """One reconstruction (C, H, W) as it is stored: clipped to [0, 1], with 8 bits."""
+    return (x.clamp(0, 1) * 255).round().byte().numpy()
+
+
 def stored(path: Path) -> set[str]:
     """Ids of the rows whose reconstructions are kept."""
     if not path.with_suffix(".npz").exists():

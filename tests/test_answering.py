@@ -29,6 +29,10 @@ def test_rows_are_scored_kept_and_not_computed_twice(tmp_path):
     kept = gl.records.images(path, table[table["index"] == 5].id)
     assert torch.allclose(kept[1], images.x[1], atol=1 / 255)
     assert gl.records.facts(path)["rows"] == 6
+    more = answers(cells, images, path, keep=[3, 5])
+    assert len(calls) == 2  # what was not kept
+    assert more.equals(table)
+    assert gl.records.stored(path) == set(table[table["index"].isin([3, 5])].id)
 
 
 def test_answers_to_something_else_are_told(tmp_path):
