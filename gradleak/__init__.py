@@ -64,6 +64,7 @@ from gradleak.presets import bayes, dlg, inverting_gradients, l1, prior_only
 from gradleak.priors import Box, BoxPenalty, Flat, Sum, TotalVariation
 from gradleak.pruning import MagnitudePruning, Soteria
 from gradleak.undoing import undo
+from gradleak.unrolled import Unrolled
 from gradleak.version import __version__
 
 __all__ = [
@@ -104,6 +105,7 @@ __all__ = [
     "Trial",
     "Uninformative",
     "UnknownMask",
+    "Unrolled",
     "__version__",
     "analytic",
     "answers",

@@ -18,8 +18,9 @@ from tqdm import tqdm
 from gradleak.client import Client, ServerView
 from gradleak.data import Images
 from gradleak.defenses import GaussianNoise, NoDefense
+from gradleak.fitting import fit, log_uniform
 from gradleak.gradients import Gradient
-from gradleak.randomness import AMORTISED, generator
+from gradleak.randomness import AMORTISED, generator, seeded
 
 AT_ONCE = 100  # gradients that are held as tensors
 
@@ -98,29 +99,23 @@ class Amortised:
             )
         network = _network(len(directions.power), images, width, seed).to(device)
         found = cls(directions, network, images.classes, lowest, highest)
-        update = torch.optim.Adam(network.parameters(), lr=lr)
         rng = generator(AMORTISED, seed)
-        falling = torch.optim.lr_scheduler.CosineAnnealingLR(update, max(steps, 1))
-        for _ in tqdm(range(steps), desc="amortised", delay=2, disable=None):
+
+        def loss(network: nn.Module) -> Tensor:
             index = torch.randint(len(images), (batch_size,), generator=rng)
-            span = math.log(highest / lowest)
-            scale = lowest * (span * torch.rand(batch_size, generator=rng)).exp()
-            noise = torch.randn(batch_size, seen.shape[1], generator=rng)
-            z = seen[index] + (scale.unsqueeze(1) * noise).to(device)
-            guess = found._answer(z, images.y[index].to(device), scale.to(device))
-            loss = F.mse_loss(guess, images.x[index].to(device))
-            update.zero_grad()
-            loss.backward()
-            update.step()
-            falling.step()
-        network.eval().requires_grad_(False)
-        return found
+            scale = log_uniform(lowest, highest, batch_size, rng).to(device)
+            noise = torch.randn(batch_size, seen.shape[1], generator=rng).to(device)
+            z = seen[index] + scale.unsqueeze(1) * noise
+            guess = replace(found, network=network)._answer(z, images.y[index].to(device), scale)
+            return F.mse_loss(guess, images.x[index].to(device))
+
+        return replace(found, network=fit(network, loss, steps, lr, "amortised"))
 
     @torch.no_grad()
     def attack(self, view: ServerView) -> Tensor:
         """The posterior mean of each client's image, (N, C, H, W).
 
-        Raises ValueError for a defense or a scale that it was not trained on.
+        Raises ValueError for hidden labels, a defense or a scale that it was not trained on.
         """
         defense = view.client.defense
         if not isinstance(defense, GaussianNoise):
@@ -131,7 +126,7 @@ class Amortised:
                 f"{defense.scale:g}"
             )
         z = self.directions.of(view.g)
-        return self._answer(z, view.y, z.new_full((len(z),), defense.scale))
+        return self._answer(z, view.labels, z.new_full((len(z),), defense.scale))
 
     def _answer(self, z: Tensor, y: Tensor, scale: Tensor) -> Tensor:
         scale = scale.unsqueeze(1)
@@ -146,8 +141,7 @@ def _gradient(client: Client, images: Images) -> Gradient:
 
 
 def _network(inputs: int, images: Images, width: int, seed: int) -> nn.Module:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(generator(AMORTISED, seed, 1).initial_seed())
+    with seeded(AMORTISED, seed, 1):
         network = nn.Sequential(
             nn.Linear(inputs + images.classes + 1, width),
             nn.SiLU(),

@@ -10,7 +10,7 @@ import pandas as pd
 from torch import Tensor
 
 from gradleak import metrics, records
-from gradleak.data import Images
+from gradleak.data import Images, Source
 from gradleak.experiment import device, digest
 from gradleak.records import Plain
 from gradleak.version import __version__
@@ -25,13 +25,17 @@ def answers(
     path: Path | str,
     command: str = "",
     keep: Sequence[int] = (),
+    learnt_from: Sequence[Source] = (),
 ) -> pd.DataFrame:
     """One row for each answer to each image, scored and kept as `experiment.run` does it.
 
     cells: (labels, the names of those who answer, function that returns their answers). The names
-    become the column `adversary`. keep: indices of the images whose answers are stored. Raises
-    ValueError for answers of another name or shape.
+    become the column `adversary`. keep: indices of images whose answers are stored. learnt_from:
+    what those who answer were made of. Raises ValueError for images that are among it, and for
+    answers of another name or shape.
     """
+    for source in learnt_from:
+        source.refuse(images)
     path, ids = Path(path), []
     what = {"dataset": images.name, "version": __version__}
     with records.only_writer(path):

@@ -104,11 +104,6 @@ def attack_all(
     """
     if restarts < 1 or not attacks:
         raise ValueError("an attack needs at least one adversary and one restart")
-    if any(view.y is None for _, view in attacks):
-        raise ValueError(
-            "the attack needs labels and the view hides them; give it those you believe in: "
-            "dataclasses.replace(view, y=labels)"
-        )
     begin = time.perf_counter()
     attacks = [(_informed(adversary, view), view) for adversary, view in attacks]
     counts = [len(view) * restarts for _, view in attacks]
@@ -210,7 +205,7 @@ def _objective(
     """One adversary that stands for all rows, and its log-posterior of them."""
     adversary = merge([adversary for adversary, _ in attacks], rows, like)
     where = _attacked(attacks, rows)
-    y = torch.stack([view.y[c] for view, c in where])
+    y = torch.stack([view.labels[c] for view, c in where])
     return adversary, log_posterior(adversary, _observed(where), y)
 
 

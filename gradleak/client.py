@@ -70,6 +70,13 @@ class Client:
         """log p(g | x, y) of each of N clients, (N,)."""
         return self.distribution(x, y).log_prob(g)
 
+    def slope(self, g: Gradient, x: Tensor, y: Tensor) -> Tensor:
+        """The slope of log p(g | x, y) in x, like x; with g for equally many x each."""
+        x = x.detach().requires_grad_()
+        with torch.enable_grad():  # so that gradients of networks stay in factors
+            (slope,) = torch.autograd.grad(self.log_prob(g, x, y).sum(), x)
+        return slope
+
     def transformed(self, x: Tensor, *, seed: int = 0, key: Sequence[int] | None = None) -> Tensor:
         """What the network sees of images x (N, *shape) in `release` with this seed and key."""
         if self.transform is None:
@@ -171,6 +178,16 @@ class ServerView:
             y=None if self.y is None else self.y[rows],
             key=tuple(self.key[i] for i in places),
         )
+
+    @property
+    def labels(self) -> Tensor:
+        """y, for an attack that needs it. Raises ValueError where labels are hidden."""
+        if self.y is None:
+            raise ValueError(
+                "the attack needs labels and the view hides them; give it those you believe in: "
+                "dataclasses.replace(view, y=labels)"
+            )
+        return self.y
 
     def without_labels(self) -> ServerView:
         """The same view with the labels hidden."""

@@ -36,6 +36,15 @@ class Source:
             return []
         return sorted(set(self.index) & set(images.index))
 
+    def refuse(self, images: Images) -> None:
+        """Raise ValueError if some of the images that are attacked are among these."""
+        known = self.shared(images)
+        if known:
+            raise ValueError(
+                f"images {known[:5]} of {self.name} ({self.split}) are attacked and among those "
+                "that the attacker learnt from; attack others, such as the test split's"
+            )
+
 
 @dataclass(frozen=True)
 class Images:

@@ -7,45 +7,25 @@ in Karras et al. 2022, table 1.
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
-import math
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from gradleak.data import Images, Source
+from gradleak.fitting import fit, log_uniform
 from gradleak.models import Shape
-from gradleak.randomness import DENOISER, generator
+from gradleak.randomness import DENOISER, generator, seeded
 from gradleak.train import load, save
+from gradleak.unet import UNet, waves
 
 LOWEST, HIGHEST = 0.01, 2.0  # noise levels of training, in pixels
-DECAY = 0.995  # of the running mean of the weights
 
 
-class _Block(nn.Module):
-    """Two convolutions with a residual, scaled by what the noise level asks for."""
-
-    def __init__(self, channels: int, out: int, told: int) -> None:
-        super().__init__()
-        self.norm1, self.norm2 = nn.GroupNorm(4, channels), nn.GroupNorm(4, out)
-        self.conv1 = nn.Conv2d(channels, out, 3, padding=1)
-        self.conv2 = nn.Conv2d(out, out, 3, padding=1)
-        self.level = nn.Linear(told, 2 * out)
-        self.skip = nn.Conv2d(channels, out, 1) if channels != out else nn.Identity()
-
-    def forward(self, x: Tensor, level: Tensor) -> Tensor:
-        scale, shift = self.level(level)[..., None, None].chunk(2, 1)
-        h = self.norm2(self.conv1(F.silu(self.norm1(x)))) * (1 + scale) + shift
-        return self.skip(x) + self.conv2(F.silu(h))
-
-
-class Denoiser(nn.Module):
+class Denoiser(UNet):
     """D(x; sigma) for images (N, C, H, W) in [0, 1] plus noise, sigma (N,): a small U-Net.
 
     deviation: that of the images' pixels. width: channels at full resolution. trained_on: which
@@ -53,26 +33,10 @@ class Denoiser(nn.Module):
     """
 
     def __init__(self, shape: Shape, deviation: float, width: int = 16, seed: int = 0) -> None:
-        super().__init__()
+        with seeded(DENOISER, seed):
+            super().__init__(shape[0], shape[0], 8, width)
         self.shape, self.deviation = tuple(shape), deviation
         self.trained_on: Source | None = None
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(generator(DENOISER, seed).initial_seed())
-            told, wide = 4 * width, 2 * width
-            self.level = nn.Sequential(nn.Linear(8, told), nn.SiLU(), nn.Linear(told, told))
-            self.first = nn.Conv2d(shape[0], width, 3, padding=1)
-            self.down = nn.ModuleList(
-                [_Block(width, width, told), _Block(width, wide, told), _Block(wide, wide, told)]
-            )
-            self.middle = _Block(wide, wide, told)
-            self.up = nn.ModuleList(
-                [_Block(2 * wide, wide, told), _Block(2 * wide, wide, told),
-                 _Block(wide + width, width, told)]
-            )  # fmt: skip
-            self.last = nn.Sequential(
-                nn.GroupNorm(4, width), nn.SiLU(), nn.Conv2d(width, shape[0], 3, padding=1)
-            )
-        nn.init.zeros_(self.last[2].weight)
 
     def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
         """The mean of the clean images, (N, C, H, W)."""
@@ -82,23 +46,8 @@ class Denoiser(nn.Module):
             )
         s, d = sigma.view(-1, 1, 1, 1), self.deviation
         total = (s.square() + d**2).sqrt()
-        # Twice as fast, where processors know bfloat16; its rounding is far below the noise.
-        with torch.autocast(x.device.type, torch.bfloat16):
-            inner = self._network((x - 0.5) / total, sigma.log() / 4).to(x)
+        inner = super().forward((x - 0.5) / total, waves(sigma))
         return 0.5 + (x - 0.5) * d**2 / total.square() + s * d / total * inner
-
-    def _network(self, x: Tensor, level: Tensor) -> Tensor:
-        angles = level.unsqueeze(1) * math.pi * torch.tensor([0.5, 1, 2, 4]).to(level)
-        level = self.level(torch.cat([angles.sin(), angles.cos()], 1))
-        x, passed = self.first(x), []
-        for i, block in enumerate(self.down):
-            x = block(F.avg_pool2d(x, 2, ceil_mode=True) if i else x, level)
-            passed.append(x)
-        x = self.middle(x, level)
-        for block, before in zip(self.up, reversed(passed), strict=True):
-            x = F.interpolate(x, size=before.shape[2:]) if x.shape != before.shape else x
-            x = block(torch.cat([x, before], 1), level)
-        return self.last(x)
 
 
 def trained_denoiser(
@@ -125,34 +74,23 @@ def trained_denoiser(
     deviation = float(images.x.std())
     model = Denoiser(images.shape, deviation, width, seed).to(device)
     model.trained_on = images.source
-    mean = copy.deepcopy(model)
-    update = torch.optim.Adam(model.parameters(), lr=lr)
     rng = generator(DENOISER, seed, 1)
-    for step in tqdm(range(steps), desc="denoiser", delay=2, disable=None):
-        for group in update.param_groups:
-            group["lr"] = (
-                lr * min(1, (step + 1) / 100) * 0.5 * (1 + math.cos(math.pi * step / steps))
-            )
+
+    def loss(model: nn.Module) -> Tensor:
         x = images.x[torch.randint(len(images), (batch_size,), generator=rng)].to(device)
-        span = math.log(HIGHEST / LOWEST)
-        sigma = LOWEST * (span * torch.rand(batch_size, generator=rng)).exp().to(device)
+        sigma = log_uniform(LOWEST, HIGHEST, batch_size, rng).to(device)
         noise = torch.randn(x.shape, generator=rng).to(device)
         s = sigma.view(-1, 1, 1, 1)
         weight = (s.square() + deviation**2) / (s * deviation).square()
-        loss = (weight * (model(x + s * noise, sigma) - x).square()).mean()
-        update.zero_grad()
-        loss.backward()
-        update.step()
-        with torch.no_grad():
-            keep = min(DECAY, (1 + step) / (10 + step))
-            for average, now in zip(mean.parameters(), model.parameters(), strict=True):
-                average.lerp_(now, 1 - keep)
+        return (weight * (model(x + s * noise, sigma) - x).square()).mean()
+
+    mean = fit(model, loss, steps, lr, "denoiser")
     channels, high, wide = images.shape
     save(
         mean, path, channels=channels, high=high, wide=wide, deviation=deviation, width=width,
         dataset=images.name, images=len(images), steps=steps,
     )  # fmt: skip
-    return mean.eval().requires_grad_(False)
+    return mean
 
 
 def read_denoiser(path: Path | str) -> Denoiser:

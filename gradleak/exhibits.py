@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,13 +62,15 @@ def floors(
 def committed(own: Path, folder: Path) -> Iterator[tuple[str, pd.DataFrame]]:
     """Other records of the same chapter that are committed in a folder: caption, evaluated rows.
 
-    own: the page's record file, named chapter-profile-dataset.csv; it is left out, and so are files
-    of another kind, whose names have a fourth part.
+    own: the page's record file, named chapter-profile-dataset.csv; it is left out. Files of another
+    kind have names with a fourth part; of those the answers belong to the rows.
     """
     chapter = own.stem.split("-")[0]
     for path in sorted(folder.glob(f"{chapter}-*-*.csv")):
         if path.name != own.name and path.stem.count("-") == 2:
             rows, facts = records.read(path), records.facts(path)
+            answers = path.with_name(f"{path.stem}-answers.csv")
+            rows = pd.concat([rows, records.read(answers)]) if answers.exists() else rows
             rows = rows[rows.split == "test"]
             yield (
                 f"**{rows['index'].nunique()} images** of {facts['dataset']}, {facts['hardware']}, "
@@ -77,7 +79,9 @@ def committed(own: Path, folder: Path) -> Iterator[tuple[str, pd.DataFrame]]:
             )
 
 
-def gallery(private: Images, arms: Mapping[str, pd.DataFrame], path: Path) -> Figure:
+def gallery(
+    private: Images, arms: Mapping[str, pd.DataFrame], path: Path | Sequence[Path]
+) -> Figure:
     """The private images, and below them what each arm's records of the file `path` kept."""
     arms = {name: _of(private, rows) for name, rows in arms.items()}
     return plot.images(
@@ -88,7 +92,12 @@ def gallery(private: Images, arms: Mapping[str, pd.DataFrame], path: Path) -> Fi
     )
 
 
-def frame(label: str, private: Images, arms: Mapping[str, pd.DataFrame], path: Path) -> Frame:
+def frame(
+    label: str,
+    private: Images,
+    arms: Mapping[str, pd.DataFrame],
+    path: Path | Sequence[Path],
+) -> Frame:
     """The same for one position of a slider."""
     arms = {name: _of(private, rows) for name, rows in arms.items()}
     shown = [Row(name, records.images(path, r.id), r.psnr.tolist()) for name, r in arms.items()]

@@ -45,12 +45,7 @@ class Trial:
 
     def __post_init__(self) -> None:
         for source in priors.sources(self.adversary.prior):
-            known = source.shared(self.images)
-            if known:
-                raise ValueError(
-                    f"images {known[:5]} of {source.name} ({source.split}) are attacked and among "
-                    "those that the prior was made from; attack others, such as the test split's"
-                )
+            source.refuse(self.images)
 
     def parameters(self) -> dict[str, Plain]:
         """Everything that tells this trial from another, as plain values."""

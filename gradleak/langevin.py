@@ -52,18 +52,13 @@ def posterior_samples(
     All of them move at once, from noise; a draw depends on (seed, client's key, its number) only.
     At the end the last level's noise is removed. Raises ValueError where labels are hidden.
     """
-    if view.y is None:
-        raise ValueError("samples need labels: dataclasses.replace(view, y=labels)")
     keys = [(seed, key, k) for key in view.key for k in range(count)]
     like = next(iter(view.g.values()))
     rngs = [generator(LANGEVIN, *key) for key in keys]
-    y = view.y.repeat_interleave(count, 0)
+    y = view.labels.repeat_interleave(count, 0)
 
     def fit(x: Tensor) -> Tensor:
-        x = x.detach().requires_grad_()
-        with torch.enable_grad():  # so that gradients of networks stay in factors
-            (slope,) = torch.autograd.grad(client.log_prob(view.g, x, y).sum(), x)
-        return slope
+        return client.slope(view.g, x, y)
 
     now = prior.at(0.0)
     x = 0.5 + now.level * _noise(rngs, view.shape, like)

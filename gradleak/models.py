@@ -10,13 +10,12 @@ from __future__ import annotations
 import itertools
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from gradleak.randomness import MODEL, generator
+from gradleak.randomness import MODEL, generator, seeded
 
 Shape = tuple[int, int, int]
 """(C, H, W) of one image."""
@@ -102,7 +101,7 @@ def convbig(shape: Shape, classes: int, seed: int = 0) -> nn.Sequential:
     published. Initialised as PyTorch does by default. `dense1` makes the representation.
     """
     channels, height, width = shape
-    with _default_init(seed):
+    with seeded(MODEL, seed):
         return _sequential(
             shape,
             conv1=nn.Conv2d(channels, 32, 3, padding=1),
@@ -127,7 +126,7 @@ def lenet(shape: Shape, classes: int, seed: int = 0) -> nn.Sequential:
     """
     channels, height, width = shape
     layers: dict[str, nn.Module] = {}
-    with _default_init(seed):
+    with seeded(MODEL, seed):
         for i, stride in enumerate((2, 2, 1, 1), start=1):
             layers[f"conv{i}"] = nn.Conv2d(channels, 12, 5, stride, padding=2)
             layers[f"sigmoid{i}"] = nn.Sigmoid()
@@ -148,7 +147,7 @@ def convnet(shape: Shape, classes: int, width: int = 64, seed: int = 0) -> nn.Se
     if min(height, across) < 9:
         raise ValueError(f"convnet needs images of at least 9x9 pixels, got {height}x{across}")
     layers: dict[str, nn.Module] = {}
-    with _default_init(seed):
+    with seeded(MODEL, seed):
         for i, times in enumerate((1, 2, 2, 4, 4, 4, 4, 4), start=1):
             layers[f"conv{i}"] = nn.Conv2d(channels, times * width, 3, padding=1)
             layers[f"norm{i}"] = nn.BatchNorm2d(times * width)
@@ -170,14 +169,6 @@ def mlp(shape: Shape, classes: int, widths: Sequence[int] = (100,), seed: int = 
         if i < len(sizes) - 1:
             layers[f"relu{i}"] = nn.ReLU()
     return _build(shape, seed, **layers)
-
-
-@contextmanager
-def _default_init(seed: int) -> Iterator[None]:
-    """Layers made inside get PyTorch's default initialisation, by this seed."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(generator(MODEL, seed).initial_seed())
-        yield
 
 
 Architecture = Callable[[Shape, int], nn.Module]

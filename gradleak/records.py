@@ -7,8 +7,8 @@ import csv
 import json
 import os
 import platform
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -35,10 +35,16 @@ def facts(path: Path | str) -> dict[str, Any]:
     return json.loads(Path(path).with_suffix(".json").read_text())
 
 
-def images(path: Path | str, ids: Iterable[str]) -> Tensor:
-    """Kept reconstructions (N, C, H, W) in [0, 1], stored with 8 bits, by row id."""
-    with np.load(Path(path).with_suffix(".npz")) as stored:
-        return torch.from_numpy(np.stack([stored[i] for i in ids])).float() / 255
+def images(path: Path | str | Sequence[Path], ids: Iterable[str]) -> Tensor:
+    """Kept reconstructions (N, C, H, W) in [0, 1], stored with 8 bits, by row id.
+
+    path: of the record file, or of several that hold them together.
+    """
+    paths = [Path(path)] if isinstance(path, Path | str) else path
+    with ExitStack() as open_files:
+        stores = [open_files.enter_context(np.load(p.with_suffix(".npz"))) for p in paths]
+        where = {name: store for store in stores for name in store.files}
+        return torch.from_numpy(np.stack([where[i][i] for i in ids])).float() / 255
 
 
 def pixels(x: Tensor) -> np.ndarray:

@@ -61,7 +61,7 @@ def test_a_draw_depends_on_its_key_alone():
     alone = posterior_samples(client, view[[1]], prior, 2, how)
     torch.testing.assert_close(alone[0], all_of_them[1, :2])
     assert not torch.allclose(all_of_them[0, 0], all_of_them[0, 1])
-    with pytest.raises(ValueError, match="samples need labels"):
+    with pytest.raises(ValueError, match="needs labels"):
         posterior_samples(client, view.without_labels(), prior, 1, how)
 
 
