@@ -40,6 +40,8 @@ images = 0  # evaluated images; 0: the profile's
 steps = 0  # iterations of each attack; 0: the profile's
 learning = 0  # training steps of each denoiser; 0: the profile's
 width = 0  # of each denoiser: channels at full resolution; 0: the profile's
+teaching = 0  # training steps of each stage of the unrolled attack; 0: the profile's
+fitted = 0  # images that the mixture and the learnt attacks learn from; 0: the profile's
 components = 0  # Gaussians of the mixture; 0: the profile's
 missing = 7  # the class that one denoiser never sees
 
@@ -65,16 +67,17 @@ PROFILES = {
     "quick": dict(dataset="mnist", images=20, tuning=5, shown=6, steps=150, learning=1500, width=16,
                   scales=[0.03, 0.1, 0.3, 1.0, 3.0], weights=[0.25, 1.0, 2.0, 4.0, 8.0],
                   components=10, fitted=10000, candidates=1000, rank=384, answering=1500,
-                  stages=4, teaching=1000, samples=8, moves=300),
+                  stages=6, teaching=600, samples=8, moves=300),
     "paper": dict(dataset="mnist", images=100, tuning=10, shown=6, steps=300, learning=20000,
                   width=32, scales=[0.03, 0.1, 0.3, 1.0, 3.0],
                   weights=[0.25, 0.5, 1.0, 2.0, 4.0, 8.0], components=20, fitted=50000,
-                  candidates=1000, rank=512, answering=10000, stages=6, teaching=4000, samples=16,
+                  candidates=1000, rank=512, answering=4000, stages=6, teaching=3000, samples=16,
                   moves=500),
 }  # fmt: skip
 NETWORKS = {"cnn": gl.models.cnn, "cnn2": gl.models.cnn2, "mlp": gl.models.mlp}
 given = dict(dataset=dataset, images=images, steps=steps, learning=learning, width=width,
-             components=components, scales=sorted(scales))  # fmt: skip
+             teaching=teaching, fitted=fitted, components=components,
+             scales=sorted(scales))  # fmt: skip
 size = gl.profile(profile, PROFILES, **given)
 dataset = gl.choose("dataset", size.dataset, gl.data.NAMES)
 results = Path(results or f"../_build/results/{profile}")
@@ -373,13 +376,28 @@ for caption, rows in gl.exhibits.committed(records, Path("../book/results")):
 
 # %% tags=["hide-input"]
 CONTROLLED = [s for s in size.scales if 0.1 <= s <= 0.3] or size.scales
+
+
+def against_learned(rows, **options):
+    """The learned prior and its controls: a table of means, and differences from it."""
+    display(gl.plot.table(gl.exhibits.means(rows, "adversary", "scale"), **options))
+    pairs = gl.exhibits.compared(rows, "adversary", "scale", against="learned")
+    display(gl.plot.differences(pairs))
+    return pairs
+
+
 cells = [dict(prior="learned", scale=s, seen="photographs") for s in CONTROLLED]
 cells += [dict(prior="learned", scale=s, look=False) for s in CONTROLLED]
 same = table[table.scale.isin(CONTROLLED) & (table.adversary == "learned")]
-controls = pd.concat([same, measured(evaluated, cells)])
-display(gl.plot.table(gl.exhibits.means(controls, "adversary", "scale"), floor=floor))
-against = gl.exhibits.compared(controls, "adversary", "scale", against="learned")
-display(gl.plot.differences(against))
+against = against_learned(pd.concat([same, measured(evaluated, cells)]), floor=floor)
+
+# %% tags=["hide-input"]
+for caption, rows in gl.exhibits.committed(records, Path("../book/results")):
+    rows = rows[(rows.defense == "Gaussian") & rows.adversary.str.startswith("learned")]
+    rows = rows[rows.scale.isin(rows[rows.adversary != "learned"].scale)]
+    if len(rows):
+        display(Markdown(caption))
+        against_learned(rows)
 
 # %% [markdown]
 # The unseen class: the same images under a prior that knows their class and one that does not.
@@ -438,33 +456,66 @@ Markdown(
 listed = test.take(range(max(size.candidates, size.images)))
 
 
+@cache
 def exact_risks():
     """The exact risk at every scale, in one computation."""
     finite = gl.exact.FinitePrior(listed.x, listed.y)
     law = gl.exact.GaussianLaw.between(finite.gradients(gl.Client(model.cpu())))
     found = gl.exact.risks(law, {"Bayes": law.gaussian}, finite, size.scales, finite.near(0.0), 5)
     model.to(gl.device(device))
-    return {f"risk at {s:g}": sum(v) / len(v) for s, v in found["Bayes"].items()}
+    return {s: sum(v) / len(v) for s, v in found["Bayes"].items()}
 
 
-what = dict(what="exact risk", dataset=dataset, candidates=len(listed), model=network)
-exactly = gl.experiment.measured(
-    [(what, exact_risks)], dataset, records.with_name(f"{records.stem}-exact.csv"), command,
-).iloc[0]  # fmt: skip
-right = {}
-for scale in size.scales:
-    for name, rows in of(scale).items():
-        found = gl.records.images(both, rows.id)
-        hit = (torch.cdist(found.flatten(1), listed.x.flatten(1)).argmin(1)
-               == torch.tensor(rows["index"].to_numpy()))  # fmt: skip
-        right.setdefault(name, {})[scale] = gl.interval(hit.double().tolist())
-known = {s: 1 - exactly[f"risk at {s:g}"] for s in size.scales}
-right["exact"] = {s: gl.metrics.Interval(v, v, v, len(listed)) for s, v in known.items()}
-display(gl.plot.curves(right, across="noise scale", unit="share identified"))
+def identified(name, scale):
+    """The share of private images that an attack tells from the rest of the list."""
+    if name == "exact":
+        return dict(share=1 - exact_risks()[scale], images=len(listed))
+    rows = of(scale)[name]
+    found = gl.records.images(both, rows.id)
+    answer = torch.cdist(found.flatten(1), listed.x.flatten(1)).argmin(1)
+    right = answer == torch.tensor(rows["index"].to_numpy())
+    return dict(share=right.double().mean().item(), images=len(rows))
+
+
+def shares(rows):
+    """Of each attack at each scale, with an interval; that of the exact adversary is no sample."""
+    found = {}
+    for row in rows.itertuples():
+        right = round(row.share * row.images)
+        counted = gl.interval([1.0] * right + [0.0] * (row.images - right))
+        exactly = gl.metrics.Interval(row.share, row.share, row.share, row.images)
+        found.setdefault(row.adversary, {})[row.scale] = (
+            exactly if row.adversary == "exact" else counted
+        )
+    return found
+
+
+def which(name, scale):
+    """What the share is of: a digest of the rows whose pictures are looked at."""
+    rows = [] if name == "exact" else list(of(scale)[name].id)
+    return dict(adversary=name, scale=scale, dataset=dataset, candidates=len(listed), model=network,
+                rows=gl.experiment.digest(rows))  # fmt: skip
+
+
+known = gl.experiment.measured(
+    [(which(name, s), partial(identified, name, s))
+     for name in [*TRIED, *ANSWER, "exact"] for s in size.scales],
+    dataset, records.with_name(f"{records.stem}-identified.csv"), command,
+)  # fmt: skip
+display(gl.plot.curves(shares(known), across="noise scale", unit="share identified"))
 Markdown(
     f"Share of {len(evaluated)} private images identified among {len(listed)} test images; the "
     f"exact adversary averaged over all {len(listed)}, who know the label, as all do."
 )
+
+# %% tags=["hide-input"]
+for path in sorted(Path("../book/results").glob("prior-*-identified.csv")):
+    rows, facts = gl.records.read(path), gl.records.facts(path)
+    if path.stem != f"{records.stem}-identified":
+        count = rows[rows.adversary != "exact"].images.iloc[0]
+        display(Markdown(f"**{count} images** of {facts['dataset']} among "
+                         f"{rows.candidates.iloc[0]}, `{facts['command']}`"))  # fmt: skip
+        display(gl.plot.table(shares(rows), digits=2))
 
 # %% [markdown]
 # ## Other noise
@@ -472,14 +523,27 @@ Markdown(
 # Nothing in the prior knows the defense. Laplace noise, and a mask over half of the entries with
 # Gaussian noise on the rest, both believed truly:
 
+
 # %% tags=["hide-input"]
+def by_noise(rows):
+    """Means and differences from total variation for each noise."""
+    rows = rows.assign(noise=rows.defense + " " + rows.scale.map("{:g}".format))
+    display(gl.plot.table(gl.exhibits.means(rows, "adversary", "noise")))
+    pairs = gl.exhibits.compared(rows, "adversary", "noise", against="TV")
+    display(gl.plot.differences(pairs))
+    return pairs
+
+
 cells = [dict(prior=p, scale=s, defense=d) for d in list(DEFENSES)[1:] for s in CONTROLLED
          for p in ("TV", "learned")]  # fmt: skip
-others = measured(evaluated, cells)
-others["noise"] = others.defense + " " + others.scale.map("{:g}".format)
-display(gl.plot.table(gl.exhibits.means(others, "adversary", "noise")))
-elsewhere = gl.exhibits.compared(others, "adversary", "noise", against="TV")
-gl.plot.differences(elsewhere)
+elsewhere = by_noise(measured(evaluated, cells))
+
+# %% tags=["hide-input"]
+for caption, rows in gl.exhibits.committed(records, Path("../book/results")):
+    rows = rows[rows.defense != "Gaussian"]
+    if len(rows):
+        display(Markdown(caption))
+        by_noise(rows)
 
 # %% [markdown]
 # ## Samples of the posterior
@@ -567,7 +631,7 @@ instead = (
     f"attack here ({best}) as little"
     if enough else f"no scale measured here leaves the best attack here ({best}) as little"
 )  # fmt: skip
-other = "; ".join(f"{name}: {gap(name, pairs=elsewhere)}" for name in dict.fromkeys(others.noise))
+other = "; ".join(f"{noise}: {gap(noise, pairs=elsewhere)}" for noise in elsewhere["learned − TV"])
 Markdown(f"""
 - **What it is worth.** Minus total variation, in dB with 95 % intervals. A learned prior in the
   same climb: {gaps("learned")}. Learning to climb, too (unrolled): {gaps("unrolled")}. Looking

@@ -15,7 +15,7 @@ RESULTS = Path(__file__).parents[1] / "book" / "results"
 TIMINGS = sorted([*RESULTS.glob("bench-*.csv"), *RESULTS.glob("compiled-*.csv")])
 ACCURACIES = sorted(RESULTS.glob("*-accuracy.csv"))
 SEARCHES = sorted(RESULTS.glob("*-search.csv"))
-OTHERS = sorted([*RESULTS.glob("*-answers.csv"), *RESULTS.glob("*-exact.csv")])
+OTHERS = sorted([*RESULTS.glob("*-answers.csv"), *RESULTS.glob("*-identified.csv")])
 FILES = sorted(set(RESULTS.glob("*.csv")) - {*TIMINGS, *ACCURACIES, *SEARCHES, *OTHERS})
 # Another processor or batch rounds differently, and an attack's steps let that grow, most where
 # there is hardly any noise (book/gotchas.md): single rows may part, most of them may not.
