@@ -153,15 +153,16 @@ f"PSNR {gl.psnr(attack.x.cpu(), few.x[:1]).item():.1f} dB"
 # %% [markdown]
 # ## The same chances for all
 #
-# Three priors, each with a box: total variation; a Gaussian mixture of whole images
-# {cite}`zoran2011learning`, the classical midpoint; the learned one. Each chooses its strength by
-# the same number of trials at each noise scale, on training images that are neither evaluated nor
-# known to any prior.
+# Total variation, with and without the knowledge that pixels lie in a box, as the paper has it; a
+# Gaussian mixture of whole images {cite}`zoran2011learning`, the classical midpoint, and the
+# learned prior, both with the box. Each chooses its strength by the same number of trials at each
+# noise scale, on training images that are neither evaluated nor known to any prior.
 
 # %% tags=["hide-input"]
 COUNT = len(size.weights)
 TRIED = {  # the settings that a prior may choose from
     "TV": size.weights,
+    "TV, no box": size.weights,
     "mixture": [2.0 ** (k - COUNT // 2) for k in range(COUNT)],
     "learned": [2.0 ** (k - COUNT // 2) for k in range(COUNT)],
 }
@@ -178,6 +179,8 @@ def mixture():
 
 def prior_of(kind, weight, seen=dataset):
     """p(x) of one strength."""
+    if kind == "TV, no box":
+        return gl.TotalVariation(weight)
     if kind == "TV":
         part = gl.TotalVariation(weight)
     elif kind == "mixture":
@@ -318,7 +321,7 @@ frames = [gl.exhibits.frame(f"{scale:g}", few, of(scale), both) for scale in siz
 gl.widgets.strength({"Gaussian noise": frames}, name="noise scale", choose="defense")
 
 # %% [markdown]
-# The same released gradients, read by three priors and by two networks; PSNR in dB under each
+# The same released gradients, read by four priors and by two networks; PSNR in dB under each
 # picture.
 #
 # ## Across noise scales

@@ -33,6 +33,12 @@ def test_rows_are_scored_kept_and_not_computed_twice(tmp_path):
     assert len(calls) == 2  # what was not kept
     assert more.equals(table)
     assert gl.records.stored(path) == set(table[table["index"].isin([3, 5])].id)
+    other = tmp_path / "b.csv"
+    elsewhere = answers([({"scale": 1}, ["grey"], guess)], images, other, keep=[8])
+    ids = [elsewhere.id.iloc[2], table.id.iloc[0]]
+    together = gl.records.images([path, other], ids)
+    assert torch.equal(together[:1], gl.records.images(other, ids[:1]))
+    assert torch.equal(together[1:], gl.records.images(path, ids[1:]))
 
 
 def test_answers_to_something_else_are_told(tmp_path):

@@ -61,8 +61,9 @@ def test_other_committed_records_are_found(tmp_path):
         rows.assign(id=["a", "b"]).to_csv(tmp_path / f"{name}.csv", index=False)
         facts = f'{{"command": "{name}", "dataset": "digits", "hardware": "abacus"}}'
         (tmp_path / f"{name}.json").write_text(facts)
+    rows.assign(id=["c", "d"], psnr=3.0).to_csv(tmp_path / "toy-paper-digits-answers.csv")
     found = list(gl.exhibits.committed(tmp_path / "elsewhere" / "toy-quick-digits.csv", tmp_path))
     ((caption, shown),) = found
     for told in ("**1 images** of digits", "abacus", "`toy-paper-digits` with `Adam(steps=3)`"):
         assert told in caption
-    assert shown.psnr.tolist() == [2.0]
+    assert shown.psnr.tolist() == [2.0, 3.0]
