@@ -99,10 +99,9 @@ class Unrolled:
             raise ValueError(
                 f"trained for scales of {self.lowest:g} to {self.highest:g}, got {scale:g}"
             )
-        if view.client.defense != self.clients(scale).defense:
-            raise ValueError(
-                f"trained for {self.clients(scale).defense}, this client has {view.client.defense}"
-            )
+        learnt, met = repr(self.clients(scale).defense), repr(view.client.defense)
+        if learnt != met:
+            raise ValueError(f"trained for {learnt}, this client has {met}")
         found = []
         for k in range(0, len(view), AT_ONCE):
             some = view[k : k + AT_ONCE]
