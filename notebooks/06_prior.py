@@ -63,16 +63,16 @@ PROFILES = {
     "smoke": dict(dataset="digits", images=6, tuning=2, shown=4, steps=40, learning=150, width=8,
                   scales=[0.03, 0.3], weights=[1.0, 5.0], components=5, fitted=1000, candidates=100,
                   rank=40, answering=200, stages=2, teaching=100,
-                  samples=4, moves=40),
+                  samples=4, moves=40, wrong=["photographs"]),
     "quick": dict(dataset="mnist", images=20, tuning=5, shown=6, steps=150, learning=1500, width=16,
                   scales=[0.03, 0.1, 0.3, 1.0, 3.0], weights=[0.25, 1.0, 2.0, 4.0, 8.0],
                   components=10, fitted=10000, candidates=1000, rank=384, answering=1500,
-                  stages=6, teaching=600, samples=8, moves=300),
+                  stages=6, teaching=600, samples=8, moves=300, wrong=[]),
     "paper": dict(dataset="mnist", images=100, tuning=10, shown=6, steps=300, learning=20000,
                   width=32, scales=[0.03, 0.1, 0.3, 1.0, 3.0],
                   weights=[0.25, 0.5, 1.0, 2.0, 4.0, 8.0], components=20, fitted=50000,
                   candidates=1000, rank=512, answering=4000, stages=6, teaching=3000, samples=16,
-                  moves=500),
+                  moves=500, wrong=["photographs"]),
 }  # fmt: skip
 NETWORKS = {"cnn": gl.models.cnn, "cnn2": gl.models.cnn2, "mlp": gl.models.mlp}
 given = dict(dataset=dataset, images=images, steps=steps, learning=learning, width=width,
@@ -268,34 +268,45 @@ def amortised():
 
 
 @cache
-def unrolled():
-    """The same, in stages."""
-    return gl.Unrolled.fit(hiding, pupils(), lowest, highest, stages=size.stages,
+def unrolled(known=dataset):
+    """The same, in stages; with the wrong images, their labels tell nothing."""
+    some = pupils()
+    if known != dataset:
+        some = SEEN[known]()
+        some = replace(some, y=torch.arange(len(some)) % test.classes).take(
+            range(min(size.fitted, len(some)))
+        )
+    return gl.Unrolled.fit(hiding, some, lowest, highest, stages=size.stages,
                            steps=size.teaching, seed=seed)  # fmt: skip
 
 
-ANSWER = {
-    "amortised": lambda seen, scale: amortised().attack(seen),
-    "unrolled": lambda seen, scale: unrolled().attack(seen, scale),
-}
+def looks_again(seen, scale, known=dataset):
+    """What the unrolled attack answers."""
+    return unrolled(known).attack(seen, scale)
+
+
+ANSWER = {"amortised": lambda seen, scale: amortised().attack(seen), "unrolled": looks_again}
+CONTROL = {f"unrolled, {name}": partial(looks_again, known=name) for name in size.wrong}
+STAGES = f"{size.stages} stages of {size.teaching} steps"
 HOW = {
     "amortised": f"{size.answering} steps, {size.fitted} images, rank {size.rank}",
-    "unrolled": f"{size.stages} stages of {size.teaching} steps, {size.fitted} images",
+    "unrolled": f"{STAGES}, {size.fitted} images",
+    **{name: STAGES for name in CONTROL},
 }
 
 
 def asked(name, scale):
     """What one of them answers, by its name."""
     seen = hiding(scale).release(evaluated.x, evaluated.y, seed=seed, key=evaluated.index)
-    return {name: ANSWER[name](seen, scale).cpu()}
+    return {name: {**ANSWER, **CONTROL}[name](seen, scale).cpu()}
 
 
 learnt = gl.answers(
     [(dict(how=HOW[name], defense="Gaussian", model=network, scale=s), [name],
-      partial(asked, name, s)) for name in ANSWER for s in size.scales],
+      partial(asked, name, s)) for name in HOW for s in size.scales],
     evaluated, answered, command, list(evaluated.index), [public.source],
 )  # fmt: skip
-table = pd.concat([climbed, learnt])
+table = pd.concat([climbed, learnt[learnt.adversary.isin(list(ANSWER))]])
 took = learnt.groupby("adversary", sort=False).seconds.sum()
 means = torch.stack([public.x[public.y == c].mean(0) for c in range(public.classes)])
 Markdown(
@@ -372,35 +383,43 @@ for caption, rows in gl.exhibits.committed(records, Path("../book/results")):
 # %% [markdown]
 # ## Is it the gradient, or is it the prior?
 #
-# Five controls. The learned prior alone, with the gradient ignored. A prior that knows the wrong
-# images, patches of photographs. A prior that has never seen one of the classes, on images of that
-# class. The nearest of all images that the prior has seen. And whether the reconstruction tells the
-# private image from others, below.
+# Five controls. The learned prior alone, with the gradient ignored. Attacks that know the wrong
+# images, patches of photographs; the unrolled one in the profiles that have the time. A prior that
+# has never seen one of the classes, on images of that class. The nearest of all images that the
+# prior has seen. And whether the reconstruction tells the private image from others, below.
 
 # %% tags=["hide-input"]
 CONTROLLED = [s for s in size.scales if 0.1 <= s <= 0.3] or size.scales
 
 
-def against_learned(rows, **options):
-    """The learned prior and its controls: a table of means, and differences from it."""
+def controlled(rows, name, **options):
+    """An attack and its controls: a table of means, and differences from it."""
     display(gl.plot.table(gl.exhibits.means(rows, "adversary", "scale"), **options))
-    pairs = gl.exhibits.compared(rows, "adversary", "scale", against="learned")
+    pairs = gl.exhibits.compared(rows, "adversary", "scale", against=name)
     display(gl.plot.differences(pairs))
     return pairs
 
 
+def same_scales(rows, name):
+    """The rows of an attack and of its controls, at scales where there are any."""
+    rows = rows[rows.adversary.str.startswith(name)]
+    return rows[rows.scale.isin(rows[rows.adversary != name].scale)]
+
+
 cells = [dict(prior="learned", scale=s, seen="photographs") for s in CONTROLLED]
 cells += [dict(prior="learned", scale=s, look=False) for s in CONTROLLED]
-same = table[table.scale.isin(CONTROLLED) & (table.adversary == "learned")]
-against = against_learned(pd.concat([same, measured(evaluated, cells)]), floor=floor)
+rows = pd.concat([climbed, measured(evaluated, cells)])
+against = controlled(same_scales(rows, "learned"), "learned", floor=floor)
+if CONTROL:
+    controlled(same_scales(learnt, "unrolled"), "unrolled", floor=floor)
 
 # %% tags=["hide-input"]
 for caption, rows in gl.exhibits.committed(records, Path("../book/results")):
-    rows = rows[(rows.defense == "Gaussian") & rows.adversary.str.startswith("learned")]
-    rows = rows[rows.scale.isin(rows[rows.adversary != "learned"].scale)]
-    if len(rows):
-        display(Markdown(caption))
-        against_learned(rows)
+    for name in ("learned", "unrolled"):
+        part = same_scales(rows[rows.defense == "Gaussian"], name)
+        if len(part):
+            display(Markdown(caption))
+            controlled(part, name)
 
 # %% [markdown]
 # The unseen class: the same images under a prior that knows their class and one that does not.
