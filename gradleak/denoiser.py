@@ -65,7 +65,7 @@ def trained_denoiser(
 
     Noise levels are log-uniform between `LOWEST` and `HIGHEST`; weighted as in Karras et al. 2022.
     """
-    told = (images.name, images.split, images.index, steps, width, batch_size, lr, seed)
+    told = (images.source, images.shape, steps, width, batch_size, lr, seed)
     path = folder / f"denoiser-{hashlib.sha256(repr(told).encode()).hexdigest()[:16]}.safetensors"
     if path.exists():
         model = read_denoiser(path).to(device)

@@ -102,6 +102,12 @@ def test_a_denoiser_learns_is_kept_and_comes_back(digits, tmp_path):
         read_denoiser(path)
 
 
+def test_denoisers_of_photographs_of_two_sizes_are_two(tmp_path):
+    for shape in ((1, 8, 8), (3, 16, 16)):
+        some = gl.data.photographs(shape, 20)
+        assert trained_denoiser(some, tmp_path, steps=1, width=8).shape == shape
+
+
 def test_bad_levels_and_images_are_told():
     for start, end in ((0.5, 0.001), (0.1, 0.2), (5.0, 0.1)):
         with pytest.raises(ValueError, match=r"levels must fall within .* 0.01 to 2.0"):
