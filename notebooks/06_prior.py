@@ -431,10 +431,34 @@ strangers = test.take((test.y == missing).nonzero().flatten()[: size.images].tol
 cells = [dict(prior=p, scale=s) for p in ("TV", "learned") for s in CONTROLLED]
 cells += [dict(prior="learned", scale=s, seen=f"{dataset} without {missing}") for s in CONTROLLED]
 unseen = measured(strangers, cells, path=records.with_name(f"{records.stem}-unseen.csv"))
-display(gl.plot.table(gl.exhibits.means(unseen, "adversary", "scale")))
-unseen = gl.exhibits.compared(unseen, "adversary", "scale", against="TV")
-display(gl.plot.differences(unseen))
-Markdown(f"{len(strangers)} test images of class {missing}.")
+
+
+def against_tv(rows, columns="scale"):
+    """A table of means, and differences from total variation."""
+    display(gl.plot.table(gl.exhibits.means(rows, "adversary", columns)))
+    pairs = gl.exhibits.compared(rows, "adversary", columns, against="TV")
+    display(gl.plot.differences(pairs))
+    return pairs
+
+
+display(Markdown(f"{len(strangers)} test images of class {missing}."))
+unseen = against_tv(unseen)
+
+# %% tags=["hide-input"]
+
+
+def other_records(kind):
+    """Committed records of the same kind that are of other images: caption, rows."""
+    for path in sorted(Path("../book/results").glob(f"prior-*-{kind}.csv")):
+        if path.name != f"{records.stem}-{kind}.csv":
+            facts = gl.records.facts(path)
+            yield f"{facts['dataset']}, `{facts['command']}`", gl.records.read(path)
+
+
+for caption, rows in other_records("unseen"):
+    rows = rows[rows.split == "test"]
+    display(Markdown(f"**{rows['index'].nunique()} images** of {caption}"))
+    against_tv(rows)
 
 # %% [markdown]
 # Memory or inversion? For each reconstruction, the PSNR of the nearest of the prior's training
@@ -533,13 +557,10 @@ Markdown(
 )
 
 # %% tags=["hide-input"]
-for path in sorted(Path("../book/results").glob("prior-*-identified.csv")):
-    rows, facts = gl.records.read(path), gl.records.facts(path)
-    if path.stem != f"{records.stem}-identified":
-        count = rows[rows.adversary != "exact"].images.iloc[0]
-        display(Markdown(f"**{count} images** of {facts['dataset']} among "
-                         f"{rows.candidates.iloc[0]}, `{facts['command']}`"))  # fmt: skip
-        display(gl.plot.table(shares(rows), digits=2))
+for caption, rows in other_records("identified"):
+    count = rows[rows.adversary != "exact"].images.iloc[0]
+    display(Markdown(f"**{count} images** among {rows.candidates.iloc[0]} of {caption}"))
+    display(gl.plot.table(shares(rows), digits=2))
 
 # %% [markdown]
 # ## Other noise
@@ -551,11 +572,9 @@ for path in sorted(Path("../book/results").glob("prior-*-identified.csv")):
 # %% tags=["hide-input"]
 def by_noise(rows):
     """Means and differences from total variation for each noise."""
-    rows = rows.assign(noise=rows.defense + " " + rows.scale.map("{:g}".format))
-    display(gl.plot.table(gl.exhibits.means(rows, "adversary", "noise")))
-    pairs = gl.exhibits.compared(rows, "adversary", "noise", against="TV")
-    display(gl.plot.differences(pairs))
-    return pairs
+    return against_tv(
+        rows.assign(noise=rows.defense + " " + rows.scale.map("{:g}".format)), "noise"
+    )
 
 
 cells = [dict(prior=p, scale=s, defense=d) for d in list(DEFENSES)[1:] for s in CONTROLLED
