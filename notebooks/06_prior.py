@@ -85,6 +85,14 @@ records = results / f"prior-{profile}-{dataset}.csv"
 answered = results / f"prior-{profile}-{dataset}-answers.csv"
 command = f"gradleak run prior --profile {profile} -p dataset={dataset}"
 
+
+def changed(**parameters):
+    """The parameters that are not the profile's, for the names of what was trained with them."""
+    return "".join(f", {name} {value}" for name, value in parameters.items() if value)
+
+
+TRAINED = changed(learning=learning, width=width)
+
 # %% [markdown]
 # ## The question
 #
@@ -146,7 +154,7 @@ denoise = denoiser(dataset)  # what removes noise from images like these
 client = gl.Client(model, gl.GaussianNoise(size.scales[0]))
 view = client.release(few.x[:1], few.y[:1], seed=seed)  # all that the server sees
 search = gl.Adam(steps=size.steps, lr=0.1, decay=0.05 ** (1 / size.steps), signed=True)
-prior = gl.Sum((gl.Learned(denoise, dataset), gl.Box()))  # p(x)
+prior = gl.Sum((gl.Learned(denoise, dataset + TRAINED), gl.Box()))  # p(x)
 attack = gl.bayes(client, prior, optimizer=search).attack(view, seed=seed)
 f"PSNR {gl.psnr(attack.x.cpu(), few.x[:1]).item():.1f} dB"
 
@@ -172,9 +180,9 @@ TRIED = {  # the settings that a prior may choose from
 def mixture():
     """Fitted once by scikit-learn."""
     some = public.take(range(min(size.fitted, len(public))))
-    fitted = gl.GaussianMixture.fit(some, size.components, seed=seed)
-    fitted.mixture.to(gl.device(device))
-    return fitted
+    found = gl.GaussianMixture.fit(some, size.components, seed=seed)
+    found.mixture.to(gl.device(device))
+    return replace(found, name=found.name + changed(fitted=fitted))
 
 
 def prior_of(kind, weight, seen=dataset):
@@ -186,7 +194,7 @@ def prior_of(kind, weight, seen=dataset):
     elif kind == "mixture":
         part = replace(mixture(), weight=weight)
     else:
-        part = gl.Learned(denoiser(seen), seen, weight=weight)
+        part = gl.Learned(denoiser(seen), seen + TRAINED, weight=weight)
     return gl.Sum((part, gl.Box()))
 
 
@@ -287,12 +295,13 @@ def looks_again(seen, scale, known=dataset):
 
 ANSWER = {"amortised": lambda seen, scale: amortised().attack(seen), "unrolled": looks_again}
 CONTROL = {f"unrolled, {name}": partial(looks_again, known=name) for name in size.wrong}
-STAGES = f"{size.stages} stages of {size.teaching} steps"
+STAGES = f"{size.stages} stages of {size.teaching} steps, {size.fitted} images"
 HOW = {
     "amortised": f"{size.answering} steps, {size.fitted} images, rank {size.rank}",
-    "unrolled": f"{STAGES}, {size.fitted} images",
+    "unrolled": STAGES,
     **{name: STAGES for name in CONTROL},
 }
+HOW = {name: how + changed(scales=scales, seed=seed) for name, how in HOW.items()}
 
 
 def asked(name, scale):
@@ -622,8 +631,9 @@ def drawn(name):
 
 NAMES = ["climb", "sample 1", "sample 2", "mean of samples", "most within 4"]
 sampled = gl.answers(
-    [(dict(how=f"{size.samples} samples, {size.moves} moves", model=f"cnn, {name}",
-           defense="Gaussian", scale=middle), NAMES, partial(drawn, name)) for name in SMOOTH],
+    [(dict(how=f"{size.samples} samples, {size.moves} moves" + TRAINED + changed(seed=seed),
+           model=f"cnn, {name}", defense="Gaussian", scale=middle), NAMES, partial(drawn, name))
+     for name in SMOOTH],
     few, answered, command, list(few.index),
 )  # fmt: skip
 display(gl.plot.table(gl.exhibits.means(sampled, "model", "adversary")))
