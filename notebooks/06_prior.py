@@ -177,10 +177,15 @@ TRIED = {  # the settings that a prior may choose from
 
 
 @cache
+def pupils():
+    """What the mixture and the learnt attacks learn from."""
+    return public.take(range(min(size.fitted, len(public))))
+
+
+@cache
 def mixture():
     """Fitted once by scikit-learn."""
-    some = public.take(range(min(size.fitted, len(public))))
-    found = gl.GaussianMixture.fit(some, size.components, seed=seed)
+    found = gl.GaussianMixture.fit(pupils(), size.components, seed=seed)
     found.mixture.to(gl.device(device))
     return replace(found, name=found.name + changed(fitted=fitted))
 
@@ -260,12 +265,6 @@ lowest, highest = min(size.scales), max(size.scales)
 def hiding(scale):
     """The client, by its noise scale."""
     return gl.Client(model, gl.GaussianNoise(scale))
-
-
-@cache
-def pupils():
-    """What both learn from."""
-    return public.take(range(min(size.fitted, len(public))))
 
 
 @cache
