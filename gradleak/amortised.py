@@ -136,8 +136,7 @@ class Amortised:
 
 
 def _gradient(client: Client, images: Images) -> Gradient:
-    reference = next(client.model.parameters())
-    return client.gradient(images.x.to(reference), images.y.to(reference.device))
+    return client.gradient(*client.placed(images.x, images.y))
 
 
 def _network(inputs: int, images: Images, width: int, seed: int) -> nn.Module:

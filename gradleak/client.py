@@ -62,6 +62,11 @@ class Client:
             x, y = x.unsqueeze(1), y.unsqueeze(1)
         return gradients.gradient(self.model, x, y, self.loss)
 
+    def placed(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """x and y where the model is, x in its precision."""
+        reference = next(p for p in self.model.parameters() if p.requires_grad)
+        return x.to(reference), torch.as_tensor(y, device=reference.device)
+
     def distribution(self, x: Tensor, y: Tensor) -> Distribution:
         """p(g | x, y) for each of N clients."""
         return self._defense_at(x)(self.gradient(x, y))
@@ -96,8 +101,7 @@ class Client:
         on (seed, its key) only. Raises ValueError for images out of range, shapes that do not
         fit the model, and gradients that are zero or not finite.
         """
-        reference = next(p for p in self.model.parameters() if p.requires_grad)
-        x, y = x.to(reference), torch.as_tensor(y, device=reference.device)
+        x, y = self.placed(x, y)
         key = tuple(range(len(x))) if key is None else tuple(int(k) for k in key)
         self._check(x, y, key)
         x = self.transformed(x, seed=seed, key=key)

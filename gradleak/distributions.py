@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -13,6 +14,9 @@ from torch import Tensor
 from gradleak.batches import Scale, per_attack
 from gradleak.gradients import Gradient
 from gradleak.randomness import HIDDEN_MASK, NOISE, generator
+
+Draw = Callable[[Tensor, torch.Generator], Tensor]
+"""Fills a tensor with random numbers from a generator."""
 
 
 class Distribution(Protocol):
@@ -36,7 +40,8 @@ class Normal:
 
     def sample(self, keys: Sequence[tuple[int, ...]]) -> Gradient:
         """loc + scale * standard normal noise."""
-        return _add_noise(self.loc, self.scale, keys, _standard_normal)
+        noise = _drawn(NOISE, self.loc, keys, lambda row, gen: row.normal_(generator=gen))
+        return _added(self.loc, self.scale, noise)
 
     def log_prob(self, g: Gradient) -> Tensor:
         """Sum of the entries' log densities, (N,)."""
@@ -64,7 +69,8 @@ class Laplace:
 
     def sample(self, keys: Sequence[tuple[int, ...]]) -> Gradient:
         """loc + scale * standard Laplace noise."""
-        return _add_noise(self.loc, self.scale, keys, _standard_laplace)
+        uniform = _drawn(NOISE, self.loc, keys, lambda row, gen: row.uniform_(-1, 1, generator=gen))
+        return _added(self.loc, self.scale, uniform.map(_laplace))
 
     def log_prob(self, g: Gradient) -> Tensor:
         """Sum of the entries' log densities, (N,)."""
@@ -94,13 +100,10 @@ class MaskedAtRandom:
 
     def sample(self, keys: Sequence[tuple[int, ...]]) -> Gradient:
         """Draw a fresh mask for each attack, then `base`."""
-        generators = [generator(HIDDEN_MASK, *key) for key in keys]
-
-        def masked(v: Tensor) -> Tensor:
-            draws = [torch.rand(v.shape[1:], generator=gen) for gen in generators]
-            return v * (torch.stack(draws) >= self.rate).to(v)
-
-        return replace(self.base, loc=self.base.loc.map(masked)).sample(keys)
+        loc = self.base.loc
+        chances = _drawn(HIDDEN_MASK, loc, keys, lambda row, gen: row.uniform_(generator=gen))
+        masked = loc.map(lambda v, chance: v * (chance >= self.rate).to(v), chances)
+        return replace(self.base, loc=masked).sample(keys)
 
     def log_prob(self, g: Gradient) -> Tensor:
         """Sum of the entries' log densities, (N,)."""
@@ -152,30 +155,31 @@ class PointMass:
         )
 
 
-def _standard_normal(out: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
-    for row, gen in zip(out, generators, strict=True):
-        row.normal_(generator=gen)
-    return out
+def _drawn(what: int, like: Gradient, keys: Sequence[tuple[int, ...]], draw: Draw) -> Gradient:
+    """Numbers of the shapes of `like` on the CPU, those of attack n from (what, keys[n]) alone."""
+    if len(keys) != like.attacks:
+        raise ValueError(f"{like.attacks} gradients but {len(keys)} random keys; give one for each")
+    drawn = {k: torch.empty(v.shape) for k, v in like.items()}
+
+    def fill(n: int) -> None:
+        gen = generator(what, *keys[n])
+        for rows in drawn.values():
+            draw(rows[n], gen)
+
+    # PyTorch draws on one core however many there are; so attacks are drawn side by side.
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        list(pool.map(fill, range(len(keys))))
+    return Gradient(drawn)
 
 
-def _standard_laplace(out: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
-    """By the inverse of the distribution function."""
-    for row, gen in zip(out, generators, strict=True):
-        row.uniform_(-1, 1, generator=gen)
-    tail = out.abs().clamp_max_(1 - 2**-24)  # -1 itself may be drawn
-    return tail.neg_().log1p_().neg_().mul_(out.sign_())
+def _laplace(uniform: Tensor) -> Tensor:
+    """Standard Laplace numbers, by the inverse of the distribution function, in place."""
+    tail = uniform.abs().clamp_max_(1 - 2**-24)  # -1 itself may be drawn
+    return tail.neg_().log1p_().neg_().mul_(uniform.sign_())
 
 
-def _add_noise(loc: Gradient, scale: Scale, keys: Sequence[tuple[int, ...]], draw) -> Gradient:
-    if len(keys) != loc.attacks:
-        raise ValueError(f"{loc.attacks} gradients but {len(keys)} random keys; give one for each")
-    generators = [generator(NOISE, *key) for key in keys]
-
-    def noisy(v: Tensor) -> Tensor:
-        noise = draw(torch.empty(len(keys), *v.shape[1:]), generators).to(v)
-        return noise.mul_(per_attack(scale, v)).add_(v)
-
-    return loc.map(noisy)
+def _added(loc: Gradient, scale: Scale, noise: Gradient) -> Gradient:
+    return loc.map(lambda v, e: e.to(v).mul_(per_attack(scale, v)).add_(v), noise)
 
 
 def _of_rows(scale: Scale, rows: slice, like: Tensor) -> Scale:

@@ -70,8 +70,9 @@ class FinitePrior:
         return log_p.where(self.y == y[:, None], -torch.inf).log_softmax(1)
 
     def gradients(self, client: Client, chunk: int = 100) -> Gradient:
-        """The true gradient of each example, as tensors (N, *parameter shape)."""
-        pairs = zip(self.x.split(chunk), self.y.split(chunk), strict=True)
+        """The true gradient of each example, as tensors (N, *parameter shape), where the model is."""
+        x, y = client.placed(self.x, self.y)
+        pairs = zip(x.split(chunk), y.split(chunk), strict=True)
         with torch.no_grad():
             first, *rest = [client.gradient(x, y) for x, y in pairs]
         return first.map(lambda *v: torch.cat(v), *rest)
@@ -122,11 +123,13 @@ def log_likelihoods(belief: Defense, gradients: Gradient, g: Gradient) -> Tensor
     """log p(g | example) of M released gradients under each of N examples, (M, N).
 
     belief: any that has a density, else it raises NotImplementedError. gradients: the examples',
-    N; g: M. Nothing is approximated.
+    N; g: M. Nothing is approximated. Like all that is computed from N x N, the result is on the
+    CPU.
     """
     with torch.no_grad():
         held = belief(gradients)
-        return torch.stack([held.log_prob(g.rows(slice(m, m + 1))) for m in range(g.attacks)])
+        each = [held.log_prob(g.rows(slice(m, m + 1))) for m in range(g.attacks)]
+        return torch.stack(each).cpu()
 
 
 @dataclass(frozen=True)
@@ -151,13 +154,13 @@ class GaussianLaw:
         gradients without a mask.
         """
         held, n = (released, *others), released.attacks
-        gram = torch.zeros(len(held) * n, len(held) * n, dtype=torch.double)
+        gram = released[next(iter(released))].new_zeros([len(held) * n] * 2, dtype=torch.double)
         for name in released:
             entries = [each[name].flatten(1) for each in held]
             for columns in torch.arange(entries[0].shape[1]).split(2**14):
                 part = torch.cat([h[:, columns[0] : columns[-1] + 1] for h in entries])
                 gram += part @ part.T
-        return cls(gram, n)
+        return cls(gram.cpu(), n)
 
     @cached_property
     def _root(self) -> Tensor:

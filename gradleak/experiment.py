@@ -23,6 +23,7 @@ from gradleak.attacks import AT_ONCE, Adversary, attack_all
 from gradleak.batches import keep_blocks, mergeable
 from gradleak.client import Client, ServerView
 from gradleak.data import Images
+from gradleak.memory import free
 from gradleak.records import Plain
 from gradleak.version import __version__
 
@@ -202,11 +203,19 @@ def _batches(trials: Sequence[Trial], done: set[str], stored: set[str]) -> Itera
     for group in groups:
         work = [(t, k) for t in group for k, i in enumerate(t.images.index)
                 if t.row_id(i) not in (whole if i in t.keep else done)]  # fmt: skip
-        step = max(AT_ONCE.get(device.type, 64) // group[0].restarts, 1)
+        step = _at_once(group[0], device)
         for start in range(0, len(work), step):
             part = itertools.groupby(work[start : start + step], key=lambda w: id(w[0]))
             yield [(items[0][0], items[0][0].images.take([k for _, k in items]))
                    for items in (list(g) for _, g in part)]  # fmt: skip
+
+
+def _at_once(trial: Trial, device: torch.device) -> int:
+    """How many images of such trials a batch takes: no more than whose released gradients fit."""
+    parameters = [p for p in trial.client.model.parameters() if p.requires_grad]
+    released = sum(p.numel() * p.element_size() for p in parameters)
+    fit = free(device) // (4 * released)  # the true gradient, its noise, their sum, and a copy
+    return max(1, min(AT_ONCE.get(device.type, 64) // trial.restarts, fit))
 
 
 def _together(a: Trial, b: Trial) -> bool:

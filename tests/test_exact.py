@@ -142,6 +142,13 @@ def test_neighbours_are_those_within_delta():
         assert torch.equal(PRIOR.near(0.1), torch.eye(12).double())
 
 
+def test_examples_are_taken_as_the_model_takes_them():
+    """Images in float32, a model in float64: as a model elsewhere, it gets what it needs."""
+    client = gl.Client(MODEL, gl.GaussianNoise(0.5))
+    found, expected = exact.FinitePrior(X, Y).gradients(client), PRIOR.gradients(client)
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
 def test_bad_priors_are_refused():
     with pytest.raises(ValueError, match="got 0 and 0"):
         exact.FinitePrior(X[:0], Y[:0])

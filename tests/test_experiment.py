@@ -102,6 +102,18 @@ def test_an_interruption_loses_at_most_a_batch(path, monkeypatch):
     assert len(experiment.run(trials(), path)) == 20
 
 
+def test_a_batch_holds_no_more_gradients_than_fit():
+    enormous = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 2**40, device="meta"))
+    client = gl.Client(enormous, gl.GaussianNoise(0.1))
+    (small, *_) = trials()
+    large = dataclasses.replace(
+        small, client=client, adversary=gl.bayes(client, gl.TotalVariation(1.0))
+    )
+    cpu = torch.device("cpu")
+    assert experiment._at_once(large, cpu) == 1
+    assert experiment._at_once(small, cpu) == experiment.AT_ONCE["cpu"] // small.restarts
+
+
 def test_a_defense_of_ones_own_need_not_be_hashable(tmp_path):
     @dataclasses.dataclass
     class Halved:
