@@ -14,9 +14,8 @@ from statistics import median
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
-from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from gradleak import gradients, models
@@ -25,8 +24,10 @@ from gradleak.batches import keep_blocks
 from gradleak.client import Client, ServerView
 from gradleak.climb import Adam
 from gradleak.defenses import GaussianNoise
+from gradleak.floor import copy_speed, least_flops, product_speed, wait
 from gradleak.loop import usual_loop
-from gradleak.memory import LiveMemory
+from gradleak.memory import LiveMemory, MovedMemory
+from gradleak.precision import products
 from gradleak.presets import dlg, inverting_gradients, l1
 from gradleak.priors import TotalVariation
 from gradleak.randomness import START, generator
@@ -43,13 +44,14 @@ ADVERSARIES: dict[str, Callable[[Client], Adversary]] = {
 
 @dataclass(frozen=True)
 class Case:
-    """A network, an attack, and how many attacks on how many released gradients."""
+    """A network, an attack, how many attacks on how many released gradients, a precision."""
 
     network: str
     shape: models.Shape
     belief: str
     released: int
     restarts: int
+    precision: str = "float32"
 
     @property
     def attacks(self) -> int:
@@ -69,28 +71,53 @@ CASES = (
     Case(*CONVBIG, "cosine", 1, 64),
     Case(*CONVBIG, "L2", 32, 1),
 )
+BUSY = {
+    "cpu": (Case(*CNN_COLOUR, "cosine", 64, 1), Case(*CONVBIG, "cosine", 32, 1)),
+    "cuda": (Case(*CNN_COLOUR, "cosine", 64, 64), Case(*CONVBIG, "cosine", 256, 1),
+             Case(*CONVBIG, "cosine", 1, 2048)),
+}  # fmt: skip
+STEPS = {"cpu": 3, "cuda": 30}  # of a measurement
+
+
+def busy(device: torch.device) -> tuple[Case, ...]:
+    """Cases that keep the device busy."""
+    return BUSY.get(device.type, BUSY["cpu"])
+
+
+def cases(device: torch.device) -> list[Case]:
+    """What is measured there: each of its precisions in the cases that keep it busy."""
+    held = busy(device)
+    rounded = ("tf32", "bfloat16") if device.type == "cuda" else ("bfloat16",)
+    more = [case for case in held if case not in CASES]
+    return [*CASES, *more, *(replace(c, precision=p) for c in held for p in rounded)]
 
 
 def run(
-    device: torch.device, cases: Sequence[Case] = CASES, rounds: int = 3, steps: int = 3
+    device: torch.device, cases: Sequence[Case], rounds: int = 3, steps: int | None = None
 ) -> Iterator[dict[str, object]]:
     """Measure the cases; yield one row for each.
 
     A row holds milliseconds per image-iteration of engine and loop (medians over rounds), their
     ratio and its quartiles, the engine's peak memory per attack in MiB without what was released,
-    and its share of the floor: `least_flops` over the matrix-product speed of the same round.
+    and two shares of what the device can do, measured in the same round: of the floor, which is
+    `least_flops` over the speed of matrix products, and of the copy speed, at which the bytes would
+    move that a step's operations read and write. Only the engine takes the case's precision.
     """
     keep_blocks()  # as experiments do
+    steps = steps or STEPS.get(device.type, STEPS["cpu"])
     for case in tqdm(cases, desc="bench", delay=2, disable=None):
         client, view = _released(case, device)
         adversary = ADVERSARIES[case.belief](client)
-        engine, loop, speed = [], [], []
-        _engine(adversary, view, case, steps=1)
+        engine, loop, speed, copies = [], [], [], []
+        with products(case.precision):
+            _engine(adversary, view, case, steps=1)
         for _ in range(rounds):
-            speed.append(_matmul_flops(device))
-            engine.append(_engine(adversary, view, case, steps) * 1e3)
-            loop.append(_loop_seconds(client, view, case, 16 * steps) * 1e3)
-        flops = least_flops(client.model, case.shape)
+            copies.append(copy_speed(device))
+            with products(case.precision):
+                speed.append(product_speed(device))
+                engine.append(_engine(adversary, view, case, steps) * 1e3)
+            loop.append(_loop_seconds(client, view, case, 16 * STEPS["cpu"]) * 1e3)
+        flops, moved = least_flops(client.model, case.shape), _moved_bytes(adversary, view, case)
         ratios = np.quantile(np.divide(loop, engine), (0.25, 0.5, 0.75)).round(2)
         yield {
             **_described(case, device),
@@ -103,7 +130,10 @@ def run(
             "floor_ms": round(median(flops / s * 1e3 for s in speed), 4),
             "floor_share": round(median(flops / s / a * 1e3 for s, a in
                                         zip(speed, engine, strict=True)), 3),
-            "mib_per_attack": round(_peak_bytes(adversary, view, case) / case.attacks / 2**20, 2),
+            "copy_share": round(median(moved / c / a * 1e3 for c, a in
+                                       zip(copies, engine, strict=True)), 3),
+            "mib_moved": round(moved / 2**20, 2),
+            "mib_per_attack": round(_peak_bytes(adversary, view, case) / 2**20, 2),
             "rounds": rounds,
             "steps": steps,
         }  # fmt: skip
@@ -124,22 +154,24 @@ def write(
 def run_compiled(device: torch.device, case: Case, rounds: int = 5) -> Iterator[dict[str, object]]:
     """Measure one step written out as a graph and compiled, against the engine's; a row a round.
 
-    The engine runs eagerly wherever this shows no gain. first_s: seconds of the first call.
+    On a graphics card the compiled step is one launch as well (a CUDA graph). The engine runs
+    eagerly wherever this shows no gain. first_s: seconds of the first call.
     """
     keep_blocks()
     client, view = _released(case, device)
     adversary = ADVERSARIES[case.belief](client)
-    x = _start(case, client)
+    x, y = (v.repeat_interleave(case.restarts, 0) for v in (_start(case, client), view.y))
 
     def step(x: Tensor, y: Tensor, *g: Tensor) -> Tensor:
         x = x.detach().requires_grad_()
         f = log_posterior(adversary, gradients.Gradient(dict(zip(view.g, g, strict=True))), y)
         return torch.autograd.grad(f(x, 0.0).sum(), x)[0]
 
-    inputs = (x, view.y, *view.g.values())
+    inputs = (x, y, *view.g.values())
     expected = step(*inputs)
     begin = time.perf_counter()
-    compiled = torch.compile(make_fx(step)(*inputs))
+    mode = "reduce-overhead" if device.type == "cuda" else "default"
+    compiled = torch.compile(make_fx(step)(*inputs), mode=mode)
     error = (compiled(*inputs) - expected).norm() / expected.norm()
     first = time.perf_counter() - begin
     for _ in range(rounds):
@@ -157,7 +189,7 @@ def _seconds(f: Callable[[], object], device: torch.device, count: int = 5) -> f
     begin = time.perf_counter()
     for _ in range(count):
         f()
-    _wait(device)
+    wait(device)
     return (time.perf_counter() - begin) / count
 
 
@@ -168,6 +200,7 @@ def _described(case: Case, device: torch.device) -> dict[str, object]:
         "belief": case.belief,
         "attacks": case.attacks,
         "released": case.released,
+        "precision": case.precision,
         "device": device.type,
     }
 
@@ -192,19 +225,13 @@ def _start(case: Case, client: Client) -> Tensor:
     return torch.rand((case.released, *case.shape)).to(next(client.model.parameters()))
 
 
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-
-
 def _engine(adversary: Adversary, view: ServerView, case: Case, steps: int) -> float:
     """Seconds per image-iteration of the engine; the difference of two runs leaves out set-up."""
 
     def seconds(count: int) -> float:
-        climb = replace(adversary, optimizer=replace(adversary.optimizer, steps=count))
         begin = time.perf_counter()
-        attack_all([(climb, view)], restarts=case.restarts)
-        _wait(view.y.device)
+        _steps(adversary, view, case, count)
+        wait(view.y.device)
         return time.perf_counter() - begin
 
     return (seconds(steps + 1) - seconds(1)) / steps / case.attacks
@@ -217,43 +244,32 @@ def _loop_seconds(client: Client, view: ServerView, case: Case, count: int) -> f
     return _seconds(step, view.y.device, count)
 
 
-def least_flops(model: nn.Module, shape: models.Shape) -> float:
-    """The least arithmetic of one image-iteration with every weight's gradient made.
-
-    Seven times the forward pass, less twice the first layer's share: forward, the derivative to
-    each layer's output, each weight's gradient, and the derivative of all of that back to x.
-    """
-    device = next(model.parameters()).device
-    counter = FlopCounterMode(display=False)
-    x = torch.zeros((1, *shape), device=device)
-    with counter, torch.no_grad():
-        model(x)
-    first = next(m for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear))
-    sizes = []
-    handle = first.register_forward_hook(lambda m, args, out: sizes.append(out[0].numel()))
-    with torch.no_grad():
-        model(x)
-    handle.remove()
-    return 7 * counter.get_total_flops() - 2 * 2 * sizes[0] * first.weight[0].numel()
-
-
-def _matmul_flops(device: torch.device, size: int = 1024) -> float:
-    """Operations per second of a matrix product, what the floor is measured in."""
-    a = torch.rand(size, size, device=device)
-    a @ a
-    _wait(device)
-    begin = time.perf_counter()
-    for _ in range(count := 4):
-        a @ a
-    _wait(device)
-    return count * 2 * size**3 / (time.perf_counter() - begin)
-
-
 def _peak_bytes(adversary: Adversary, view: ServerView, case: Case) -> float:
-    """Peak bytes of one step; what was released lay there before and is not counted."""
-    climb = replace(adversary, optimizer=replace(adversary.optimizer, steps=1))
-    attacks = min(64, case.attacks)
-    part = view if case.released == 1 else view[:attacks]
+    """Peak bytes of one step for each attack, without what was released and lay there before."""
+    few = _few(case)
     with LiveMemory() as memory:
-        attack_all([(climb, part)], restarts=case.restarts)
-    return memory.peak * case.attacks / attacks
+        _steps(adversary, view, few, 1)
+    return memory.peak / few.attacks
+
+
+def _moved_bytes(adversary: Adversary, view: ServerView, case: Case) -> float:
+    """Bytes that the operations of one step read and write, for each attack."""
+    few = _few(case)
+
+    def moved(steps: int) -> int:
+        with MovedMemory() as memory:
+            _steps(adversary, view, few, steps)
+        return memory.moved
+
+    return (moved(2) - moved(1)) / few.attacks
+
+
+def _few(case: Case, most: int = 64) -> Case:
+    """The same with few attacks, of which as many share a released gradient."""
+    restarts = min(case.restarts, most)
+    return replace(case, released=min(case.released, most // restarts), restarts=restarts)
+
+
+def _steps(adversary: Adversary, view: ServerView, case: Case, count: int) -> None:
+    climb = replace(adversary, optimizer=replace(adversary.optimizer, steps=count))
+    attack_all([(climb, view[: case.released])], restarts=case.restarts)

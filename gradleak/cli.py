@@ -105,9 +105,9 @@ def bench(device: str, rounds: int, compiled: bool, output: str | None) -> None:
     what = "compiled" if compiled else "bench"
     path = Path(output) if output else book.root() / "book" / "results" / f"{what}-{on.type}.csv"
     if compiled:
-        rows = bench.run_compiled(on, bench.Case(*bench.CNN_COLOUR, "cosine", 64, 1), rounds)
+        rows = bench.run_compiled(on, bench.busy(on)[0], rounds)
     else:
-        rows = bench.run(on, rounds=rounds)
+        rows = bench.run(on, bench.cases(on), rounds)
     flag = " --compiled" if compiled else ""
     command = f"gradleak bench --device {on.type} --rounds {rounds}{flag}"
     click.echo(f"Written: {bench.write(path, rows, on, command)}")

@@ -70,7 +70,7 @@ class FinitePrior:
         return log_p.where(self.y == y[:, None], -torch.inf).log_softmax(1)
 
     def gradients(self, client: Client, chunk: int = 100) -> Gradient:
-        """The true gradient of each example, as tensors (N, *parameter shape), where the model is."""
+        """The true gradient of each example, as tensors (N, *parameter shape) on its device."""
         x, y = client.placed(self.x, self.y)
         pairs = zip(x.split(chunk), y.split(chunk), strict=True)
         with torch.no_grad():

@@ -13,6 +13,7 @@ from torch.linalg import vector_norm
 from gradleak import capture, entrywise
 from gradleak.capture import Loss
 from gradleak.factored import Outer
+from gradleak.precision import unrounded
 
 Entry = Tensor | Outer
 
@@ -266,6 +267,7 @@ def path(model: nn.Module, x: Tensor, y: Tensor, loss: Loss = F.cross_entropy) -
     return "captured" if verdicts[key] else "general"
 
 
+@unrounded()  # else rounded products would look like wrong gradients
 def _agree(model: nn.Module, x: Tensor, y: Tensor, loss: Loss) -> bool:
     # Two attacks, so that a network which mixes the examples of a batch is found out.
     some = slice(0, 2)

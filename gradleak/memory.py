@@ -1,4 +1,4 @@
-"""How much memory a computation takes, and how much of it there is."""
+"""How much memory a computation takes and moves, and how much of it there is."""
 
 from __future__ import annotations
 
@@ -49,3 +49,27 @@ class LiveMemory(TorchDispatchMode):
     def _free(self, key: int, size: int) -> None:
         self._seen.discard(key)
         self.live -= size
+
+
+class MovedMemory(TorchDispatchMode):
+    """Counts the bytes that operations read and write, on any device; views move none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.moved = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        """Run the operation and count what went in and what came out."""
+        result = function(*args, **(kwargs or {}))
+        schema = function._schema
+        alias = any(value.alias_info is not None for value in schema.returns)
+        if schema.is_mutable or not alias:
+            self.moved += sum(map(_bytes, tree_leaves((args, kwargs, result))))
+        return result
+
+
+def _bytes(leaf: object) -> int:
+    """Of a tensor; an expanded one is as small as what it was expanded from."""
+    if not isinstance(leaf, Tensor):
+        return 0
+    return min(leaf.numel() * leaf.element_size(), leaf.untyped_storage().nbytes())

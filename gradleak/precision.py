@@ -1,15 +1,18 @@
-"""What fewer bits in matrix products do to an attack: a simulation that runs on any device.
+"""The precision of matrix products: their inputs in float32, or rounded.
 
-Graphics cards multiply faster when the inputs of a product are rounded; on one that can,
-`torch.set_float32_matmul_precision("high")` asks for it. Here the inputs are rounded in software
-instead: just as exact, and no faster. Images, Adam's state and what was released stay in float32.
+Graphics cards multiply faster when the inputs of a product are rounded, and `products` asks for
+it. `MatrixInputs` rounds them in software, on any device: just as exact as a card that does, and no
+faster. Images, Adam's state and what was released stay in float32 under both.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_map_only
 
 PRECISIONS = {"float32": 23, "tf32": 10, "bfloat16": 7}
@@ -20,13 +23,90 @@ PRODUCTS = (_ATEN.mm, _ATEN.bmm, _ATEN.addmm, _ATEN.baddbmm, _ATEN.convolution,
             _ATEN.convolution_backward)  # fmt: skip
 
 
+@contextmanager
+def products(precision: str) -> Iterator[None]:
+    """Inside, matrix products and convolutions take inputs of this precision, as fast as they can.
+
+    precision: one of PRECISIONS; else raises ValueError. tf32 is for graphics cards; other devices
+    take it where they know it. bfloat16 rounds results as well. Outside, PyTorch's own choice for
+    graphics cards is tf32 in convolutions and float32 in all else.
+    """
+    _check(precision)
+    before = _read()
+    _write(*_said(precision == "tf32", like=before))
+    try:
+        with _Bfloat16() if precision == "bfloat16" else nullcontext():
+            yield
+    finally:
+        _write(*before)
+
+
+@contextmanager
+def unrounded() -> Iterator[None]:
+    """Inside, float32 is float32, whatever was chosen outside."""
+    with products("float32"), _disable_current_modes():
+        yield
+
+
+def chosen() -> str:
+    """How graphics cards compute products as things stand, in words."""
+    rounded = ("high", "medium", "tf32", True)
+    matmul, convolution = ("tf32" if said in rounded else "float32" for said in _read())
+    return matmul if matmul == convolution else f"{matmul}, convolutions {convolution}"
+
+
+def _read() -> tuple[str | bool, ...]:
+    """PyTorch's choice for matrix products and convolutions, in the words it was made in.
+
+    There is an old way to say it and a new one, and once the new one was used the old one is
+    refused.
+    """
+    try:
+        return torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    except RuntimeError:
+        backends = torch.backends
+        return backends.cuda.matmul.fp32_precision, backends.cudnn.conv.fp32_precision
+
+
+def _write(matmul: str | bool, convolution: str | bool) -> None:
+    if isinstance(convolution, bool):
+        torch.set_float32_matmul_precision(matmul)
+        torch.backends.cudnn.allow_tf32 = convolution
+    else:
+        torch.backends.cuda.matmul.fp32_precision = matmul
+        torch.backends.cudnn.conv.fp32_precision = convolution
+
+
+def _said(tf32: bool, like: tuple[str | bool, ...]) -> tuple[str | bool, ...]:
+    """The choice of tf32, or of float32, in the words of another choice."""
+    if isinstance(like[1], bool):
+        return "high" if tf32 else "highest", tf32
+    return ("tf32" if tf32 else "ieee",) * 2
+
+
+def _check(precision: str) -> None:
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision is one of {', '.join(PRECISIONS)}, got {precision!r}")
+
+
+class _Bfloat16(TorchDispatchMode):
+    """Products of float32 tensors are computed in bfloat16, and returned in float32."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        given = [x.dtype for x in args if isinstance(x, Tensor)]
+        into = function._schema.is_mutable  # a tensor that is given keeps its precision
+        if function.overloadpacket not in PRODUCTS or into or set(given) != {torch.float32}:
+            return function(*args, **(kwargs or {}))
+        result = function(*tree_map_only(Tensor, Tensor.bfloat16, args), **(kwargs or {}))
+        return tree_map_only(Tensor, Tensor.float, result)
+
+
 class MatrixInputs(TorchDispatchMode):
     """While this is entered, matrix products and convolutions take inputs of this precision."""
 
     def __init__(self, precision: str) -> None:
         super().__init__()
-        if precision not in PRECISIONS:
-            raise ValueError(f"precision is one of {', '.join(PRECISIONS)}, got {precision!r}")
+        _check(precision)
         self.bits = PRECISIONS[precision]
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):

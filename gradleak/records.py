@@ -19,6 +19,8 @@ import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
+from gradleak import precision
+
 Plain = str | int | float
 
 
@@ -175,5 +177,5 @@ def _write_json(path: Path, what: dict[str, Any]) -> None:
 def hardware(device: torch.device) -> str:
     """The device in words."""
     if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
+        return f"{torch.cuda.get_device_name(device)}, {precision.chosen()}"
     return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"

@@ -243,7 +243,7 @@ Markdown("Largest error of a pixel: " + ", ".join(f"{e:.0e}" for e in error[ten]
 EXACT = 99.0  # dB, what is written for less error than can be seen
 network = dense()[middle]
 pairs = {}
-for batch in (1, 2, 4, 8):
+for batch in [b for b in (1, 2, 4, 8) if b <= len(evaluated)]:
     count = len(evaluated) // batch
     x = evaluated.x[: count * batch].unflatten(0, (count, batch)).to(at)
     y = evaluated.y[: count * batch].unflatten(0, (count, batch)).to(at)

@@ -17,3 +17,12 @@ def test_what_is_given_replaces_what_the_profile_says():
     assert (size.images, size.dataset) == (8, "mnist")
     with pytest.raises(ValueError, match="did you mean 'smoke'"):
         gl.profile("smok", profiles)
+
+
+def test_of_few_images_no_more_are_shown():
+    profiles = {"smoke": {"images": 8, "shown": 4, "swept": 6}}
+    few, many = (gl.profile("smoke", profiles, images=n) for n in (5, 20))
+    assert (few.shown, few.swept) == (4, 5)
+    assert (many.shown, many.swept) == (4, 6)
+    with pytest.raises(ValueError, match="images must not be negative, got -1"):
+        gl.profile("smoke", profiles, images=-1)

@@ -1,0 +1,62 @@
+"""What an attack costs at the least, and what a device can do."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from gradleak.models import Shape
+
+
+def least_flops(model: nn.Module, shape: Shape) -> float:
+    """The least arithmetic of one image-iteration with every weight's gradient made.
+
+    Seven times the forward pass, less twice the first layer's share: forward, the derivative to
+    each layer's output, each weight's gradient, and the derivative of all of that back to x.
+    """
+    device = next(model.parameters()).device
+    counter = FlopCounterMode(display=False)
+    x = torch.zeros((1, *shape), device=device)
+    with counter, torch.no_grad():
+        model(x)
+    first = next(m for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear))
+    sizes = []
+    handle = first.register_forward_hook(lambda m, args, out: sizes.append(out[0].numel()))
+    with torch.no_grad():
+        model(x)
+    handle.remove()
+    return 7 * counter.get_total_flops() - 2 * 2 * sizes[0] * first.weight[0].numel()
+
+
+def product_speed(device: torch.device) -> float:
+    """Operations per second of a matrix product, what the floor is measured in."""
+    size = 8192 if device.type == "cuda" else 1024
+    a = torch.rand(size, size, device=device)
+    a @ a
+    wait(device)
+    begin = time.perf_counter()
+    for _ in range(count := 4):
+        a @ a
+    wait(device)
+    return count * 2 * size**3 / (time.perf_counter() - begin)
+
+
+def copy_speed(device: torch.device, size: int = 2**28) -> float:
+    """Bytes per second that a copy reads and writes."""
+    a = torch.rand(size // 4, device=device)
+    b = a.clone()
+    wait(device)
+    begin = time.perf_counter()
+    for _ in range(count := 4):
+        b.copy_(a)
+    wait(device)
+    return count * 2 * size / (time.perf_counter() - begin)
+
+
+def wait(device: torch.device) -> None:
+    """Until the device has done what it was asked for."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
