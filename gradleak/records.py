@@ -109,19 +109,23 @@ def mark_used(path: Path, ids: Iterable[str]) -> None:
         file.writelines(f"{i}\n" for i in ids)
 
 
+def used(path: Path) -> pd.DataFrame:
+    """The rows that the present run asked for."""
+    table = read(path)
+    return table[table["id"].isin(path.with_suffix(".ids").read_text().split())]
+
+
 def copy_used(path: Path, folder: Path) -> None:
     """Copy a record file, its facts and its pictures into a folder: only the rows marked used."""
-    used = set(path.with_suffix(".ids").read_text().split())
     folder.mkdir(parents=True, exist_ok=True)
-    table = read(path)
-    table = table[table["id"].isin(used)]
+    table = used(path)
     table.to_csv(folder / path.name, index=False, lineterminator="\n")
     seconds = round(float(table["seconds"].sum()), 1)
     known = {**facts(path), "rows": len(table), "seconds": seconds}
     _write_json(folder / path.name, known)
     if path.with_suffix(".npz").exists():
         with np.load(path.with_suffix(".npz")) as stored:
-            kept = {k: stored[k] for k in sorted(used & set(stored.files))}
+            kept = {k: stored[k] for k in sorted(set(table["id"]) & set(stored.files))}
         np.savez_compressed(folder / f"{path.stem}.npz", **kept)
 
 

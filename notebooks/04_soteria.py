@@ -337,7 +337,7 @@ Markdown(f"Mean PSNR over {len(swept)} images; the network is {said(**first)}.")
 def strength(some):
     """The slider's pictures at one rate."""
     rows = dict(tuple(at_rate(some).groupby("adversary", sort=False)))
-    return gl.exhibits.frame(f"{some:g}", swept.take(range(4)), rows, records)
+    return gl.exhibits.frame(f"{some:g}", swept.take(range(min(4, len(swept)))), rows, records)
 
 
 frames = {"Soteria and pruning": [strength(some) for some in size.rates]}

@@ -158,6 +158,7 @@ def test_records_are_published_without_their_notebook(clone):
     book.run("toy", "quick", parameters={"defense": "laplace"})
     with pytest.raises(book.BookError, match="parameters of its own"):
         book.publish("quick", ["toy"])
+    assert last_run(book.find("toy", clone), "quick").records == 2.0
     (path,) = book.publish_records("toy", "quick")
     assert path == clone / "book" / "results" / "toy-quick-laplace.csv"
     assert path.read_text() == "id,seconds\nb,2.0\n"

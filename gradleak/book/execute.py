@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 
+from gradleak import records
 from gradleak.book.chapter import (
     PROFILES,
     BookError,
@@ -33,6 +34,7 @@ from gradleak.book.record import (
     last_run,
     results_folder,
     save,
+    used_records,
 )
 
 DEVICES = ("auto", "cpu", "cuda")
@@ -74,6 +76,8 @@ def run(
         scratch.unlink(missing_ok=True)
     today = datetime.date.today().isoformat()
     facts = dict(seconds=round(seconds, 1), date=today, fingerprint=before, **hardware(device))
+    shown = [records.used(path) for path in used_records(chapter, results)]
+    facts["records"] = round(sum(float(rows["seconds"].sum()) for rows in shown), 1)
     save(Run(chapter.stem, profile, device, own, **facts), target.with_suffix(".json"))
     return target
 

@@ -68,7 +68,8 @@ def _runs(runs: Sequence[Run]) -> str:
         machine = f"{run.hardware}; Python {run.python}, PyTorch {run.torch}"
         own = ", ".join(f"`{name}={value}`" for name, value in run.parameters.items())
         link = f"[{run.chapter}](../notebooks/{run.chapter}.ipynb)"
-        row = (link, run.profile, duration(run.seconds), run.date, own or "defaults")
+        records = duration(run.records) if run.records else ""
+        row = (link, run.profile, duration(run.seconds), records, run.date, own or "defaults")
         machines.setdefault(machine, []).append(row)
-    head = ("chapter", "profile", "time", "date", "parameters")
+    head = ("chapter", "profile", "time", "its records", "date", "parameters")
     return "\n".join(f"{machine}:\n\n{table(head, rows)}" for machine, rows in machines.items())

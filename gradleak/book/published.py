@@ -16,6 +16,7 @@ from gradleak.book.record import (
     published_file,
     runs_published,
     save,
+    used_records,
 )
 from gradleak.records import copy_used
 
@@ -85,15 +86,10 @@ def _copy_records(chapter: Chapter, profile: str) -> list[Path]:
     ran = extra("nbformat").read(executed(chapter, profile), as_version=4)
     results = Path(ran.metadata.papermill.parameters.results)
     folder = chapter.root / "book" / "results"
-    paths = [p for p in sorted(results.glob(f"{chapter.name}-*.csv")) if _used(p)]
+    paths = used_records(chapter, results)
     for path in paths:
         copy_used(path, folder)
     return [folder / path.name for path in paths]
-
-
-def _used(records: Path) -> bool:
-    """Whether the last run asked for rows of this file."""
-    return records.with_suffix(".ids").is_file()
 
 
 def _copy_picture(notebook: Any, target: Path) -> None:

@@ -20,7 +20,10 @@ DRAWING = ("__init__.py", "exhibits.py", "pictures.py", "plot.py", "widgets.py")
 
 @dataclass(frozen=True)
 class Run:
-    """Facts of one execution of a chapter; `parameters` are those that differ from the script."""
+    """Facts of one execution of a chapter; `parameters` are those that differ from the script.
+
+    records: seconds that the records took which it shows, computed by it or found; None: unknown.
+    """
 
     chapter: str
     profile: str
@@ -32,6 +35,7 @@ class Run:
     hardware: str
     python: str
     torch: str
+    records: float | None = None
 
 
 def executed(chapter: Chapter, profile: str) -> Path:
@@ -96,6 +100,12 @@ def results_folder(home: Path, profile: str) -> Path:
     """
     computing = [path for path in package_files(home) if path.name not in DRAWING]
     return home / "_build" / "results" / f"{profile}-{digest(home, computing)[:8]}"
+
+
+def used_records(chapter: Chapter, results: Path) -> list[Path]:
+    """Return the record files in a folder that the chapter's last run asked for rows of."""
+    marks = sorted(results.glob(f"{chapter.name}-*.ids"))
+    return [path.with_suffix(".csv") for path in marks]
 
 
 def digest(home: Path, files: Iterable[Path], *texts: str) -> str:
