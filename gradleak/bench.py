@@ -230,7 +230,7 @@ def _engine(adversary: Adversary, view: ServerView, case: Case, steps: int) -> f
 
     def seconds(count: int) -> float:
         begin = time.perf_counter()
-        _steps(adversary, view, case, count)
+        _steps(adversary, view, case.restarts, count)
         wait(view.y.device)
         return time.perf_counter() - begin
 
@@ -247,8 +247,9 @@ def _loop_seconds(client: Client, view: ServerView, case: Case, count: int) -> f
 def _peak_bytes(adversary: Adversary, view: ServerView, case: Case) -> float:
     """Peak bytes of one step for each attack, without what was released and lay there before."""
     few = _few(case)
+    part = view[: few.released]
     with LiveMemory() as memory:
-        _steps(adversary, view, few, 1)
+        _steps(adversary, part, few.restarts, 1)
     return memory.peak / few.attacks
 
 
@@ -258,7 +259,7 @@ def _moved_bytes(adversary: Adversary, view: ServerView, case: Case) -> float:
 
     def moved(steps: int) -> int:
         with MovedMemory() as memory:
-            _steps(adversary, view, few, steps)
+            _steps(adversary, view[: few.released], few.restarts, steps)
         return memory.moved
 
     return (moved(2) - moved(1)) / few.attacks
@@ -270,6 +271,6 @@ def _few(case: Case, most: int = 64) -> Case:
     return replace(case, released=min(case.released, most // restarts), restarts=restarts)
 
 
-def _steps(adversary: Adversary, view: ServerView, case: Case, count: int) -> None:
+def _steps(adversary: Adversary, view: ServerView, restarts: int, count: int) -> None:
     climb = replace(adversary, optimizer=replace(adversary.optimizer, steps=count))
-    attack_all([(climb, view[: case.released])], restarts=case.restarts)
+    attack_all([(climb, view)], restarts=restarts)

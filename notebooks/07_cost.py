@@ -194,11 +194,12 @@ for name, bench in benches.items():
 # *ms each* is milliseconds for one step of one attack; *MiB each* is the peak of what lives during
 # a step, divided by the attacks, without the released gradients. *Of the copy speed* is how fast
 # the operations of a step read and write memory, as a share of what a plain copy reached in the
-# same minutes. Above one, they find their inputs in the processor's cache. The ratio is a median
-# over rounds, and the quartiles show how far the rounds part: one image at a time waits for much
-# besides arithmetic, so the usual loop runs up to twice as fast on a quiet machine as on a busy
-# one. Where many attacks share one released gradient (restarts, settings), it is stored and read
-# once, and the gain is largest.
+# same minutes. The ratio is a median over rounds, and the quartiles show how far the rounds part:
+# one image at a time waits for much besides arithmetic, so the usual loop runs up to twice as fast
+# on a quiet machine as on a busy one. Where many attacks share one released gradient (restarts,
+# settings), it is stored and read once, and the gain is largest. The last rows take their products
+# in bfloat16, as `gl.precision.products` asks for it: that helps only where the device is built for
+# it.
 #
 # ## Fewer bits
 #
