@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from gradleak import bench, floor, models, records
+from gradleak import bench, cases, floor, models, records
 from gradleak.memory import LiveMemory, MovedMemory
 
 
@@ -65,23 +65,23 @@ def test_moved_memory_is_what_operations_read_and_write():
     [(2, 3, (2, 3)), (256, 1, (64, 1)), (64, 16, (4, 16)), (1, 2048, (1, 64))],
 )
 def test_few_attacks_share_gradients_as_many_do(released, restarts, few):
-    case = bench._few(bench.Case("cnn", (1, 28, 28), "cosine", released, restarts))
+    case = bench._few(cases.Case("cnn", (1, 28, 28), "cosine", released, restarts))
     assert (case.released, case.restarts) == few
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_cases_differ_and_cover_each_precision_where_a_device_is_busy(device):
-    cases = bench.cases(torch.device(device))
-    assert len(set(cases)) == len(cases)
+    every = cases.every(torch.device(device))
+    assert len(set(every)) == len(every)
     known = {"cpu": {"float32", "bfloat16"}, "cuda": {"float32", "tf32", "bfloat16"}}[device]
-    for case in bench.busy(torch.device(device)):
-        kept = [c.precision for c in cases if dataclasses.replace(c, precision="float32") == case]
+    for case in cases.busy(torch.device(device)):
+        kept = [c.precision for c in every if dataclasses.replace(c, precision="float32") == case]
         assert set(kept) == known
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_row_for_each_case(tmp_path, precision):
-    case = bench.Case("mlp", (1, 8, 8), "cosine", 2, 3, precision)
+    case = cases.Case("mlp", (1, 8, 8), "cosine", 2, 3, precision)
     cpu = torch.device("cpu")
     path = bench.write(tmp_path / "b.csv", bench.run(cpu, [case], 1, 1), cpu, "some command")
     (row,) = records.read(path).to_dict("records")
@@ -99,8 +99,8 @@ def test_a_row_for_each_case(tmp_path, precision):
 
 def test_factors_keep_memory_per_attack_below_one_weight_copy():
     """64 attacks on one released gradient of convbig: no weight-sized tensor for each."""
-    case = bench.Case("convbig", (3, 32, 32), "cosine", released=1, restarts=16)
-    client, view = bench._released(case, torch.device("cpu"))
-    adversary = bench.ADVERSARIES["cosine"](client)
+    case = cases.Case("convbig", (3, 32, 32), "cosine", released=1, restarts=16)
+    client, view = cases.released(case.given, torch.device("cpu"))
+    adversary = cases.ADVERSARIES["cosine"](client)
     bench._engine(adversary, view, case, steps=1)  # the check against the general path is done
     assert bench._peak_bytes(adversary, view, case) < 0.25 * 4 * view.g.size
