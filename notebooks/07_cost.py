@@ -164,15 +164,12 @@ for bench in benches.values():
 
 # %% tags=["hide-input"]
 COLUMNS = {
-    "network": "network",
-    "shape": "images",
-    "belief": "attack",
+    "what": "network, images",
+    "how": "attack",
     "attacks": "attacks",
     "released": "on gradients",
-    "precision": "products in",
     "engine_ms": "ms each",
-    "ratio": "times the usual loop",
-    "quartiles": "quartiles",
+    "times": "times the usual loop",
     "floor_share": "share of the floor",
     "copy_share": "of the copy speed",
     "mib_per_attack": "MiB each",
@@ -186,18 +183,24 @@ for name, bench in benches.items():
             "attacks one image with `torch.autograd.grad` twice, in the same process, in turns."
         )
     )
-    quartiles = bench.ratio_low.map("{:.1f}".format) + " – " + bench.ratio_high.map("{:.1f}".format)
-    shown = bench.assign(quartiles=quartiles)[list(COLUMNS)].rename(columns=COLUMNS)
+    ratio, low, high = (bench[k].map("{:.1f}".format) for k in ("ratio", "ratio_low", "ratio_high"))
+    shown = bench.assign(
+        what=bench.network + " " + bench["shape"],
+        how=bench.belief + ("; " + bench.precision).where(bench.precision != "float32", ""),
+        times=ratio + " (" + low + " – " + high + ")",
+    )
+    shown = shown[list(COLUMNS)].rename(columns=COLUMNS)
     display(HTML(shown.to_html(index=False, float_format="{:.2f}".format)))
 
 # %% [markdown]
 # *ms each* is milliseconds for one step of one attack; *MiB each* is the peak of what lives during
 # a step, divided by the attacks, without the released gradients. *Of the copy speed* is how fast
 # the operations of a step read and write memory, as a share of what a plain copy reached in the
-# same minutes. The ratio is a median over rounds, and the quartiles show how far the rounds part:
+# same minutes. The ratio is a median over rounds, and its quartiles show how far the rounds part:
 # one image at a time waits for much besides arithmetic, so the usual loop runs up to twice as fast
-# on a quiet machine as on a busy one. Where many attacks share one released gradient (restarts,
-# settings), it is stored and read once, and the gain is largest.
+# on a quiet machine as on a busy one. Products are in float32 where nothing else is said. Where
+# many attacks share one released gradient (restarts, settings), it is stored and read once, and the
+# gain is largest.
 #
 # ## Fewer bits
 #
