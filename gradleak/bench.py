@@ -6,7 +6,7 @@ Engine and loop run in turn in one process, so that ratios hold on a machine who
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -22,7 +22,7 @@ from gradleak.attacks import Adversary, attack_all, log_posterior
 from gradleak.batches import keep_blocks
 from gradleak.cases import ADVERSARIES, PRIOR, STEPS, Case, released, start
 from gradleak.client import Client, ServerView
-from gradleak.floor import copy_speed, least_flops, product_speed, wait
+from gradleak.floor import copy_speed, least_flops, product_speed, seconds
 from gradleak.loop import usual_loop
 from gradleak.memory import LiveMemory, MovedMemory
 from gradleak.precision import products
@@ -47,9 +47,10 @@ def run(
     given = cache(released)
     settings = [_setting(case, given(case.given, device)) for case in cases]
     found: list[list[dict[str, float]]] = [[] for _ in cases]
-    for turn in tqdm(range(rounds * len(cases)), desc="bench", delay=2, disable=None):
-        found[turn % len(cases)].append(_round(*settings[turn % len(cases)], device, steps))
-    for case, (_, client, view, adversary), turns in zip(cases, settings, found, strict=True):
+    pairs = list(zip(settings, found, strict=True))
+    for setting, turns in tqdm(pairs * rounds, desc="bench", delay=2, disable=None):
+        turns.append(_round(*setting, device, steps))
+    for (case, client, view, adversary), turns in pairs:
         flops = least_flops(client.model, case.shape)
         moved = _moved_bytes(adversary, view, case)
         table = pd.DataFrame(turns)
@@ -108,8 +109,8 @@ def write(
     begin = time.perf_counter()
     path.parent.mkdir(parents=True, exist_ok=True)
     pd.DataFrame(rows).to_csv(path, index=False, lineterminator="\n")
-    seconds = round(time.perf_counter() - begin, 1)
-    write_facts(path, device, seconds=seconds, command=command, version=__version__)
+    took = round(time.perf_counter() - begin, 1)
+    write_facts(path, device, seconds=took, command=command, version=__version__)
     return path
 
 
@@ -137,7 +138,7 @@ def run_compiled(device: torch.device, case: Case, rounds: int = 5) -> Iterator[
     error = (compiled(*inputs) - expected).norm() / expected.norm()
     first = time.perf_counter() - begin
     for _ in range(rounds):
-        eager, fused = (_seconds(lambda f=f: f(*inputs), device) for f in (step, compiled))
+        eager, fused = (seconds(lambda f=f: f(*inputs), device) for f in (step, compiled))
         yield {
             **_described(case, device),
             "eager_ms": round(eager / case.attacks * 1e3, 4),
@@ -145,14 +146,6 @@ def run_compiled(device: torch.device, case: Case, rounds: int = 5) -> Iterator[
             "first_s": round(first, 1),
             "error": float(f"{error:.1e}"),
         }
-
-
-def _seconds(f: Callable[[], object], device: torch.device, count: int = 5) -> float:
-    begin = time.perf_counter()
-    for _ in range(count):
-        f()
-    wait(device)
-    return (time.perf_counter() - begin) / count
 
 
 def _described(case: Case, device: torch.device) -> dict[str, object]:
@@ -170,20 +163,18 @@ def _described(case: Case, device: torch.device) -> dict[str, object]:
 def _engine(adversary: Adversary, view: ServerView, case: Case, steps: int) -> float:
     """Seconds per image-iteration of the engine; the difference of two runs leaves out set-up."""
 
-    def seconds(count: int) -> float:
-        begin = time.perf_counter()
-        _steps(adversary, view, case.restarts, count)
-        wait(view.y.device)
-        return time.perf_counter() - begin
-
-    return (seconds(steps + 1) - seconds(1)) / steps / case.attacks
+    long, short = (
+        seconds(lambda n=n: _steps(adversary, view, case.restarts, n), view.y.device, 1)
+        for n in (steps + 1, 1)
+    )
+    return (long - short) / steps / case.attacks
 
 
 def _loop_seconds(client: Client, view: ServerView, case: Case, count: int) -> float:
     """Seconds per image-iteration of the usual loop."""
     step = usual_loop(client.model, view, case.belief, PRIOR, start(case, client)[:1])
     step()
-    return _seconds(step, view.y.device, count)
+    return seconds(step, view.y.device, count)
 
 
 def _peak_bytes(adversary: Adversary, view: ServerView, case: Case) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -36,24 +37,24 @@ def product_speed(device: torch.device) -> float:
     size = 8192 if device.type == "cuda" else 1024
     a = torch.rand(size, size, device=device)
     a @ a
-    wait(device)
-    begin = time.perf_counter()
-    for _ in range(count := 4):
-        a @ a
-    wait(device)
-    return count * 2 * size**3 / (time.perf_counter() - begin)
+    return 2 * size**3 / seconds(lambda: a @ a, device, 4)
 
 
 def copy_speed(device: torch.device, size: int = 2**28) -> float:
     """Bytes per second that a copy reads and writes."""
     a = torch.rand(size // 4, device=device)
     b = a.clone()
+    return 2 * size / seconds(lambda: b.copy_(a), device, 4)
+
+
+def seconds(f: Callable[[], object], device: torch.device, count: int = 5) -> float:
+    """How long the device takes for f, the mean of `count` times in a row."""
     wait(device)
     begin = time.perf_counter()
-    for _ in range(count := 4):
-        b.copy_(a)
+    for _ in range(count):
+        f()
     wait(device)
-    return count * 2 * size / (time.perf_counter() - begin)
+    return (time.perf_counter() - begin) / count
 
 
 def wait(device: torch.device) -> None:

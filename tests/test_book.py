@@ -165,6 +165,16 @@ def test_records_are_published_without_their_notebook(clone):
     assert not (clone / "notebooks" / "01_toy.ipynb").exists()
 
 
+def test_records_in_a_folder_of_ones_own_are_counted_like_others(clone):
+    script = clone / "notebooks" / "01_toy.py"
+    script.write_text(script.read_text() + RECORDS)
+    own = clone / "own"
+    book.run("toy", "quick", parameters={"results": str(own), "defense": "laplace"})
+    book.run("toy", "quick", parameters={"results": str(own)})
+    assert last_run(book.find("toy", clone), "quick").records == 2.0
+    assert [p.name for p in own.glob("*.ids")] == ["toy-quick-gaussian.ids"]
+
+
 def test_published_book_runs_nothing(clone):
     with pytest.raises(book.BookError, match="no published outputs: gradleak run toy"):
         book.build(published=True)

@@ -98,8 +98,8 @@ def test_bfloat16_products_take_and_return_float32():
     assert torch.equal(double, a.double() @ b.double())
 
 
-@pytest.mark.parametrize("chosen", [products, MatrixInputs])
-def test_a_rounded_attack_takes_the_fast_path_and_finds_the_same(chosen):
+@pytest.mark.parametrize("choose", [products, MatrixInputs])
+def test_a_rounded_attack_takes_the_fast_path_and_finds_the_same(choose):
     """The path is checked in float32: else a rounded product would look like a wrong gradient."""
     x, y = gl.data.batch("digits", range(3))
     model = gl.models.cnn(x.shape[1:], 10)
@@ -109,7 +109,7 @@ def test_a_rounded_attack_takes_the_fast_path_and_finds_the_same(chosen):
     prior = gl.Sum((gl.TotalVariation(1.0), gl.Box()))
     adversary = gl.bayes(client, prior, optimizer=search)
     capture.VERDICTS.clear()
-    with chosen("bfloat16"):
+    with choose("bfloat16"):
         rounded_x = adversary.attack(view).x
         assert gradients.path(model, x[:, None], y[:, None]) == "captured"
     apart = gl.psnr(rounded_x, x) - gl.psnr(adversary.attack(view).x, x)

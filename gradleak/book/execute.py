@@ -56,8 +56,8 @@ def run(
     pick("profile", profile, PROFILES)
     pick("device", device, DEVICES)
     own = _own(chapter, parameters or {})
-    results = results_folder(chapter.root, profile)
-    every = {"profile": profile, "device": device, "results": str(results), **own}
+    results = Path(own.get("results") or results_folder(chapter.root, profile))
+    every = {"profile": profile, "device": device, **own, "results": str(results)}
     check(chapter, every)
     target = executed(chapter, profile)
     target.parent.mkdir(parents=True, exist_ok=True)
