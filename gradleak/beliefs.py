@@ -47,7 +47,7 @@ class _Direction:
         raise NotImplementedError("Direction is a belief; a client needs a defense that can sample")
 
     def log_prob(self, g: Gradient) -> Tensor:
-        inner, norm = self.loc.inner(g), self.loc.sq_norm()
+        inner, norm = self.loc.moments(g)
         shared = len(norm) // g.attacks
         norms = (norm * g.sq_norm().repeat_interleave(shared)).clamp_min(
             torch.finfo(norm.dtype).tiny

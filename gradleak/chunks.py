@@ -1,8 +1,8 @@
-"""Many rows of work in chunks that fit into memory."""
+"""Many rows of work in chunks that fit into memory, or into a cache."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import torch
@@ -11,6 +11,10 @@ from torch import Tensor
 from gradleak.memory import LiveMemory, free
 
 T = TypeVar("T")
+
+# Numbers to work on at a time where one operation follows the other on the same ones: as many as
+# a core's cache holds, or as keep a graphics card busy for longer than it takes to ask it.
+CACHED = {"cpu": 2**21, "cuda": 2**24}
 
 
 def in_chunks(run: Callable[[Tensor], T], rows: Tensor, chunk: int) -> list[T]:
@@ -30,6 +34,12 @@ def in_chunks(run: Callable[[Tensor], T], rows: Tensor, chunk: int) -> list[T]:
         chunk = max(1, min(chunk, len(rows) - done) // 2)
         torch.cuda.empty_cache()
     return parts
+
+
+def parts(rows: int, each: int, device: torch.device) -> Iterator[slice]:
+    """The rows, of `each` numbers, in parts that are worked on at a time."""
+    some = max(1, CACHED.get(device.type, CACHED["cuda"]) // each)
+    return (slice(k, min(k + some, rows)) for k in range(0, rows, some))
 
 
 def as_many_as_fit(run: Callable[[Tensor], object], few: Tensor, device: torch.device) -> int:

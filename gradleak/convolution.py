@@ -57,7 +57,8 @@ def gradients(layer: nn.Conv2d, a: Tensor, delta: Tensor) -> tuple[Tensor, Tenso
     geometry = Geometry(layer.kernel_size, layer.stride, layer.dilation)
     left, right, top, bottom = _padding(layer)
     if (left, top) == (right, bottom) and _one_group_an_image(a, delta, geometry):
-        return _Grouped.apply(a, delta, replace(geometry, padding=(top, left)))
+        rows = _InARow.apply(a), _InARow.apply(delta)
+        return _Grouped.apply(*rows, replace(geometry, padding=(top, left)), len(a))
     a = F.pad(a, (left, right, top, bottom))
     a = a.contiguous() if a.shape[1] < FEW else a
     found, bias = _Product.apply(a, delta, geometry)
@@ -96,7 +97,8 @@ def maps(layer: nn.Conv2d, a: Tensor) -> tuple[Map, Map] | None:
 def _transposed_of_few(delta: Tensor, a: Tensor, weight: Tensor, options: tuple) -> Tensor:
     """The same for images of few channels, where a product and a fold are faster on a CPU."""
     stride, (top, left), dilation = options
-    padded = F.pad(a.contiguous(), [left, left, top, top])
+    height, width = a.shape[2] + 2 * top, a.shape[3] + 2 * left
+    padded = a.new_empty(len(a), a.shape[1], height, width)
     patches = weight.permute(2, 3, 1, 0).flatten(0, 2) @ delta.flatten(2)
     found = _fold(patches.mT, padded, Geometry(tuple(weight.shape[2:]), stride, dilation))
     return found[:, :, top : top + a.shape[2], left : left + a.shape[3]]
@@ -122,31 +124,43 @@ class _Product(torch.autograd.Function):
         return _fold(of_patches, a, ctx.geometry), of_delta, None
 
 
+class _InARow(torch.autograd.Function):
+    """All images as the channels of one, (1, N * C, H, W)."""
+
+    @staticmethod
+    def forward(ctx: Any, images: Tensor) -> Tensor:
+        ctx.shape = images.shape
+        return images.reshape(1, -1, *images.shape[2:])
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> Tensor:
+        return channels_last(slope.view(ctx.shape))
+
+
 class _Grouped(torch.autograd.Function):
-    """The same, (N, O, C, *kernel) and (N, O), by convolutions that have a group for each image."""
+    """The same of N images in a row, by convolutions that have a group for each image.
+
+    (N, O, C, *kernel) and (N, O).
+    """
 
     @staticmethod
-    def forward(ctx: Any, a: Tensor, delta: Tensor, geometry: Geometry) -> tuple[Tensor, Tensor]:
+    def forward(
+        ctx: Any, a: Tensor, delta: Tensor, geometry: Geometry, images: int
+    ) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(a, delta)
-        ctx.geometry = geometry
-        shape = (len(a) * delta.shape[1], a.shape[1], *geometry.kernel)
+        ctx.geometry, ctx.images = geometry, images
+        shape = (delta.shape[1], a.shape[1] // images, *geometry.kernel)
         unread = a.new_empty(1).expand(shape)  # the derivative wants the weight's shape only
-        weight = geometry.backward(_in_a_row(a), _in_a_row(delta), unread, len(a), "weight")
-        return weight.unflatten(0, (len(a), -1)), delta.flatten(2).sum(2)
+        weight = geometry.backward(a, delta, unread, images, "weight")
+        return weight.unflatten(0, (images, -1)), delta.sum((0, 2, 3)).view(images, -1)
 
     @staticmethod
-    def backward(ctx: Any, slope: Tensor, of_bias: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, slope: Tensor, of_bias: Tensor) -> tuple[Tensor, Tensor, None, None]:
         a, delta = ctx.saved_tensors
         geometry, slope = ctx.geometry, slope.flatten(0, 1)
-        of_a = geometry.backward(_in_a_row(a), _in_a_row(delta), slope, len(a), "input")
-        options = (geometry.stride, geometry.padding, geometry.dilation, len(a))
-        of_delta = F.conv2d(_in_a_row(a), slope, of_bias.flatten(), *options)
-        return channels_last(of_a.view(a.shape)), channels_last(of_delta.view(delta.shape)), None
-
-
-def _in_a_row(images: Tensor) -> Tensor:
-    """All images as the channels of one, (1, N * C, H, W)."""
-    return images.reshape(1, -1, *images.shape[2:])
+        options = (geometry.stride, geometry.padding, geometry.dilation, ctx.images)
+        of_delta = F.conv2d(a, slope, of_bias.flatten(), *options)
+        return geometry.backward(a, delta, slope, ctx.images, "input"), of_delta, None, None
 
 
 def channels_last(x: Tensor) -> Tensor:
@@ -171,15 +185,11 @@ def _unfold(a: Tensor, geometry: Geometry) -> Tensor:
 def _fold(patches: Tensor, like: Tensor, geometry: Geometry) -> Tensor:
     """The transpose of `_unfold`: each pixel is the sum of what its patches hold."""
     a = torch.zeros_like(like)
-    places = geometry.windows(a).shape[4:]
-    patches = patches.unflatten(1, places).unflatten(3, (*geometry.kernel, -1))
-    steps = list(zip(geometry.dilation, geometry.stride, places, strict=True))
-    for place in itertools.product(*map(range, geometry.kernel)):
-        rows, columns = (
-            slice(k * dilation, k * dilation + (count - 1) * stride + 1, stride)
-            for k, (dilation, stride, count) in zip(place, steps, strict=True)
-        )
-        a[:, :, rows, columns] += patches[(..., *place, slice(None))].permute(0, 3, 1, 2)
+    windows = geometry.windows(a)
+    patches = patches.unflatten(1, windows.shape[4:]).unflatten(3, (*geometry.kernel, -1))
+    patches = patches.permute(0, 3, 4, 5, 1, 2)
+    for row, column in itertools.product(*map(range, geometry.kernel)):
+        windows[:, row, column].add_(patches[:, row, column])
     return a
 
 

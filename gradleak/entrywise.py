@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-AT_ONCE = 2**20  # entries that are made at a time
+from gradleak.chunks import parts
 
 Term = Callable[[Tensor, Tensor, slice], tuple[Tensor, Tensor]]
 """term(apart, g, rows): the sum over each attack's entries (n,), and its derivative in `apart`.
@@ -26,6 +26,11 @@ g (n or 1, ...) is what was released.
 def absolute(apart: Tensor, _: Tensor, __: slice) -> tuple[Tensor, Tensor]:
     """The sum of |g - h|, and the sign."""
     return apart.abs().flatten(1).sum(1), apart.sign_()
+
+
+def square(apart: Tensor, _: Tensor, __: slice) -> tuple[Tensor, Tensor]:
+    """The sum of (g - h)^2, and its slope."""
+    return apart.square().flatten(1).sum(1), apart.mul_(2)
 
 
 def of_tensor(term: Term, h: Tensor, g: Tensor) -> Tensor:
@@ -53,16 +58,9 @@ def _apart(g: Tensor, delta: Tensor, a: Tensor, mask: Tensor | None, out: Tensor
     return torch.baddbmm(g.expand_as(out), delta.mT, a, alpha=-1, out=out)
 
 
-def _at_once(g: Tensor) -> int:
-    """How many attacks are done at a time."""
-    return max(1, AT_ONCE // g[0].numel())
-
-
-def _blocks(attacks: int, g: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Rows that are done at a time, and what was released to them."""
-    for rows in torch.arange(attacks).split(_at_once(g)):
-        some = slice(int(rows[0]), int(rows[-1]) + 1)
-        yield some, _shared(g, some, attacks)
+def _blocks(attacks: int, g: Tensor) -> Iterator[slice]:
+    """Attacks that are done at a time: what was released to them and what is made of it fit."""
+    return parts(attacks, 2 * g[0].numel(), g.device)
 
 
 def _shared(values: Tensor, some: slice, attacks: int) -> Tensor:
@@ -75,7 +73,8 @@ class _OfTensor(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, h: Tensor, g: Tensor, term: Term) -> Tensor:
         total, slope = h.new_empty(len(h)), torch.empty_like(h)
-        for some, released in _blocks(len(h), g):
+        for some in _blocks(len(h), g):
+            released = _shared(g, some, len(h))
             total[some], slope[some] = term(released - h[some], released, some)
         ctx.save_for_backward(slope)
         return total
@@ -93,9 +92,10 @@ class _OfFactors(torch.autograd.Function):
         ctx: Any, delta: Tensor, a: Tensor, mask: Tensor | None, g: Tensor, term: Term
     ) -> Tensor:
         total, of_delta, of_a = a.new_empty(len(a)), torch.empty_like(delta), torch.empty_like(a)
-        work = g.new_empty(min(len(a), _at_once(g)), *g.shape[1:])  # stays in the cache
-        for some, released in _blocks(len(a), g):
-            out = work[: some.stop - some.start]
+        blocks = list(_blocks(len(a), g))
+        work = g.new_empty(blocks[0].stop, *g.shape[1:])  # stays in the cache
+        for some in blocks:
+            released, out = _shared(g, some, len(a)), work[: some.stop - some.start]
             own = mask if mask is None or mask.ndim == 2 else _shared(mask, some, len(a))
             apart = _apart(released, delta[some], a[some], own, out)
             total[some], slope = term(apart, released, some)

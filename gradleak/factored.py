@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from gradleak import entrywise
+from gradleak import entrywise, quadratic
 
 
 @dataclass(frozen=True)
@@ -49,23 +49,20 @@ class Outer:
         """Times a number."""
         return replace(self, delta=weight * self.delta)
 
-    def inner(self, g: Tensor) -> Tensor:
-        """<self, g> of each attack, (N,); g (M, O, I) is already masked.
+    def moments(self, g: Tensor) -> quadratic.Moments:
+        """<self, g> and |self|^2 of each attack, (N,) each; g (M, O, I) is already masked.
 
         Where M < N, each of its rows is shared by N / M consecutive attacks.
         """
-        a = self.a.reshape(len(g), -1, self.a.shape[2])
-        moved = torch.bmm(a, g.mT).reshape(self.delta.shape)
-        return (moved * self.delta).flatten(1).sum(1)
+        inner, sq_norm = quadratic.of_factors(self.delta, self.a, g)
+        return inner, sq_norm if self.mask is None else self.sq_norm()
 
     def entrywise(self, term: entrywise.Term, g: Tensor) -> Tensor:
-        """Sum of a term over each attack's entries, (N,); g (M, O, I) as in `inner`, not masked."""
+        """Sum of a term over each attack's entries, (N,); g (M, O, I), not masked."""
         return entrywise.of_factors(term, self.delta, self.a, self.mask, g)
 
     def sq_norm(self) -> Tensor:
         """Squared norm of each attack's gradient, (N,)."""
-        if self.mask is None and self.a.shape[1] == 1:
-            return self.delta.square().sum((1, 2)) * self.a.square().sum((1, 2))
         if self.mask is None:
             gram = torch.bmm(self.delta, self.delta.mT) * torch.bmm(self.a, self.a.mT)
             return gram.flatten(1).sum(1)

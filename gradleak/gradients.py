@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
-from torch.linalg import vector_norm
 
-from gradleak import capture, entrywise
+from gradleak import capture, entrywise, quadratic
 from gradleak.capture import Loss
 from gradleak.factored import Outer
 from gradleak.precision import unrounded
+from gradleak.quadratic import sq_norm
 
 Entry = Tensor | Outer
 
@@ -112,9 +112,15 @@ class Gradient(Mapping[str, Tensor]):
             return self._once(tuple(weights.items()), lambda: self._scaled(weights))
         return self._scaled(weights)
 
-    def inner(self, other: Gradient) -> Tensor:
-        """<self, other> of each attack, (N,)."""
-        return self._sum(lambda k, v: self._inner(k, v, other))
+    def moments(self, other: Gradient) -> quadratic.Moments:
+        """<self, other> and |self|^2 of each attack, (N,) each."""
+        outer = {k: v for k, v in self._entries.items() if isinstance(v, Outer)}
+        dense = {k: v for k, v in self._entries.items() if k not in outer}
+        found = [self._moments(k, v, other) for k, v in outer.items()]
+        if dense:
+            found.append(quadratic.of_tensors(list(dense.values()), [other[k] for k in dense]))
+        inner, sq_norm = (torch.stack(parts).sum(0) for parts in zip(*found, strict=True))
+        return inner, sq_norm
 
     def sq_norm(self) -> Tensor:
         """Squared Euclidean norm of each attack's gradient, (N,)."""
@@ -133,8 +139,9 @@ class Gradient(Mapping[str, Tensor]):
             if isinstance(entry, Outer):
                 shared = len(entry.a) // other.attacks
                 rest = other._norm_of(name).repeat_interleave(shared)
-                return rest - 2 * self._inner(name, entry, other) + entry.sq_norm()
-            return _per_attack(lambda v, o: (v - o).square(), entry, other[name])
+                inner, sq_norm = self._moments(name, entry, other)
+                return rest - 2 * inner + sq_norm
+            return entrywise.of_tensor(entrywise.square, entry, other[name])
 
         return self._sum(of)
 
@@ -184,25 +191,18 @@ class Gradient(Mapping[str, Tensor]):
 
     @staticmethod
     def _sq_norm(_: str, entry: Entry) -> Tensor:
-        return entry.sq_norm() if isinstance(entry, Outer) else _sq_norm(entry)
+        return entry.sq_norm() if isinstance(entry, Outer) else sq_norm(entry)
 
     def _norm_of(self, name: str) -> Tensor:
-        return self._once(("sq_norm", name), lambda: _sq_norm(self[name]))
+        return self._once(("sq_norm", name), lambda: sq_norm(self[name]))
 
-    def _inner(self, name: str, entry: Entry, other: Gradient) -> Tensor:
-        if not isinstance(entry, Outer):
-            return _per_attack(torch.mul, entry, other[name])
+    def _moments(self, name: str, entry: Outer, other: Gradient) -> quadratic.Moments:
         if entry.mask is None:
-            return entry.inner(other[name])
+            return entry.moments(other[name])
         # The mask moves to the other side, where it is applied once and not at every step. The
         # key holds the mask itself, so that it lives as long as what was derived from it.
         mask = entry.mask
-        return entry.inner(other._once((name, mask), lambda: other[name] * mask))
-
-
-def _sq_norm(v: Tensor) -> Tensor:
-    # vector_norm makes no tensor of the parameter's size
-    return vector_norm(v.flatten(1), dim=1).square()
+        return entry.moments(other._once((name, mask), lambda: other[name] * mask))
 
 
 def _masked(entry: Entry, mask: Tensor | None) -> Entry:
@@ -218,12 +218,6 @@ def _masked(entry: Entry, mask: Tensor | None) -> Entry:
 def layer_of(name: str) -> str:
     """The module that owns a parameter: 'conv1.weight' -> 'conv1'."""
     return name.rpartition(".")[0]
-
-
-def _per_attack(f: Callable[[Tensor, Tensor], Tensor], v: Tensor, other: Tensor) -> Tensor:
-    """Sum f(v, other) over each of v's N attacks; other holds N or fewer, shared in turn."""
-    grouped = v.reshape(len(other), -1, v[0].numel())
-    return f(grouped, other.reshape(len(other), 1, -1)).sum(2).flatten()
 
 
 def gradient(model: nn.Module, x: Tensor, y: Tensor, loss: Loss = F.cross_entropy) -> Gradient:

@@ -22,7 +22,15 @@ Map = Callable[[Tensor], Tensor]
 def output(layer: nn.Module, a: Tensor, z: Tensor) -> Tensor:
     """The layer's output z again, with a derivative that makes no more than it needs to."""
     maps = _maps(layer, a.detach(), z.detach()) if z.requires_grad else None
-    return z if maps is None else _Output.apply(a, z.detach(), *maps)
+    if maps is None:
+        return z
+    if type(layer) is nn.AvgPool2d and hasattr(a, "before_gate"):
+        # It takes the ReLU before it along, which spares a tensor of the larger size.
+        a, maps = a.before_gate, _after_gate(maps, a.detach())
+    found = _Output.apply(a, z.detach(), *maps)
+    if type(layer) is nn.ReLU:
+        found.before_gate = a
+    return found
 
 
 def _maps(layer: nn.Module, a: Tensor, z: Tensor) -> tuple[Map, Map] | None:
@@ -57,6 +65,18 @@ def _scaling(layer: nn.BatchNorm2d) -> Map:
 def _gate(z: Tensor) -> Map:
     """The slope where the ReLU is open; its own transpose."""
     return lambda slope: torch.ops.aten.threshold_backward(slope, z, 0)
+
+
+def _after_gate(maps: tuple[Map, Map], opened: Tensor) -> tuple[Map, Map]:
+    """A layer's maps from before the ReLU that gave its input `opened`."""
+    back, forth = maps
+    gate = torch.ops.aten.threshold_backward
+
+    def through(slope: Tensor) -> Tensor:
+        slope = back(slope)  # a new tensor, which may be overwritten
+        return gate.grad_input(slope, opened, 0, grad_input=slope)
+
+    return through, lambda slope: forth(gate(slope, opened, 0))
 
 
 def _pool_maps(layer: nn.AvgPool2d, a: Tensor) -> tuple[Map, Map]:

@@ -88,7 +88,7 @@ delta, a = torch.randn(64, 1, 100), torch.randn(64, 1, 4096)  # 64 attacks
 g = torch.randn(64, 100, 4096)
 factors = gl.factored.Outer(delta, a)
 with gl.memory.LiveMemory() as factored:
-    fast = factors.inner(g), factors.sq_norm()
+    fast = factors.moments(g)
 with gl.memory.LiveMemory() as dense:
     whole = delta.mT * a
     slow = (whole * g).sum((1, 2)), whole.square().sum((1, 2))

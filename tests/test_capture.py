@@ -192,18 +192,18 @@ def test_factors_stand_for_the_tensor(released, each, uses, out, inputs, seed, m
         own = mask["w"] if masked == "shared" else mask["w"].repeat_interleave(each, 0)
         torch.testing.assert_close(loc["w"], factors.dense() * own)
     oracle = loc.dense()
-    torch.testing.assert_close(loc.inner(g), oracle.inner(wide))
+    torch.testing.assert_close(loc.moments(g), oracle.moments(wide))
     torch.testing.assert_close(loc.sq_norm(), oracle.sq_norm())
     torch.testing.assert_close(loc.sq_distance(g), oracle.sq_distance(wide))
     torch.testing.assert_close(loc.abs_distance(g), oracle.abs_distance(wide))
-    torch.testing.assert_close(loc.inner(g), oracle.inner(g))
+    torch.testing.assert_close(loc.moments(g), oracle.moments(g))
     assert (loc.attacks, loc.size) == (n, out * inputs + out)
 
 
 @pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize("at_once", [1, 24, 10**6])
-def test_entrywise_distance_has_the_tensors_slope(masked, at_once, monkeypatch):
-    monkeypatch.setattr(gl.entrywise, "AT_ONCE", at_once)
+@pytest.mark.parametrize("cached", [1, 48, 10**6])
+def test_entrywise_distance_has_the_tensors_slope(masked, cached, monkeypatch):
+    monkeypatch.setitem(gl.chunks.CACHED, "cpu", cached)
     delta = torch.randn(6, 2, 3, dtype=torch.double, requires_grad=True)
     a = torch.randn(6, 2, 4, dtype=torch.double, requires_grad=True)
     g = torch.randn(3, 3, 4, dtype=torch.double)
@@ -220,6 +220,34 @@ def test_entrywise_distance_has_the_tensors_slope(masked, at_once, monkeypatch):
         strict=True,
     ):
         torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("cached", [1, 48, 10**6])
+@pytest.mark.parametrize("uses", [1, 2])
+def test_moments_of_factors_have_the_tensors_slope(uses, cached, monkeypatch):
+    monkeypatch.setitem(gl.chunks.CACHED, "cpu", cached)
+    delta = torch.randn(6, uses, 3, dtype=torch.double, requires_grad=True)
+    a = torch.randn(6, uses, 4, dtype=torch.double, requires_grad=True)
+    g = torch.randn(3, 3, 4, dtype=torch.double)
+    dense = torch.einsum("nko,nki->noi", delta, a)
+    inner = (dense * g.repeat_interleave(2, 0)).sum((1, 2))
+    expected = torch.stack([inner, dense.square().sum((1, 2))])
+    found = torch.stack(gl.factored.Outer(delta, a).moments(g))
+    torch.testing.assert_close(found, expected)
+    weights = torch.rand(2, 6, dtype=torch.double)
+    ours, theirs = (torch.autograd.grad(v, (delta, a), weights) for v in (found, expected))
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_moments_of_tensors_can_be_differentiated_twice():
+    h = [torch.randn(4, *s, dtype=torch.double, requires_grad=True) for s in ((2, 3), (2,))]
+    g = [torch.randn(2, *s, dtype=torch.double) for s in ((2, 3), (2,))]
+
+    def f(*h):
+        return gl.quadratic.of_tensors(h, g)
+
+    assert torch.autograd.gradcheck(f, h)
+    assert torch.autograd.gradgradcheck(f, h)
 
 
 DEFENSES = [

@@ -94,6 +94,25 @@ def test_lean_layers_have_torchs_derivatives(layer):
     )
 
 
+@pytest.mark.parametrize("branches", [False, True])
+def test_a_pooling_takes_the_relu_before_it_along(branches):
+    a = torch.randn(2, 3, 4, 4, dtype=torch.double, requires_grad=True)
+    relu, pool = nn.ReLU(), nn.AvgPool2d(2)
+
+    def of(output):
+        opened = output(relu, a, relu(a))
+        pooled = output(pool, opened, pool(opened))
+        return pooled + opened[:, :, ::2, ::2].square() if branches else pooled
+
+    ours, theirs = of(rewired.output), of(lambda layer, a, z: z)
+    slope = torch.randn_like(ours, requires_grad=True)
+    ours, theirs = (torch.autograd.grad(z, a, slope, create_graph=True)[0] for z in (ours, theirs))
+    torch.testing.assert_close(ours, theirs)
+    back = torch.randn_like(a)
+    ours, theirs = (torch.autograd.grad(z, slope, back)[0] for z in (ours, theirs))
+    torch.testing.assert_close(ours, theirs)
+
+
 def test_layers_without_a_rewiring_are_left_alone():
     a = torch.randn(2, 3, 4, 4, requires_grad=True)
     for layer in (nn.Tanh(), nn.ReLU(inplace=True), nn.AvgPool2d(2, divisor_override=3)):
