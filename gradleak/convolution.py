@@ -185,11 +185,16 @@ def _unfold(a: Tensor, geometry: Geometry) -> Tensor:
 def _fold(patches: Tensor, like: Tensor, geometry: Geometry) -> Tensor:
     """The transpose of `_unfold`: each pixel is the sum of what its patches hold."""
     a = torch.zeros_like(like)
-    windows = geometry.windows(a)
-    patches = patches.unflatten(1, windows.shape[4:]).unflatten(3, (*geometry.kernel, -1))
-    patches = patches.permute(0, 3, 4, 5, 1, 2)
-    for row, column in itertools.product(*map(range, geometry.kernel)):
-        windows[:, row, column].add_(patches[:, row, column])
+    places = geometry.windows(a).shape[4:]
+    patches = patches.unflatten(1, places).unflatten(3, (*geometry.kernel, -1))
+    steps = list(zip(geometry.dilation, geometry.stride, places, strict=True))
+    for place in itertools.product(*map(range, geometry.kernel)):
+        rows, columns = (
+            slice(k * dilation, k * dilation + (count - 1) * stride + 1, stride)
+            for k, (dilation, stride, count) in zip(place, steps, strict=True)
+        )
+        # add_, as += would copy the sum onto itself
+        a[:, :, rows, columns].add_(patches[(..., *place, slice(None))].permute(0, 3, 1, 2))
     return a
 
 

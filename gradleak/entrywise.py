@@ -72,11 +72,14 @@ def _shared(values: Tensor, some: slice, attacks: int) -> Tensor:
 class _OfTensor(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, h: Tensor, g: Tensor, term: Term) -> Tensor:
-        total, slope = h.new_empty(len(h)), torch.empty_like(h)
+        total, kept = h.new_empty(len(h)), ctx.needs_input_grad[0]
+        slopes = torch.empty_like(h) if kept else None
         for some in _blocks(len(h), g):
             released = _shared(g, some, len(h))
-            total[some], slope[some] = term(released - h[some], released, some)
-        ctx.save_for_backward(slope)
+            total[some], slope = term(released - h[some], released, some)
+            if kept:
+                slopes[some] = slope
+        ctx.save_for_backward(slopes)
         return total
 
     @staticmethod

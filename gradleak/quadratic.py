@@ -88,10 +88,11 @@ def _both_ways(delta: Tensor, a: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
     if not g.is_cpu or 4 * each > CACHED["cpu"]:
         return torch.bmm(a, g.mT), torch.bmm(delta, g)
     # While a few rows of g are in the cache, they are read a second time at little cost.
-    to_delta, to_a = torch.empty_like(delta.mT), torch.empty_like(a)
-    for some in parts(len(g), each, g.device):
-        torch.bmm(g[some], a[some].mT, out=to_delta[some])
-        torch.bmm(delta[some], g[some], out=to_a[some])
+    found = [
+        (torch.bmm(g[some], a[some].mT), torch.bmm(delta[some], g[some]))
+        for some in parts(len(g), each, g.device)
+    ]
+    to_delta, to_a = (torch.cat(v) for v in zip(*found, strict=True))
     return to_delta.mT, to_a
 
 

@@ -104,3 +104,13 @@ def test_factors_keep_memory_per_attack_below_one_weight_copy():
     adversary = cases.ADVERSARIES["cosine"](client)
     bench._engine(adversary, view, case, steps=1)  # the check against the general path is done
     assert bench._peak_bytes(adversary, view, case) < 0.25 * 4 * view.g.size
+
+
+def test_a_compiled_step_is_the_engines(monkeypatch):
+    # aot_eager does all that a compiler does with the step but for making machine code of it
+    compiled = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda f, mode: compiled(f, backend="aot_eager"))
+    case = cases.Case("cnn", (1, 8, 8), "cosine", released=2, restarts=3)
+    (row,) = bench.run_compiled(torch.device("cpu"), case, rounds=1)
+    assert row["error"] < 1e-4
+    assert row["eager_ms"] > 0 and row["compiled_ms"] > 0
