@@ -36,8 +36,8 @@ def in_chunks(run: Callable[[Tensor], T], rows: Tensor, chunk: int) -> list[T]:
     return parts
 
 
-def parts(rows: int, each: int, device: torch.device) -> Iterator[slice]:
-    """The rows, of `each` numbers, in parts that are worked on at a time."""
+def blocks(rows: int, each: int, device: torch.device) -> Iterator[slice]:
+    """The rows, of `each` numbers, in blocks that are worked on at a time."""
     some = max(1, CACHED.get(device.type, CACHED["cuda"]) // each)
     return (slice(k, min(k + some, rows)) for k in range(0, rows, some))
 

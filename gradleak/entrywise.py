@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from gradleak.chunks import parts
+from gradleak.chunks import blocks
 
 Term = Callable[[Tensor, Tensor, slice], tuple[Tensor, Tensor]]
 """term(apart, g, rows): the sum over each attack's entries (n,), and its derivative in `apart`.
@@ -60,7 +60,7 @@ def _apart(g: Tensor, delta: Tensor, a: Tensor, mask: Tensor | None, out: Tensor
 
 def _blocks(attacks: int, g: Tensor) -> Iterator[slice]:
     """Attacks that are done at a time: what was released to them and what is made of it fit."""
-    return parts(attacks, 2 * g[0].numel(), g.device)
+    return blocks(attacks, 2 * g[0].numel(), g.device)
 
 
 def _shared(values: Tensor, some: slice, attacks: int) -> Tensor:
@@ -95,9 +95,9 @@ class _OfFactors(torch.autograd.Function):
         ctx: Any, delta: Tensor, a: Tensor, mask: Tensor | None, g: Tensor, term: Term
     ) -> Tensor:
         total, of_delta, of_a = a.new_empty(len(a)), torch.empty_like(delta), torch.empty_like(a)
-        blocks = list(_blocks(len(a), g))
-        work = g.new_empty(blocks[0].stop, *g.shape[1:])  # stays in the cache
-        for some in blocks:
+        every = list(_blocks(len(a), g))
+        work = g.new_empty(every[0].stop, *g.shape[1:])  # stays in the cache
+        for some in every:
             released, out = _shared(g, some, len(a)), work[: some.stop - some.start]
             own = mask if mask is None or mask.ndim == 2 else _shared(mask, some, len(a))
             apart = _apart(released, delta[some], a[some], own, out)

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.linalg import vector_norm
 
-from gradleak.chunks import CACHED, parts
+from gradleak.chunks import CACHED, blocks
 
 Moments = tuple[Tensor, Tensor]
 """<h, g> and |h|^2 of each attack, (N,) each."""
@@ -90,7 +90,7 @@ def _both_ways(delta: Tensor, a: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
     # While a few rows of g are in the cache, they are read a second time at little cost.
     found = [
         (torch.bmm(g[some], a[some].mT), torch.bmm(delta[some], g[some]))
-        for some in parts(len(g), each, g.device)
+        for some in blocks(len(g), each, g.device)
     ]
     to_delta, to_a = (torch.cat(v) for v in zip(*found, strict=True))
     return to_delta.mT, to_a
