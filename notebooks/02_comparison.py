@@ -43,7 +43,6 @@ from functools import cache, partial
 from pathlib import Path
 
 import pandas as pd
-import torch
 from IPython.display import Markdown, display
 
 import gradleak as gl
@@ -155,11 +154,7 @@ controls = [
 ]  # fmt: skip
 controls = gl.experiment.run(controls, records, command).groupby("defense")
 clean, alone = controls.get_group("no defense"), controls.get_group("prior alone")
-top = clean[clean["index"].isin(few.index)]
-shown = (few.x, gl.records.images(records, top.id))
-gl.plot.images(
-    *shown, labels=["private $x$", "no defense"], scores=[torch.tensor(top.psnr.to_numpy())]
-)
+gl.exhibits.gallery(few, {"no defense": clean}, records)
 
 # %% [markdown]
 # ## What attackers believe
@@ -261,7 +256,8 @@ def with_twins(table):
              for d, a in TWINS]  # fmt: skip
     table = pd.concat([table, *twins])
     kinds = {"adversary": ORDER, "defense": DEFENSES}  # so that tables keep this order
-    return table.astype({name: pd.CategoricalDtype(order) for name, order in kinds.items()})
+    table = table.astype({name: pd.CategoricalDtype(order) for name, order in kinds.items()})
+    return table.sort_values(list(kinds), kind="stable")
 
 
 every_step = [dict(train_step=t, **cell) for t in size.train_steps for cell in CELLS]
@@ -286,20 +282,14 @@ winners.map(lambda weight: f"{weight:g}" if weight > 0 else "")
 ON_CURVE = ["Bayes", "L2", "L1", "cosine"]
 
 
-def pictures(defense, attacks):
-    """The same images under several adversaries."""
-    part = table[(table.defense == defense) & (table.train_step == first)]
-    part = part[part["index"].isin(few.index)]
-    rows = {a: part[part.adversary == a] for a in attacks}
-    return gl.plot.images(
-        *shown,
-        *(gl.records.images(records, r.id) for r in rows.values()),
-        labels=["private $x$", "no defense", *rows],
-        scores=[torch.tensor(r.psnr.to_numpy()) for r in (top, *rows.values())],
-    )
+def arms(defense, step):
+    """{adversary: its rows} against one defense."""
+    part = table[(table.defense == defense) & (table.train_step == step)]
+    return {a: part[part.adversary == a] for a in TABLE[defense]}
 
 
-pictures(defense, ON_CURVE)
+found = arms(defense, first)
+gl.exhibits.gallery(few, {"no defense": clean, **{a: found[a] for a in ON_CURVE}}, records)
 
 # %% [markdown]
 # These attacks see the same released gradients, have the same kind of prior, tuned alike, and climb
@@ -308,43 +298,25 @@ pictures(defense, ON_CURVE)
 
 
 # %% tags=["hide-input"]
-def row(attack, rows, n):
-    """One attack's first n pictures, for a slider."""
-    rows = rows[rows["index"].isin(few.index[:n])]
-    return gl.widgets.Row(attack, gl.records.images(records, rows.id), rows.psnr.tolist())
-
-
-def gallery(defense, step):
-    """Every adversary against one defense."""
-    part = table[(table.defense == defense) & (table.train_step == step)]
-    rows = [row(a, part[part.adversary == a], len(few)) for a in TABLE[defense]]
-    return gl.widgets.Frame(str(step), (gl.widgets.Row("private x", few.x), *rows))
-
-
 said = {d: d.replace("_", " ") for d in DEFENSES}
-frames = {said[d]: [gallery(d, step) for step in (first, last)] for d in DEFENSES}
+frames = {
+    said[d]: [gl.exhibits.frame(str(t), few, arms(d, t), records) for t in (first, last)]
+    for d in DEFENSES
+}
 gl.widgets.strength(frames, name="training steps")
 
 # %% [markdown]
 # ## The table
 
 # %% tags=["hide-input"]
-mean_image = train_images.x.mean(0).expand_as(evaluated.x)
-FLOORS = {
-    "mid-grey": gl.psnr(torch.full_like(evaluated.x, 0.5), evaluated.x),
-    "mean training image": gl.psnr(mean_image, evaluated.x),
-    "prior alone": torch.tensor(alone.psnr.to_numpy()),
-}
-FLOORS = {name: gl.interval(v.tolist()) for name, v in FLOORS.items()}
+FLOORS = gl.exhibits.floors(evaluated.x, train_images.x)
+FLOORS |= {"prior alone": gl.interval(alone.psnr)}
 floor = max(v.mean for v in FLOORS.values())
 
 
-def means(table, metric="psnr", by="adversary"):
+def means(table, value="psnr", by="adversary"):
     """{adversary: {defense: mean with its interval}}."""
-    found = {}
-    for (name, d), part in table.groupby([by, "defense"], observed=True):
-        found.setdefault(name, {})[d] = gl.interval(part[metric])
-    return found
+    return gl.exhibits.means(table, by, "defense", value)
 
 
 def differences(table):
@@ -461,7 +433,7 @@ boxed = at[first][at[first].adversary.isin(["Bayes", "L2"])]
 boxed = pd.concat([boxed, measured(tuned(BOXED))])
 boxed = boxed[boxed.adversary.isin(["Bayes", "L2"])]  # without twins of other names
 boxed = boxed.assign(who=boxed.adversary.astype(str) + ", " + boxed.p_x)
-gl.plot.table(means(boxed, by="who"), floor=floor)
+gl.plot.table(means(boxed.sort_values(["who", "defense"]), by="who"), floor=floor)
 
 # %% [markdown]
 # ## What layer weights add
@@ -559,7 +531,7 @@ Markdown(f"Accuracy on {len(test)} test images after {early} training steps of 3
 # ## The strength slider
 
 # %% tags=["hide-input"]
-ON_SLIDER, SHOWN = ["Bayes", "L2", "cosine"], 4
+ON_SLIDER, SHOWN = ["Bayes", "L2", "cosine"], min(4, len(few))
 
 
 def frame(defense, scale, table=None):
@@ -567,8 +539,8 @@ def frame(defense, scale, table=None):
     cells = [(c, s) for c, s in on_curve if c["defense"] == defense]
     table = measured(cells, few, scale=scale, keep=list(few.index)) if table is None else table
     part = table[(table.defense == defense) & (table.scale == scale)]
-    rows = [row(a, part[part.adversary == a], SHOWN) for a in ON_SLIDER]
-    return gl.widgets.Frame(f"{scale:g}", (gl.widgets.Row("private x", few.x[:SHOWN]), *rows))
+    rows = {a: part[part.adversary == a] for a in ON_SLIDER}
+    return gl.exhibits.frame(f"{scale:g}", few.take(range(SHOWN)), rows, records)
 
 
 frames = {said[d]: [frame(d, s, sweep) for s in size.scales] for d in DEFENSES}

@@ -282,8 +282,9 @@ for name, bench in benches.items():
 
 # %% [markdown]
 # So the engine runs eagerly, and gains by doing less instead: channels innermost in memory, no
-# derivative of the shared weights, and a convolution's gradients of all attacks as one convolution
-# with a group for each.
+# derivative of the shared weights, a convolution's gradients of all attacks as one convolution with
+# a group for each, and both products with a released layer, $G a$ and $\delta^\top G$, while it is
+# in the cache.
 #
 # ## Exercises
 #
