@@ -268,14 +268,15 @@ for path in sorted(measured.glob("compiled-*.csv")):
         )
     )
 for name, bench in benches.items():
+    hardware = gl.records.facts(measured / f"{name}.csv")["hardware"]
     what = ["network", "shape", "belief", "attacks", "released"]
     exact = bench[bench.precision == "float32"].set_index(what).engine_ms
     for _, row in bench[bench.precision != "float32"].iterrows():
         gain = exact[tuple(row[what])] / row.engine_ms
         display(
             Markdown(
-                f"- {gl.records.facts(measured / f'{name}.csv')['hardware']}, {row.attacks} "
-                f"{row.belief} attacks on `{row.network}`, products in {row.precision}: "
+                f"- {hardware}, {row.attacks} {row.belief} attacks on `{row.network}`, products in "
+                f"{row.precision}: "
                 f"**{'A gain' if gain > 1 else 'No gain'}**, {gain:.2f} times the speed."
             )
         )

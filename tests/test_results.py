@@ -18,8 +18,10 @@ SEARCHES = sorted(RESULTS.glob("*-search.csv"))
 OTHERS = sorted([*RESULTS.glob("*-answers.csv"), *RESULTS.glob("*-identified.csv")])
 FILES = sorted(set(RESULTS.glob("*.csv")) - {*TIMINGS, *ACCURACIES, *SEARCHES, *OTHERS})
 # Another processor or batch rounds differently, and an attack's steps let that grow, most where
-# there is hardly any noise (book/gotchas.md): single rows may part, most of them may not.
-MEDIAN_DB, ONE_ROW_DB, NEARLY_NO_NOISE_DB = 0.5, 1.5, 4.0
+# there is hardly any noise (book/gotchas.md): single rows may part, most of them may not. With
+# inputs rounded to bfloat16 besides, the last bit decides which of two optima an attack climbs,
+# and one is 10 dB nearer than the other: that few may do, and only there.
+MEDIAN_DB, ONE_ROW_DB, NEARLY_NO_NOISE_DB, FEW = 0.5, 1.5, 4.0, 0.25
 RETRAINED = (0, 10)  # training steps after which networks are attacked again; more take too long
 DENOISER = RESULTS / "denoiser-mnist.safetensors"  # what the chapter on priors trained
 # Priors that would have to be fitted again: any but total variation and that denoiser's.
@@ -95,7 +97,8 @@ def test_records_are_what_the_code_computes(path, tmp_path):
         nearly_no_noise.append(not noisy or row.get("scale", 0) < 0.05)
     assert np.median(errors) < MEDIAN_DB
     limits = np.where(nearly_no_noise, NEARLY_NO_NOISE_DB, ONE_ROW_DB)
-    assert (errors < limits).all(), (errors, limits)
+    parted = np.mean(errors >= limits)
+    assert parted <= (FEW if "precision" in table else 0), (errors, limits)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
