@@ -13,7 +13,7 @@ from gradleak.memory import LiveMemory, free
 T = TypeVar("T")
 
 # Numbers to work on at a time where one operation follows the other on the same ones: as many as
-# a core's cache holds, or as keep a graphics card busy for longer than it takes to ask it.
+# a processor's cache holds, or as keep a graphics card busy for longer than it takes to ask it.
 CACHED = {"cpu": 2**21, "cuda": 2**24}
 
 
