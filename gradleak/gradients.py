@@ -13,7 +13,6 @@ from gradleak import capture, entrywise, quadratic
 from gradleak.capture import Loss
 from gradleak.factored import Outer
 from gradleak.precision import unrounded
-from gradleak.quadratic import sq_norm
 
 Entry = Tensor | Outer
 
@@ -191,10 +190,10 @@ class Gradient(Mapping[str, Tensor]):
 
     @staticmethod
     def _sq_norm(_: str, entry: Entry) -> Tensor:
-        return entry.sq_norm() if isinstance(entry, Outer) else sq_norm(entry)
+        return entry.sq_norm() if isinstance(entry, Outer) else quadratic.sq_norm(entry)
 
     def _norm_of(self, name: str) -> Tensor:
-        return self._once(("sq_norm", name), lambda: sq_norm(self[name]))
+        return self._once(("sq_norm", name), lambda: quadratic.sq_norm(self[name]))
 
     def _moments(self, name: str, entry: Outer, other: Gradient) -> quadratic.Moments:
         if entry.mask is None:

@@ -18,10 +18,8 @@ SEARCHES = sorted(RESULTS.glob("*-search.csv"))
 OTHERS = sorted([*RESULTS.glob("*-answers.csv"), *RESULTS.glob("*-identified.csv")])
 FILES = sorted(set(RESULTS.glob("*.csv")) - {*TIMINGS, *ACCURACIES, *SEARCHES, *OTHERS})
 # Another processor or batch rounds differently, and an attack's steps let that grow, most where
-# there is hardly any noise (book/gotchas.md): single rows may part, most of them may not. With
-# inputs rounded to bfloat16 besides, the last bit decides which of two optima an attack climbs,
-# and one is 10 dB nearer than the other: that few may do, and only there.
-MEDIAN_DB, ONE_ROW_DB, NEARLY_NO_NOISE_DB, FEW = 0.5, 1.5, 4.0, 0.25
+# there is hardly any noise (book/gotchas.md): single rows may part, most of them may not.
+MEDIAN_DB, ONE_ROW_DB, NEARLY_NO_NOISE_DB = 0.5, 1.5, 4.0
 RETRAINED = (0, 10)  # training steps after which networks are attacked again; more take too long
 DENOISER = RESULTS / "denoiser-mnist.safetensors"  # what the chapter on priors trained
 # Priors that would have to be fitted again: any but total variation and that denoiser's.
@@ -48,13 +46,13 @@ def network(row, images):
     return build(images.shape, images.classes, seed=seed, **options)
 
 
-def trial(row) -> gl.Trial:
-    """The trial that a row describes; the reprs in it are code."""
+def trial(row, which) -> gl.Trial:
+    """The trial that a row describes, with these images; the reprs in it are code."""
     defense, belief, prior, optimizer = (
         eval(row[name], VARIABLES) for name in ("true_defense", "belief", "prior", "optimizer")
     )
     try:
-        images = gl.data.load(row.dataset, row.split).take([row["index"]])
+        images = gl.data.load(row.dataset, row.split).take(which)
     except FileNotFoundError as error:
         pytest.skip(str(error))
     model, seed = network(row, images), row.get("model_seed", row.get("seed"))
@@ -85,20 +83,32 @@ def samples(table):
     return here.groupby(["split", "train_step", *parts]).sample(3, random_state=0)
 
 
+def together(row, table):
+    """The images to compute a row with: where inputs are rounded, those of its batch.
+
+    A batch of another size differs by 1e-7, which rounding to 8 bits turns into 1e-2 here and
+    there, and that decides which of two optima a climb without noise ends in.
+    """
+    if "precision" not in table:
+        return [row["index"]]
+    arm = ["defense", "precision", "seed"]
+    return table[(table[arm] == row[arm]).all(axis=1)]["index"].tolist()
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
 def test_records_are_what_the_code_computes(path, tmp_path):
     table = gl.records.read(path)
     errors, nearly_no_noise = [], []
     for _, row in samples(table).iterrows():
         with gl.precision.MatrixInputs(row.get("precision", "float32")):
-            again = gl.experiment.run([trial(row)], tmp_path / f"{row.id}.csv").iloc[0]
-        errors.append(abs(again.psnr - row.psnr))
+            held = trial(row, together(row, table))
+            found = gl.experiment.run([held], tmp_path / f"{row.id}.csv").set_index("index")
+        errors.append(abs(found.psnr[row["index"]] - row.psnr))
         noisy = "Noise(" in row.true_defense and "precision" not in table
         nearly_no_noise.append(not noisy or row.get("scale", 0) < 0.05)
     assert np.median(errors) < MEDIAN_DB
     limits = np.where(nearly_no_noise, NEARLY_NO_NOISE_DB, ONE_ROW_DB)
-    parted = np.mean(errors >= limits)
-    assert parted <= (FEW if "precision" in table else 0), (errors, limits)
+    assert (errors < limits).all(), (errors, limits)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
