@@ -99,18 +99,20 @@ def book_(profile: str, published: bool) -> None:
 @click.option("--output", type=click.Path(), help="Record file; default: one in book/results.")
 def bench(device: str, rounds: int, compiled: bool, output: str | None) -> None:
     """Measure what attacks cost, against the usual loop; minutes on a CPU."""
-    from gradleak import bench, cases, experiment
 
-    on = experiment.device(device)
+    from gradleak.bench import cases, measure
+    from gradleak.device import named
+
+    on = named(device)
     what = "compiled" if compiled else "bench"
     path = Path(output) if output else book.root() / "book" / "results" / f"{what}-{on.type}.csv"
     if compiled:
-        rows = bench.run_compiled(on, cases.busy(on)[0], rounds)
+        rows = measure.run_compiled(on, cases.busy(on)[0], rounds)
     else:
-        rows = bench.run(on, cases.every(on), rounds)
+        rows = measure.run(on, cases.every(on), rounds)
     flag = " --compiled" if compiled else ""
     command = f"gradleak bench --device {on.type} --rounds {rounds}{flag}"
-    click.echo(f"Written: {bench.write(path, rows, on, command)}")
+    click.echo(f"Written: {measure.write(path, rows, on, command)}")
 
 
 @main.command()

@@ -11,8 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gradleak import gradients
-from gradleak.defenses import Defense, InputDefense, NoDefense
-from gradleak.distributions import Distribution
+from gradleak.defenses import Defense, Distribution, InputDefense, NoDefense
 from gradleak.gradients import Gradient, Loss
 
 

@@ -12,7 +12,7 @@ import platformdirs
 import torch
 from torch import Tensor
 
-from gradleak.choice import choose
+from gradleak.names import choose
 from gradleak.randomness import PATCHES, generator
 
 # scikit-learn and torchvision are imported where they are used: they take seconds.

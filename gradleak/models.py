@@ -8,11 +8,15 @@ and metrics see [0, 1].
 from __future__ import annotations
 
 import itertools
+import json
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from gradleak.randomness import MODEL, generator, seeded
@@ -217,3 +221,19 @@ def _same(size: tuple[int, int], kernel: int, stride: int) -> nn.ZeroPad2d:
         total = max((math.ceil(n / stride) - 1) * stride + kernel - n, 0)
         pads += [total // 2, total - total // 2]
     return nn.ZeroPad2d(pads)
+
+
+def save(model: nn.Module, path: Path, **facts: str | int | float) -> None:
+    """Write the model's state and facts about it to a safetensors file, whole or not at all."""
+    state = {k: v.contiguous() for k, v in model.state_dict().items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    save_file(state, partial, metadata={"facts": json.dumps(facts)})
+    partial.replace(path)
+
+
+def load(model: nn.Module, path: Path) -> dict[str, str | int | float]:
+    """Load a saved state into the model and return the facts. Nothing is unpickled."""
+    model.load_state_dict(load_file(path))
+    with safe_open(path, framework="pt") as file:
+        return json.loads(file.metadata()["facts"])

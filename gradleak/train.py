@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from gradleak.client import Client
 from gradleak.data import Images
 from gradleak.defenses import NoDefense
+from gradleak.models import load, save
 from gradleak.randomness import BATCHES, generator
 
 
@@ -118,22 +116,6 @@ def accuracy(model: nn.Module, images: Images, batch_size: int = 500) -> float:
     for x, y in zip(images.x.split(batch_size), images.y.split(batch_size), strict=True):
         right += int((model(x.to(device)).argmax(1).cpu() == y).sum())
     return right / len(images)
-
-
-def save(model: nn.Module, path: Path, **facts: str | int | float) -> None:
-    """Write the model's state and facts about it to a safetensors file, whole or not at all."""
-    state = {k: v.contiguous() for k, v in model.state_dict().items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    save_file(state, partial, metadata={"facts": json.dumps(facts)})
-    partial.replace(path)
-
-
-def load(model: nn.Module, path: Path) -> dict[str, str | int | float]:
-    """Load a saved state into the model and return the facts. Nothing is unpickled."""
-    model.load_state_dict(load_file(path))
-    with safe_open(path, framework="pt") as file:
-        return json.loads(file.metadata()["facts"])
 
 
 def _batches(count: int, batch_size: int, seed: int) -> Iterator[Tensor]:

@@ -57,8 +57,8 @@ PROFILES = {
 }  # fmt: skip
 NETWORKS = {"cnn": gl.models.cnn, "cnn2": gl.models.cnn2, "mlp": gl.models.mlp}
 given = dict(dataset=dataset, examples=examples, images=images, steps=steps)
-size = gl.profile(profile, PROFILES, **given)
-dataset = gl.choose("dataset", size.dataset, gl.data.NAMES)
+size = gl.experiment.profile(profile, PROFILES, **given)
+dataset = gl.names.choose("dataset", size.dataset, gl.data.NAMES)
 delta = delta or {"digits": 2.0, "mnist": 4.0, "fashion_mnist": 4.0, "cifar10": 6.0}[dataset]
 results = Path(results or f"../_build/results/{profile}")
 records = results / f"theory-{profile}-{dataset}.csv"
@@ -129,7 +129,7 @@ flat, label = small_network(4), torch.tensor([1])
 point = torch.tensor([[0.3, 0.6]], dtype=torch.double)  # private
 hidden = gl.Client(flat, gl.GaussianNoise(0.2))  # p(g | x, y)
 g = hidden.release(point, label, seed=3).g  # all that the server sees
-posterior = gl.plane.on_plane(lambda x: hidden.log_prob(g, x, label.expand(len(x))))
+posterior = gl.attacks.grid.on_plane(lambda x: hidden.log_prob(g, x, label.expand(len(x))))
 reach = 0.1
 answers = {"MAP": posterior.mode, "optimum": posterior.best(reach)}
 {name: round(posterior.within(at, reach), 3) for name, at in answers.items()}
@@ -156,7 +156,7 @@ def log_believed(scale, prior):
 
 def believed(scale, prior):
     """The same as a density on the square."""
-    return gl.plane.on_plane(log_believed(scale, prior), n=120)
+    return gl.attacks.grid.on_plane(log_believed(scale, prior), n=120)
 
 
 def climb(scale, prior):
@@ -168,7 +168,7 @@ def climb(scale, prior):
         return log_p(x)
 
     start = torch.tensor([[0.9, 0.95]], dtype=torch.double)
-    gl.maximize(f, start, gl.Adam(steps=150, lr=0.02, decay=0.99), gl.Box().project)
+    gl.attacks.maximize(f, start, gl.Adam(steps=150, lr=0.02, decay=0.99), gl.Box().project)
     return torch.stack(path)
 
 
@@ -187,7 +187,7 @@ def draw(axis, scale, prior):
         "optimum": (plane.best(reach), "^"),
     }
     axis.plot(*point[0], "*", color="k", ms=9, label="private $x$")
-    for (name, (at, mark)), color in zip(answers.items(), gl.plot.COLORS[1:], strict=False):
+    for (name, (at, mark)), color in zip(answers.items(), gl.figures.COLORS[1:], strict=False):
         axis.plot(*at, mark, color=color, mew=2, label=f"{name}", mfc="none")
     axis.plot(*climb(scale, prior).T, color="0.3", lw=1, label="way of the attack")
     axis.set_title(f"noise {scale}", fontsize=9)
@@ -251,7 +251,7 @@ def strip(prior, scale, reach):
     marks = [(point[0], (0.0, 0.0, 0.0)), *((at[name], color) for name, color in DOTS)]
     pictures = torch.stack([picture(plane.density, marks), picture(plane.mass(reach), marks)])
     chances = [100 * plane.within(at[name], reach) for name in ("mode", "best")]
-    return gl.widgets.Frame(f"{scale:g}", [gl.widgets.Row("density | mass", pictures, chances)])
+    return gl.figures.Frame(f"{scale:g}", [gl.figures.Row("density | mass", pictures, chances)])
 
 
 frames = {
@@ -259,7 +259,7 @@ frames = {
     for name, prior in (("uniform", uniform), ("needle and hill", prior_peaks))
     for r in (0.05, 0.1, 0.2)
 }
-gl.widgets.strength(frames, choose="prior", unit="%")
+gl.figures.strength(frames, choose="prior", unit="%")
 
 # %% [markdown]
 # Under the left picture stands the chance of a success of MAP, under the right one that of the
@@ -272,8 +272,8 @@ gl.widgets.strength(frames, choose="prior", unit="%")
 
 # %%
 test = gl.data.load(dataset, "test")
-model = NETWORKS[gl.choose("network", network, NETWORKS)](test.shape, test.classes, seed=seed)
-model = model.to(gl.device(device))
+model = NETWORKS[gl.names.choose("network", network, NETWORKS)](test.shape, test.classes, seed=seed)
+model = model.to(gl.device.named(device))
 client = gl.Client(model, gl.LaplaceNoise(0.1))
 presets = {
     "Bayes": gl.bayes(client, gl.TotalVariation(3.0)),
@@ -354,14 +354,14 @@ pd.DataFrame(rows).T.rename_axis("noise", axis=1)
 
 # %%
 listed = test.take(range(size.examples))
-prior = gl.exact.FinitePrior(listed.x, listed.y)
+prior = gl.attacks.exact.FinitePrior(listed.x, listed.y)
 bare = gl.Client(model)
 gradients = prior.gradients(bare)
-law = gl.exact.GaussianLaw.between(gradients)
+law = gl.attacks.exact.GaussianLaw.between(gradients)
 one = law.products(2.0, law.noise(seed))  # each image releases once
-truth = gl.exact.posterior(law.gaussian(one, 2.0), prior.log_prob(prior.y))
-best = gl.exact.answer(truth, prior.near(0.0))
-risk = gl.exact.risk(best, truth, prior.near(0.0)).mean()
+truth = gl.attacks.exact.posterior(law.gaussian(one, 2.0), prior.log_prob(prior.y))
+best = gl.attacks.exact.answer(truth, prior.near(0.0))
+risk = gl.attacks.exact.risk(best, truth, prior.near(0.0)).mean()
 f"risk {risk:.2f} at noise 2 among {len(prior)} images"
 
 # %% [markdown]
@@ -376,7 +376,9 @@ SCALES = np.geomspace(0.05, 20, size.scales).round(4).tolist()
 mask = gl.RandomMask(0.5, then=gl.GaussianNoise(1.0))
 other = replace(mask, seed=1)
 kept = gradients.masked(mask.mask(gradients))
-masked = gl.exact.GaussianLaw.between(kept, gradients, gradients.masked(other.mask(gradients)))
+masked = gl.attacks.exact.GaussianLaw.between(
+    kept, gradients, gradients.masked(other.mask(gradients))
+)
 BELIEFS = {
     "Bayes": masked.gaussian,
     "noise ten times too small": lambda p, s: masked.gaussian(p, s / 10),
@@ -388,13 +390,13 @@ BELIEFS = {
 
 def curves(law, beliefs, near):
     """{belief: {scale: risk with its interval}}."""
-    found = gl.exact.risks(law, beliefs, prior, SCALES, near, size.rounds)
+    found = gl.attacks.exact.risks(law, beliefs, prior, SCALES, near, size.rounds)
     return {name: {s: gl.interval(v) for s, v in line.items()} for name, line in found.items()}
 
 
 exactly = curves(masked, BELIEFS, prior.near(0.0))
 guess = 1 - len(prior.y.unique()) / len(prior)
-display(gl.plot.curves(exactly, across="noise scale", unit="risk (0-1 loss)"))
+display(gl.figures.curves(exactly, across="noise scale", unit="risk (0-1 loss)"))
 Markdown(
     f"{len(prior)} images of {dataset}, {size.rounds} rounds of noise; network `{network}`, "
     f"untrained. A blind guess among the images of the right label has risk {guess:.2f}."
@@ -435,7 +437,7 @@ def trial(scale, radius=0.0, attack_seed=seed):
 def snapped(rows):
     """Whether the listed image of the right label that is nearest to the answer is far off."""
     who = rows["index"].tolist()
-    far = torch.cdist(gl.records.images(records, rows.id).flatten(1), prior.x.flatten(1))
+    far = torch.cdist(gl.experiment.records.images(records, rows.id).flatten(1), prior.x.flatten(1))
     nearest = far.where(prior.y[who][:, None] == prior.y, torch.inf).argmin(1)
     return 1 - near[nearest, who]
 
@@ -449,11 +451,11 @@ for scale, rows in found.groupby("scale"):
     missed = (rows.mse * pixels) ** 0.5 > delta
     lines["attack: total variation"][scale] = gl.interval(missed.astype(float))
     lines["attack, then the list"][scale] = gl.interval(snapped(rows).tolist())
-display(gl.plot.curves(lines, across="noise scale", unit=f"risk (δ = {delta:g} pixels)"))
+display(gl.figures.curves(lines, across="noise scale", unit=f"risk (δ = {delta:g} pixels)"))
 psnr = {s: gl.interval(rows.psnr) for s, rows in found.groupby("scale")}
 Markdown(
     f"Exact: {len(prior)} images of {dataset}, {size.rounds} rounds. Attack: {len(attacked)} of "
-    f"them, {search.steps} iterations, {gl.records.facts(records)['hardware']}; mean PSNR "
+    f"them, {search.steps} iterations, {gl.experiment.records.facts(records)['hardware']}; mean PSNR "
     + ", ".join(f"{v.mean:.1f} dB at {s:g}" for s, v in psnr.items())
     + ". The third line answers with the listed image nearest to what the attack found."
 )
@@ -492,7 +494,7 @@ Markdown(f"**The gap.** {text}")
 # about every entry. So real noise is drawn, and every listed image tried.
 
 # %% tags=["hide-input"]
-few = gl.exact.FinitePrior(listed.x[:100], listed.y[:100])
+few = gl.attacks.exact.FinitePrior(listed.x[:100], listed.y[:100])
 few_gradients, one_of = few.gradients(bare), few.near(0.0)
 
 
@@ -505,12 +507,14 @@ def drawn(defense, other):
         g = hiding.release(few.x[who], few.y[who], seed=seed, key=key).g
         log_prior = few.log_prob(few.y[who])
         truth, held = (
-            gl.exact.posterior(gl.exact.log_likelihoods(b, few_gradients, g), log_prior)
+            gl.attacks.exact.posterior(
+                gl.attacks.exact.log_likelihoods(b, few_gradients, g), log_prior
+            )
             for b in (defense, other)
         )
         for name, belief in (("Bayes", truth), ("other", held)):
-            answers = gl.exact.answer(belief, one_of)
-            found[name] += gl.exact.risk(answers, truth, one_of).tolist()
+            answers = gl.attacks.exact.answer(belief, one_of)
+            found[name] += gl.attacks.exact.risk(answers, truth, one_of).tolist()
     return {name: gl.interval(v) for name, v in found.items()}
 
 
@@ -519,7 +523,7 @@ for scale in (1.0, 3.0, 6.0):
     laplace, gaussian = gl.LaplaceNoise(scale), gl.GaussianNoise(scale)
     rows[f"Laplace {scale:g}; the other believes L2"] = drawn(laplace, gaussian)
     rows[f"Gaussian {scale:g}; the other believes L1"] = drawn(gaussian, laplace)
-display(gl.plot.table(rows, digits=2))
+display(gl.figures.table(rows, digits=2))
 Markdown(f"Risk (0-1 loss) among {len(few)} images of {dataset}, {size.draws} releases each.")
 
 # %% [markdown]
@@ -566,7 +570,7 @@ gains = {
     }
     for s in (0.01, 0.1, 0.3)
 }
-display(gl.plot.table(means), gl.plot.differences(gains))
+display(gl.figures.table(means), gl.figures.differences(gains))
 every = [pair.difference for row in gains.values() for pair in row.values()]
 ahead, behind = sum(v.low > 0 for v in every), sum(v.high < 0 for v in every)
 Markdown(

@@ -60,8 +60,8 @@ PROFILES = {
 }  # fmt: skip
 NETWORKS = {"cnn": gl.models.cnn, "cnn2": gl.models.cnn2, "mlp": gl.models.mlp}
 given = dict(dataset=dataset, images=images, steps=steps, restarts=restarts)
-size = gl.profile(profile, PROFILES, train_steps=sorted(train_steps), **given)
-dataset = gl.choose("dataset", size.dataset, gl.data.NAMES)
+size = gl.experiment.profile(profile, PROFILES, train_steps=sorted(train_steps), **given)
+dataset = gl.names.choose("dataset", size.dataset, gl.data.NAMES)
 results = Path(results or f"../_build/results/{profile}")
 records = results / f"comparison-{profile}-{dataset}.csv"
 command = f"gradleak run comparison --profile {profile} -p dataset={dataset}"
@@ -76,8 +76,8 @@ command = f"gradleak run comparison --profile {profile} -p dataset={dataset}"
 
 # %%
 train_images, test = (gl.data.load(dataset, split) for split in ("train", "test"))
-model = NETWORKS[gl.choose("network", network, NETWORKS)](test.shape, test.classes, seed=seed)
-model = model.to(gl.device(device))
+model = NETWORKS[gl.names.choose("network", network, NETWORKS)](test.shape, test.classes, seed=seed)
+model = model.to(gl.device.named(device))
 tuned_on = train_images.take(range(size.tuning))
 public = gl.Client(model).release(tuned_on.x, tuned_on.y).g
 
@@ -95,7 +95,7 @@ def defenses(scale):
 
 
 DEFENSES = list(defenses(strength))
-defense = gl.choose("defense", defense, DEFENSES)
+defense = gl.names.choose("defense", defense, DEFENSES)
 
 # %% [markdown]
 # ## The equation
@@ -154,7 +154,7 @@ controls = [
 ]  # fmt: skip
 controls = gl.experiment.run(controls, records, command).groupby("defense")
 clean, alone = controls.get_group("no defense"), controls.get_group("prior alone")
-gl.exhibits.gallery(few, {"no defense": clean}, records)
+gl.figures.gallery(few, {"no defense": clean}, records)
 
 # %% [markdown]
 # ## What attackers believe
@@ -240,7 +240,7 @@ def trial(images, defense, adversary, weight, train_step=0, scale=strength,
 # %%
 def tuned(cells):
     """[(cell, its best setting)], by trials on the tuning images."""
-    best = gl.tuning.tune(partial(trial, tuned_on), cells, SPACE, evaluated, records, command)
+    best = gl.experiment.tune(partial(trial, tuned_on), cells, SPACE, evaluated, records, command)
     return list(zip(cells, best, strict=True))
 
 
@@ -289,7 +289,7 @@ def arms(defense, step):
 
 
 found = arms(defense, first)
-gl.exhibits.gallery(few, {"no defense": clean, **{a: found[a] for a in ON_CURVE}}, records)
+gl.figures.gallery(few, {"no defense": clean, **{a: found[a] for a in ON_CURVE}}, records)
 
 # %% [markdown]
 # These attacks see the same released gradients, have the same kind of prior, tuned alike, and climb
@@ -300,23 +300,23 @@ gl.exhibits.gallery(few, {"no defense": clean, **{a: found[a] for a in ON_CURVE}
 # %% tags=["hide-input"]
 said = {d: d.replace("_", " ") for d in DEFENSES}
 frames = {
-    said[d]: [gl.exhibits.frame(str(t), few, arms(d, t), records) for t in (first, last)]
+    said[d]: [gl.figures.frame(str(t), few, arms(d, t), records) for t in (first, last)]
     for d in DEFENSES
 }
-gl.widgets.strength(frames, name="training steps")
+gl.figures.strength(frames, name="training steps")
 
 # %% [markdown]
 # ## The table
 
 # %% tags=["hide-input"]
-FLOORS = gl.exhibits.floors(evaluated.x, train_images.x)
+FLOORS = gl.figures.floors(evaluated.x, train_images.x)
 FLOORS |= {"prior alone": gl.interval(alone.psnr)}
 floor = max(v.mean for v in FLOORS.values())
 
 
 def means(table, value="psnr", by="adversary"):
     """{adversary: {defense: mean with its interval}}."""
-    return gl.exhibits.means(table, by, "defense", value)
+    return gl.figures.means(table, by, "defense", value)
 
 
 def differences(table):
@@ -330,9 +330,9 @@ def differences(table):
 
 
 at = {t: table[table.train_step == t] for t in size.train_steps}
-facts = gl.records.facts(records)
-display(gl.plot.table(means(at[first]), floor=floor))
-display(gl.plot.differences(differences(at[first])))
+facts = gl.experiment.records.facts(records)
+display(gl.figures.table(means(at[first]), floor=floor))
+display(gl.figures.differences(differences(at[first])))
 floors = ", ".join(f"{name} {v:.1f}" for name, v in FLOORS.items())
 Markdown(
     f"Above, mean PSNR in dB and 95 % bootstrap interval over **{len(evaluated)} images** of "
@@ -354,8 +354,10 @@ DELTA = {"mnist": 20.0, "fashion_mnist": 20.0, "cifar10": 35.0, "digits": 20 * 8
 std = sum(gl.models.NORMALIZATION[test.shape[0]][1]) / test.shape[0]
 distance = (at[first].mse * test.x[0].numel()) ** 0.5 / std  # |x_hat - x| in normalised pixels
 inside = at[first].assign(inside=(distance <= DELTA).astype(float))
-display(Markdown("**SSIM**"), gl.plot.table(means(at[first], "ssim"), digits=2))
-display(Markdown(f"**Within δ = {DELTA:.3g}**"), gl.plot.table(means(inside, "inside"), digits=2))
+display(Markdown("**SSIM**"), gl.figures.table(means(at[first], "ssim"), digits=2))
+display(
+    Markdown(f"**Within δ = {DELTA:.3g}**"), gl.figures.table(means(inside, "inside"), digits=2)
+)
 
 # %% [markdown]
 # ## Networks that have been trained
@@ -372,7 +374,7 @@ lines = {
     }
     for d in DEFENSES
 }  # fmt: skip
-display(gl.plot.panels(lines, across="training steps under the defense", floor=floor, log=False))
+display(gl.figures.panels(lines, across="training steps under the defense", floor=floor, log=False))
 PAID = [s for s in size.scales if s >= 0.03]
 networks = gl.experiment.grid(defense=DEFENSES, scale=[strength], train_step=size.train_steps)
 networks += gl.experiment.grid(defense=DEFENSES, scale=PAID, train_step=[early])
@@ -392,7 +394,7 @@ pd.DataFrame(
 # %% tags=["hide-input", "hide-output"]
 for t in size.train_steps[1:]:
     display(Markdown(f"**After {t} training steps**"))
-    display(gl.plot.table(means(at[t]), floor=floor), gl.plot.differences(differences(at[t])))
+    display(gl.figures.table(means(at[t]), floor=floor), gl.figures.differences(differences(at[t])))
 
 # %% [markdown]
 # ## Other data sets
@@ -403,13 +405,13 @@ for t in size.train_steps[1:]:
 # %% tags=["hide-input"]
 def main_rows(path):
     """The rows of a record file that belong in the first table, with their twins."""
-    rows = gl.records.read(path)
+    rows = gl.experiment.records.read(path)
     rows = rows[(rows.split == "test") & (rows.scale == strength) & (rows.train_step == 0)]
     return with_twins(rows[(rows.p_x == "TV") & (rows.layers == "equal")])
 
 
 for path in sorted(Path("../book/results").glob("comparison-*.csv")):
-    other = gl.records.facts(path)
+    other = gl.experiment.records.facts(path)
     if other["dataset"] != dataset and not path.stem.endswith("-accuracy"):
         rows = main_rows(path)
         n = rows["index"].nunique()
@@ -418,7 +420,7 @@ for path in sorted(Path("../book/results").glob("comparison-*.csv")):
                 f"**{other['dataset']}**, {n} images, {other['hardware']}, `{other['command']}`"
             )
         )
-        display(gl.plot.table(means(rows)), gl.plot.differences(differences(rows)))
+        display(gl.figures.table(means(rows)), gl.figures.differences(differences(rows)))
 
 # %% [markdown]
 # ## What a stronger prior adds
@@ -433,7 +435,7 @@ boxed = at[first][at[first].adversary.isin(["Bayes", "L2"])]
 boxed = pd.concat([boxed, measured(tuned(BOXED))])
 boxed = boxed[boxed.adversary.isin(["Bayes", "L2"])]  # without twins of other names
 boxed = boxed.assign(who=boxed.adversary.astype(str) + ", " + boxed.p_x)
-gl.plot.table(means(boxed.sort_values(["who", "defense"]), by="who"), floor=floor)
+gl.figures.table(means(boxed.sort_values(["who", "defense"]), by="who"), floor=floor)
 
 # %% [markdown]
 # ## What layer weights add
@@ -456,7 +458,7 @@ gain = {
     }
     for a in OLDER
 }
-gl.plot.differences(gain)
+gl.figures.differences(gain)
 
 # %% [markdown]
 # ## The noise scale
@@ -474,7 +476,7 @@ curves = {
                           for a in ON_CURVE}
     for d in DEFENSES
 }  # fmt: skip
-display(gl.plot.panels(curves, across="noise scale", floor=floor))
+display(gl.figures.panels(curves, across="noise scale", floor=floor))
 Markdown(f"Mean PSNR over {len(swept)} images; networks after {first} training steps.")
 
 # %% [markdown]
@@ -494,7 +496,7 @@ def outdone(rival, step, scale):
     }
     truth = held["Bayes"].client
     view = truth.release(few.x, few.y, seed=seed)
-    posterior = gl.log_posterior(held["Bayes"].adversary, view.g, view.y)
+    posterior = gl.attacks.log_posterior(held["Bayes"].adversary, view.g, view.y)
     found = {a: posterior(t.adversary.attack(view, seed=seed).x) for a, t in held.items()}
     return int((found[rival] > found["Bayes"]).sum())
 
@@ -524,7 +526,7 @@ best_attack = {
     for d in DEFENSES for s in size.scales
 }  # fmt: skip
 cost = {said[d]: {s: (best_attack[d, s], accuracy[d, s, early]) for s in PAID} for d in DEFENSES}
-display(gl.plot.tradeoff(cost, floor=floor))
+display(gl.figures.tradeoff(cost, floor=floor))
 Markdown(f"Accuracy on {len(test)} test images after {early} training steps of 32 clients each.")
 
 # %% [markdown]
@@ -540,11 +542,11 @@ def frame(defense, scale, table=None):
     table = measured(cells, few, scale=scale, keep=list(few.index)) if table is None else table
     part = table[(table.defense == defense) & (table.scale == scale)]
     rows = {a: part[part.adversary == a] for a in ON_SLIDER}
-    return gl.exhibits.frame(f"{scale:g}", few.take(range(SHOWN)), rows, records)
+    return gl.figures.frame(f"{scale:g}", few.take(range(SHOWN)), rows, records)
 
 
 frames = {said[d]: [frame(d, s, sweep) for s in size.scales] for d in DEFENSES}
-gl.widgets.strength(frames, live=lambda d, scale: frame(d.replace(" ", "_"), scale))
+gl.figures.strength(frames, live=lambda d, scale: frame(d.replace(" ", "_"), scale))
 
 # %% [markdown]
 # ## What to read off it
@@ -563,7 +565,7 @@ def gap(d, a, t=first):
 def beaten(t):
     """Where another attack is ahead of Bayes after Holm's correction."""
     pairs = [(a, d, pair) for a, row in compared[t].items() for d, pair in row.items()]
-    corrected = gl.holm([pair.p for _, _, pair in pairs])
+    corrected = gl.metrics.holm([pair.p for _, _, pair in pairs])
     return [
         f"{a.removeprefix('Bayes − ')} against {d.replace('_', ' ')} after {t} steps "
         f"({-pair.difference.mean:.1f} dB)"
@@ -588,7 +590,7 @@ Markdown(f"""
   {gap("gaussian", "cosine")}. With a mask it is {gap("masked_gaussian", "cosine")}.
 - **Is Bayes ever significantly behind?** {"; ".join(ahead) or "In no cell of these tables"}.
 
-All attacks of this page took {gl.records.facts(records)["seconds"] / 60:.0f} minutes.
+All attacks of this page took {gl.experiment.records.facts(records)["seconds"] / 60:.0f} minutes.
 """)
 
 # %% [markdown]

@@ -72,10 +72,10 @@ NETWORKS = {
 }
 given = dict(dataset=dataset, network=network, width=width, images=images, steps=steps,
              restarts=restarts, candidates=candidates)  # fmt: skip
-size = gl.profile(profile, PROFILES, **given, train_steps=sorted(train_steps),
+size = gl.experiment.profile(profile, PROFILES, **given, train_steps=sorted(train_steps),
                   slow_steps=sorted(slow_steps))  # fmt: skip
-dataset = gl.choose("dataset", size.dataset, gl.data.NAMES)
-network = gl.choose("network", size.network, NETWORKS)
+dataset = gl.names.choose("dataset", size.dataset, gl.data.NAMES)
+network = gl.names.choose("network", size.network, NETWORKS)
 results = Path(results or f"../_build/results/{profile}")
 records = results / f"ats-{profile}-{dataset}.csv"
 command = f"gradleak run ats --profile {profile} -p dataset={dataset}"
@@ -90,7 +90,7 @@ command = f"gradleak run ats --profile {profile} -p dataset={dataset}"
 
 # %%
 train_images, test = (gl.data.load(dataset, split) for split in ("train", "test"))
-model = NETWORKS[network](test.shape, test.classes, seed=seed).to(gl.device(device))
+model = NETWORKS[network](test.shape, test.classes, seed=seed).to(gl.device.named(device))
 tuned_on, evaluated = train_images.take(range(size.tuning)), test.take(range(size.images))
 few = test.take(range(size.shown))
 ARMS = {
@@ -106,7 +106,7 @@ def seen(arm, images):
     return gl.Client(model, transform=ARMS[arm]).transformed(images.x, seed=seed, key=images.index)
 
 
-gl.plot.images(*(seen(arm, few) for arm in ARMS), labels=["private $x$", *list(ARMS)[1:]])
+gl.figures.images(*(seen(arm, few) for arm in ARMS), labels=["private $x$", *list(ARMS)[1:]])
 
 # %% [markdown]
 # Fixed test images, and one draw of $T(x)$ for each policy. Black is what was shifted in from
@@ -179,7 +179,7 @@ first, last = size.train_steps[0], size.train_steps[-1]
 cells = [dict(arm=arm, train_step=t) for t in size.train_steps for arm in ARMS]
 slow = [dict(arm=arm, train_step=t, lr=SLOW) for t in size.slow_steps for arm in ARMS]
 space = gl.experiment.grid(weight=size.weights)
-best = gl.tuning.tune(
+best = gl.experiment.tune(
     partial(trial, tuned_on, train_step=first), [dict(arm=arm) for arm in ARMS], space, evaluated,
     records, command,
 )  # fmt: skip
@@ -191,7 +191,7 @@ table = gl.experiment.run(
 )  # fmt: skip
 table["steps"] = table.train_step.astype(str)
 some = train_images.take(range(min(2000, len(train_images))))
-floors = {arm: gl.exhibits.floors(seen(arm, evaluated), seen(arm, some)) for arm in ARMS}
+floors = {arm: gl.figures.floors(seen(arm, evaluated), seen(arm, some)) for arm in ARMS}
 floor = max(v.mean for v in floors["no defense"].values())
 
 
@@ -209,20 +209,20 @@ def of(train_step):
 def rows_of(arm, train_step, n):
     """What the network saw and what the attack found, for a slider."""
     rows = of(train_step)[arm].set_index("index").loc[list(few.index[:n])]
-    found = gl.records.images(records, rows.id)
+    found = gl.experiment.records.images(records, rows.id)
     return (
-        gl.widgets.Row(f"{arm}: T(x)" if ARMS[arm] else "x", seen(arm, few.take(range(n)))),
-        gl.widgets.Row(f"{arm}: found", found, rows.psnr.tolist()),
+        gl.figures.Row(f"{arm}: T(x)" if ARMS[arm] else "x", seen(arm, few.take(range(n)))),
+        gl.figures.Row(f"{arm}: found", found, rows.psnr.tolist()),
     )
 
 
 def frame(train_step, n=6):
     """All arms at one checkpoint."""
     n = min(n, len(few))
-    return gl.widgets.Frame(str(train_step), sum((rows_of(a, train_step, n) for a in ARMS), ()))
+    return gl.figures.Frame(str(train_step), sum((rows_of(a, train_step, n) for a in ARMS), ()))
 
 
-gl.widgets.strength({"all": [frame(t) for t in size.train_steps]}, name="training steps",
+gl.figures.strength({"all": [frame(t) for t in size.train_steps]}, name="training steps",
                     choose="clients")  # fmt: skip
 
 # %% [markdown]
@@ -231,10 +231,10 @@ gl.widgets.strength({"all": [frame(t) for t in size.train_steps]}, name="trainin
 # ## Across training
 
 # %% tags=["hide-input"]
-lines = gl.exhibits.means(table, "defense", "steps")
-display(gl.plot.curves(lines, across="training steps", floor=floor, log=False))
-display(gl.plot.table(lines))
-facts = gl.records.facts(records)
+lines = gl.figures.means(table, "defense", "steps")
+display(gl.figures.curves(lines, across="training steps", floor=floor, log=False))
+display(gl.figures.table(lines))
+facts = gl.experiment.records.facts(records)
 Markdown(
     f"Mean PSNR in dB to what the network saw, and 95 % bootstrap interval, over "
     f"**{len(evaluated)} images** of {dataset}, by training steps; `{network}`"
@@ -267,8 +267,8 @@ def accuracies(cells):
     return found.map("{:.3f}".format).rename_axis(index=None, columns="accuracy after steps")
 
 
-differences = gl.exhibits.compared(table, "defense", "steps", against="no defense")
-display(gl.plot.differences(differences))
+differences = gl.figures.compared(table, "defense", "steps", against="no defense")
+display(gl.figures.differences(differences))
 display(accuracies(cells))
 
 # %% [markdown]
@@ -289,10 +289,10 @@ if slow:
         [trial(evaluated, weight=weights[c["arm"]], **c) for c in slow], records, command
     )
     hardly["steps"] = hardly.train_step.astype(str)
-    slowly = gl.exhibits.means(hardly, "defense", "steps")
-    display(gl.plot.table(slowly, floor=floor))
-    hardly = gl.exhibits.compared(hardly, "defense", "steps", against="no defense")
-    display(gl.plot.differences(hardly))
+    slowly = gl.figures.means(hardly, "defense", "steps")
+    display(gl.figures.table(slowly, floor=floor))
+    hardly = gl.figures.compared(hardly, "defense", "steps", against="no defense")
+    display(gl.figures.differences(hardly))
     display(accuracies(slow))
 
 # %% [markdown]
@@ -315,7 +315,7 @@ if slow:
 public = train_images.take(range(2000, min(7000, len(train_images))) if len(train_images) > 4000
                            else range(size.tuning, len(train_images)))  # fmt: skip
 gaussian = gl.LowRankGaussian.fit(public.x, size.rank)
-tries = gl.records.read(records)
+tries = gl.experiment.records.read(records)
 tries = tries[tries.split == "train"]
 
 
@@ -333,10 +333,10 @@ def up_to_a_mirror(guess):
 undone, rows, told = {}, {}, {}
 for arm in list(ARMS)[1:]:
     clear = seen(arm, evaluated)
-    found = gl.records.images(records, of(first)[arm].set_index("index").loc[list(test.take(
+    found = gl.experiment.records.images(records, of(first)[arm].set_index("index").loc[list(test.take(
         range(size.images)).index)].id)  # fmt: skip
     for name, u, noise in (("found", found, noise_of(arm)), ("T(x) itself", clear, 0.02)):
-        result = gl.undo(u, ARMS[arm], gaussian, noise)
+        result = gl.attacks.undo(u, ARMS[arm], gaussian, noise)
         undone[arm, name] = result
         rows[f"{arm}, from {name}"] = {
             "u as it is": gl.interval(up_to_a_mirror(u)),
@@ -350,7 +350,7 @@ for arm in list(ARMS)[1:]:
             "by chance": (ARMS[arm].every()[1] * same).sum(1).mean().item(),
         }
 mean_image = public.x.mean(0).expand_as(evaluated.x)
-display(gl.plot.table(rows, floor=gl.psnr(mean_image, evaluated.x).mean().item()))
+display(gl.figures.table(rows, floor=gl.psnr(mean_image, evaluated.x).mean().item()))
 display(pd.DataFrame(told).T.map("{:.2f}".format))
 Markdown(
     f"Above, mean PSNR in dB to the private image or its mirror image over {len(evaluated)} "
@@ -363,7 +363,7 @@ Markdown(
 n = len(few)
 clear = undone[policy, "T(x) itself"]
 found = undone[policy, "found"]
-gl.plot.images(
+gl.figures.images(
     few.x, seen(policy, few), clear.picked[:n], found.picked[:n], found.averaged[:n],
     labels=["private $x$", f"T(x), {policy}", "undone T(x)", "found, undone", "found, all T"],
 )  # fmt: skip
@@ -394,18 +394,18 @@ def strength(k):
     """The slider's pictures with the first k operations."""
     rows, n = cut(int(k)), min(6, len(few))
     shown = gl.Client(model, transform=SHORT[k]).transformed(few.x, seed=seed, key=few.index)
-    found = gl.records.images(records, rows.id)
-    return gl.widgets.Frame(
+    found = gl.experiment.records.images(records, rows.id)
+    return gl.figures.Frame(
         str(int(k)),
         (
-            gl.widgets.Row("private x", few.x[:n]),
-            gl.widgets.Row("T(x)", shown[:n]),
-            gl.widgets.Row("found", found[:n], rows.psnr.tolist()[:n]),
+            gl.figures.Row("private x", few.x[:n]),
+            gl.figures.Row("T(x)", shown[:n]),
+            gl.figures.Row("found", found[:n], rows.psnr.tolist()[:n]),
         ),
     )
 
 
-gl.widgets.strength({policy: [strength(k) for k in SHORT]}, name="operations", choose="policy")
+gl.figures.strength({policy: [strength(k) for k in SHORT]}, name="operations", choose="policy")
 
 # %% [markdown]
 # ## How policies are found
@@ -415,14 +415,14 @@ gl.widgets.strength({policy: [strength(k) for k in SHORT]}, name="operations", c
 # **Accuracy**: how differently the network reacts to different images; higher is better.
 
 # %% tags=["hide-input"]
-drawn = [policy, other, *gl.search.candidates(size.candidates, seed, test.shape[0])]
-scores = gl.search.search(
+drawn = [policy, other, *gl.experiment.ats_search.candidates(size.candidates, seed, test.shape[0])]
+scores = gl.experiment.ats_search.search(
     trained("no defense")[last], list(dict.fromkeys(drawn)), public,
     records.with_name(f"{records.stem}-search.csv"), command, runs=size.runs, each=size.each,
     seed=seed,
 )  # fmt: skip
 axis = scores.plot.scatter("accuracy", "privacy", figsize=(7.2, 3.2), color="0.6", s=12)
-for name, color in ((policy, gl.plot.COLORS[0]), (other, gl.plot.COLORS[1])):
+for name, color in ((policy, gl.figures.COLORS[0]), (other, gl.figures.COLORS[1])):
     (row,) = scores[scores.policy == name].itertuples()
     axis.scatter(row.accuracy, row.privacy, color=color, s=40, label=name)
 axis.set_xlabel("accuracy score")
@@ -440,7 +440,7 @@ Markdown(
     f"{100 * rank[policy]:.0f} % of them are more private than {policy} by this score, "
     f"{100 * rank[other]:.0f} % more than {other}. With an accuracy score of at least -85, a "
     f"threshold published for another network: "
-    f"{', '.join(gl.search.selected(scores).policy[:3]) or 'none'}."
+    f"{', '.join(gl.experiment.ats_search.selected(scores).policy[:3]) or 'none'}."
 )
 
 # %% [markdown]
@@ -485,7 +485,7 @@ Markdown(f"""
   operations and signs of {policy} a chance of {odds("T(x) itself"):.2f} from T(x) and
   {odds("found"):.2f} from what was found, where a blind guess has {odds("found", "by chance"):.2f}.
 
-All attacks of this page took {gl.records.facts(records)["seconds"] / 60:.0f} minutes.
+All attacks of this page took {gl.experiment.records.facts(records)["seconds"] / 60:.0f} minutes.
 """)
 
 # %% [markdown]

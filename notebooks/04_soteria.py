@@ -66,9 +66,9 @@ NETWORKS = {  # and the linear layer whose gradient Soteria masks
     "cnn": (gl.models.cnn, "dense2"),
 }
 given = dict(dataset=dataset, images=images, steps=steps, restarts=restarts)
-size = gl.profile(profile, PROFILES, **given, train_steps=sorted(train_steps),
+size = gl.experiment.profile(profile, PROFILES, **given, train_steps=sorted(train_steps),
                   slow_steps=sorted(slow_steps))  # fmt: skip
-dataset = gl.choose("dataset", size.dataset, gl.data.NAMES)
+dataset = gl.names.choose("dataset", size.dataset, gl.data.NAMES)
 results = Path(results or f"../_build/results/{profile}")
 records = results / f"soteria-{profile}-{dataset}.csv"
 command = f"gradleak run soteria --profile {profile} -p dataset={dataset}"
@@ -83,15 +83,15 @@ command = f"gradleak run soteria --profile {profile} -p dataset={dataset}"
 
 # %%
 train_images, test = (gl.data.load(dataset, split) for split in ("train", "test"))
-build, layer = NETWORKS[gl.choose("network", network, NETWORKS)]
-model = build(test.shape, test.classes, seed=seed).to(gl.device(device))
+build, layer = NETWORKS[gl.names.choose("network", network, NETWORKS)]
+model = build(test.shape, test.classes, seed=seed).to(gl.device.named(device))
 tuned_on, evaluated = train_images.take(range(size.tuning)), test.take(range(size.images))
 few = test.take(range(size.shown))
 soteria = gl.Soteria(layer, rate)
 
 # %% tags=["hide-input"]
-score = soteria.score(model, few.x.to(gl.device(device))).cpu()
-hidden = soteria.hidden(model, few.x.to(gl.device(device))).cpu()
+score = soteria.score(model, few.x.to(gl.device.named(device))).cpu()
+hidden = soteria.hidden(model, few.x.to(gl.device.named(device))).cpu()
 live = score > 0
 Markdown(
     f"The representation of `{network}` in front of `{layer}` has **{score.shape[1]} features**. "
@@ -200,7 +200,7 @@ def trial(images, arm, weight, lr, train_step, rate=rate, keep=()):
 
 cells = [dict(arm=arm, **net) for net in NETS for arm in ARMS]
 space = gl.experiment.grid(weight=size.weights)
-chosen = gl.tuning.tune(partial(trial, tuned_on), cells, space, evaluated, records, command)
+chosen = gl.experiment.tune(partial(trial, tuned_on), cells, space, evaluated, records, command)
 chosen = [{**cell, **setting} for cell, setting in zip(cells, chosen, strict=True)]
 keep = list(few.index)
 table = gl.experiment.run([trial(evaluated, **c, keep=keep) for c in chosen], records, command)
@@ -225,7 +225,7 @@ labels = dict(defense="any", adversary="prior alone", rate=rate, weight=size.wei
               model=network, lr=FAST, train_step=0)  # fmt: skip
 alone = [gl.Trial(gl.Client(model), alone, evaluated, labels, size.restarts, seed)]
 alone = gl.experiment.run(alone, records, command)
-floors = gl.exhibits.floors(evaluated.x, train_images.x[:5000])
+floors = gl.figures.floors(evaluated.x, train_images.x[:5000])
 floors["prior alone"] = gl.interval(alone.psnr)
 floor = max(v.mean for v in floors.values())
 
@@ -233,9 +233,9 @@ floor = max(v.mean for v in floors.values())
 # ## The figure
 
 # %% tags=["hide-input"]
-frames = [gl.exhibits.frame(str(net["train_step"]), few, of(net), records)
+frames = [gl.figures.frame(str(net["train_step"]), few, of(net), records)
           for net in NETS if net["lr"] == FAST]  # fmt: skip
-gl.widgets.strength({"learning rate 0.1": frames}, name="training steps", choose="trained at")
+gl.figures.strength({"learning rate 0.1": frames}, name="training steps", choose="trained at")
 
 # %% [markdown]
 # Fixed test images, and what each arm reads off the network; under each picture its PSNR in dB.
@@ -244,13 +244,13 @@ gl.widgets.strength({"learning rate 0.1": frames}, name="training steps", choose
 
 # %% tags=["hide-input"]
 ssim_floor = max(
-    v.mean for v in gl.exhibits.floors(evaluated.x, train_images.x[:5000], gl.ssim).values()
+    v.mean for v in gl.figures.floors(evaluated.x, train_images.x[:5000], gl.ssim).values()
 )
 fast = table[table.lr == FAST].assign(step=lambda t: t.train_step.astype(str))
 across = "training steps at learning rate 0.1"
 for value, unit, low in (("psnr", "PSNR (dB)", floor), ("ssim", "SSIM", ssim_floor)):
-    lines = gl.exhibits.means(fast, "adversary", "step", value)
-    display(gl.plot.curves(lines, across=across, unit=unit, floor=low, log=False))
+    lines = gl.figures.means(fast, "adversary", "step", value)
+    display(gl.figures.curves(lines, across=across, unit=unit, floor=low, log=False))
 
 # %% [markdown]
 # And as a table, with the test accuracy of each network beside it. Soteria is applied to released
@@ -264,10 +264,10 @@ accuracy = gl.experiment.accuracies(
 )  # fmt: skip
 accuracy = {said(**net): a for net, a in zip(NETS, accuracy.accuracy, strict=True)}
 table["network"] = [said(*pair) for pair in zip(table.lr, table.train_step, strict=True)]
-means = gl.exhibits.means(table, "network", "adversary")
-display(gl.plot.table(means, floor=floor))
+means = gl.figures.means(table, "network", "adversary")
+display(gl.figures.table(means, floor=floor))
 display(pd.DataFrame({"test accuracy": {name: f"{a:.3f}" for name, a in accuracy.items()}}).T)
-facts = gl.records.facts(records)
+facts = gl.experiment.records.facts(records)
 Markdown(
     f"Mean PSNR in dB and 95 % bootstrap interval over **{len(evaluated)} images** of {dataset}, "
     f"`{network}` by training steps (lr 0.1 unless said), rate {rate:g}, {search.steps} "
@@ -283,8 +283,8 @@ Markdown(
 # The same images under both, one by one: each arm minus the undefended attack.
 
 # %% tags=["hide-input"]
-differences = gl.exhibits.compared(table, "adversary", "network", against="undefended")
-gl.plot.differences(differences)
+differences = gl.figures.compared(table, "adversary", "network", against="undefended")
+gl.figures.differences(differences)
 
 # %% [markdown]
 # A star marks what differs from zero after Holm's correction for the whole table.
@@ -295,13 +295,13 @@ gl.plot.differences(differences)
 # committed beside this page.
 
 # %% tags=["hide-input"]
-for caption, rows in gl.exhibits.committed(records, Path("../book/results")):
+for caption, rows in gl.figures.committed(records, Path("../book/results")):
     rows = rows[(rows.rate == rate) & rows.adversary.isin(ARMS)]
     rows = rows.assign(network=[said(*pair) for pair in zip(rows.lr, rows.train_step, strict=True)])
     display(Markdown(caption))
-    display(gl.plot.table(gl.exhibits.means(rows, "network", "adversary")))
-    pairs = gl.exhibits.compared(rows, "adversary", "network", against="undefended")
-    display(gl.plot.differences(pairs))
+    display(gl.figures.table(gl.figures.means(rows, "network", "adversary")))
+    pairs = gl.figures.compared(rows, "adversary", "network", against="undefended")
+    display(gl.figures.differences(pairs))
 
 # %% [markdown]
 # ## The pruning rate
@@ -324,8 +324,8 @@ def at_rate(some):
 
 
 sweep = pd.concat([at_rate(some) for some in size.rates])
-lines = gl.exhibits.means(sweep, "adversary", "rate")
-display(gl.plot.curves(lines, across="pruning rate", floor=floor, log=False))
+lines = gl.figures.means(sweep, "adversary", "rate")
+display(gl.figures.curves(lines, across="pruning rate", floor=floor, log=False))
 Markdown(f"Mean PSNR over {len(swept)} images; the network is {said(**first)}.")
 
 # %% [markdown]
@@ -337,11 +337,11 @@ Markdown(f"Mean PSNR over {len(swept)} images; the network is {said(**first)}.")
 def strength(some):
     """The slider's pictures at one rate."""
     rows = dict(tuple(at_rate(some).groupby("adversary", sort=False)))
-    return gl.exhibits.frame(f"{some:g}", swept.take(range(min(4, len(swept)))), rows, records)
+    return gl.figures.frame(f"{some:g}", swept.take(range(min(4, len(swept)))), rows, records)
 
 
 frames = {"Soteria and pruning": [strength(some) for some in size.rates]}
-gl.widgets.strength(frames, name="pruning rate", live=lambda _, some: strength(some))
+gl.figures.strength(frames, name="pruning rate", live=lambda _, some: strength(some))
 
 # %% [markdown]
 # ## What to read off it
@@ -380,7 +380,7 @@ Training hides too: the undefended attack goes from
 hardly anything is trained: {"; ".join(slow) or "not run here"}; untrained,
 {accuracy[start]:.3f} and {means[start]["undefended"]:.1f} dB.
 
-All attacks of this page took {gl.records.facts(records)["seconds"] / 60:.0f} minutes.
+All attacks of this page took {gl.experiment.records.facts(records)["seconds"] / 60:.0f} minutes.
 """)
 
 # %% [markdown]

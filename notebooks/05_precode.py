@@ -47,10 +47,6 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pandas as pd
 import torch
-from IPython.display import Markdown, display
-from torch import nn
-
-import gradleak as gl
 from gradleak.precode import (
     FreshLatents,
     Joint,
@@ -61,6 +57,10 @@ from gradleak.precode import (
     VariationalLoss,
     slipped_kl,
 )
+from IPython.display import Markdown, display
+from torch import nn
+
+import gradleak as gl
 
 pd.set_option("display.max_colwidth", None)
 PROFILES = {
@@ -77,11 +77,11 @@ PROFILES = {
                   swept=20, sizes=[16, 64, 256, 1024], kl_weights=[0.0, 0.003, 0.1, 1.0]),
 }  # fmt: skip
 given = dict(dataset=dataset, images=images, steps=steps, restarts=restarts)
-size = gl.profile(profile, PROFILES, **given, train_steps=sorted(train_steps),
+size = gl.experiment.profile(profile, PROFILES, **given, train_steps=sorted(train_steps),
                   later=sorted(later))  # fmt: skip
 if images:
     size.searched = images
-dataset = gl.choose("dataset", size.dataset, gl.data.NAMES)
+dataset = gl.names.choose("dataset", size.dataset, gl.data.NAMES)
 results = Path(results or f"../_build/results/{profile}")
 records = results / f"precode-{profile}-{dataset}.csv"
 command = f"gradleak run precode --profile {profile} -p dataset={dataset}"
@@ -118,13 +118,13 @@ command = f"gradleak run precode --profile {profile} -p dataset={dataset}"
 
 # %%
 train_images, test = (gl.data.load(dataset, split) for split in ("train", "test"))
-at = gl.device(device)
+at = gl.device.named(device)
 evaluated, few = test.take(range(size.images)), test.take(range(size.shown))
-model = gl.precode.precode_ffn(test.shape, test.classes, size=bottleneck, seed=seed).to(at)
+model = gl.defenses.precode_ffn(test.shape, test.classes, size=bottleneck, seed=seed).to(at)
 hides = Latent(bottleneck, test.shape)  # draws z
 client = gl.Client(model, transform=hides)
 view = client.release(few.x, few.y, seed=seed, key=few.index)  # all that the server sees
-a = gl.analytic.first_layer(view)  # the ratio, no search
+a = gl.attacks.analytic.first_layer(view)  # the ratio, no search
 found = model.encoder.normalize.inverse(a.view(-1, *test.shape)).cpu()
 f"largest error of a pixel: {(found - few.x).abs().max():.1e}"
 
@@ -137,7 +137,7 @@ f"largest error of a pixel: {(found - few.x).abs().max():.1e}"
 
 # %% tags=["hide-input"]
 ACTIVATIONS = {"ReLU": nn.ReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid}
-activation = gl.choose("activation", activation, ACTIVATIONS)
+activation = gl.names.choose("activation", activation, ACTIVATIONS)
 middle = size.train_steps[len(size.train_steps) // 2]
 adam = partial(torch.optim.Adam, weight_decay=1e-5)
 
@@ -156,12 +156,12 @@ def trained(build, activation, steps, loss=VariationalLoss(kl_weight)):
 
 def dense(activation="ReLU"):
     """The dense network after each number of training steps."""
-    return trained(gl.precode.precode_ffn, activation, tuple(size.train_steps))
+    return trained(gl.defenses.precode_ffn, activation, tuple(size.train_steps))
 
 
 def convolutional():
     """The convolutional one."""
-    return trained(gl.precode.precode_lenet, activation, tuple(size.later))
+    return trained(gl.defenses.precode_lenet, activation, tuple(size.later))
 
 
 def utility(network):
@@ -176,7 +176,7 @@ def inversion(network, defense=gl.NoDefense()):
     hiding = gl.Client(network, defense, transform=hides)
     g = hiding.release(evaluated.x, evaluated.y, seed=seed, key=evaluated.index).g
     active = g["encoder.dense1.bias"].any(1)
-    found = gl.analytic.layer_input(g.rows(active.nonzero().flatten()), "encoder.dense1")
+    found = gl.attacks.analytic.layer_input(g.rows(active.nonzero().flatten()), "encoder.dense1")
     x_hat = torch.full_like(evaluated.x, 0.5)
     a = found.a.view(-1, *test.shape)
     x_hat[active.cpu()] = network.encoder.normalize.inverse(a).cpu()
@@ -201,7 +201,7 @@ for name in ACTIVATIONS:
 exact = pd.DataFrame(exact)
 errors = exact.pivot(index="steps", columns="activation", values="largest error of the others")
 axis = errors[[*ACTIVATIONS]].plot(marker="o", ms=4, logy=True, figsize=(7.2, 2.8),
-                                    color=list(gl.plot.COLORS[:3]))  # fmt: skip
+                                    color=list(gl.figures.COLORS[:3]))  # fmt: skip
 axis.axhline(1e-4, color="0.4", linestyle="--", linewidth=1)
 axis.set_xlabel("training steps")
 axis.set_ylabel("largest error of a pixel")
@@ -229,7 +229,7 @@ Markdown(
 # %% tags=["hide-input"]
 x_hat, _ = inversion(dense()[middle])
 ten = range(min(10, len(evaluated)))
-display(gl.plot.images(evaluated.x[ten], x_hat[ten], labels=["private $x$", "read off"]))
+display(gl.figures.images(evaluated.x[ten], x_hat[ten], labels=["private $x$", "read off"]))
 error = (x_hat - evaluated.x).abs().amax((1, 2, 3))
 Markdown("Largest error of a pixel: " + ", ".join(f"{e:.0e}" for e in error[ten].tolist()) + ".")
 
@@ -251,7 +251,7 @@ for batch in [b for b in (1, 2, 4, 8) if b <= len(evaluated)]:
     seen = hides(x.flatten(0, 1), keys).unflatten(0, (count, batch))
     g = gl.gradient(network, seen, y)
     active = g["encoder.dense1.bias"].any(1).nonzero().flatten()
-    read = gl.analytic.layer_input(g.rows(active), "encoder.dense1")
+    read = gl.attacks.analytic.layer_input(g.rows(active), "encoder.dense1")
     x, dead = x[active], count - len(active)
     x_hat = network.encoder.normalize.inverse(read.a.view(-1, 1, *test.shape))
     nearest = torch.stack([gl.psnr(x_hat[:, 0], x[:, b]) for b in range(batch)]).amax(0).cpu()
@@ -262,7 +262,7 @@ for sigma in sigmas:
     x_hat, _ = inversion(network, gl.GaussianNoise(sigma) if sigma else gl.NoDefense())
     found = gl.psnr(x_hat, evaluated.x).clamp(max=EXACT)
     noised[f"{sigma:g}"] = {"PSNR": gl.interval(found.tolist())}
-floors = gl.exhibits.floors(evaluated.x, train_images.x[:2000])
+floors = gl.figures.floors(evaluated.x, train_images.x[:2000])
 floor = max(v.mean for v in floors.values())
 display(
     pd.DataFrame(
@@ -276,7 +276,7 @@ display(
         }
     )
 )
-display(gl.plot.table({f"noise {k}": v for k, v in noised.items()}, floor=floor))
+display(gl.figures.table({f"noise {k}": v for k, v in noised.items()}, floor=floor))
 Markdown(
     f"Above, clients that average over several examples; below, Gaussian noise on every entry of "
     f"the gradient of one example, PSNR in dB over {len(evaluated)} images, {EXACT:g} standing for "
@@ -298,8 +298,8 @@ Markdown(
 bare = convolutional()[0]
 hiding = gl.Client(bare, transform=hides)
 view = hiding.release(few.x, few.y, seed=seed, key=few.index)
-z = gl.analytic.latent(view.g, bare)
-_, drawn = gl.precode.split(hiding.transformed(few.x, seed=seed, key=few.index), test.shape)
+z = gl.attacks.latents.latent(view.g, bare)
+_, drawn = gl.defenses.split(hiding.transformed(few.x, seed=seed, key=few.index), test.shape)
 f"largest error of a latent: {(z.cpu() - drawn).abs().max():.1e}"
 
 # %% [markdown]
@@ -348,7 +348,7 @@ searched = test.take(range(size.searched))
 tuned_on = train_images.take(range(size.tuning))
 cells = [dict(arm=arm, train_step=t) for t in size.later for arm in BELIEFS]
 space = gl.experiment.grid(weight=size.weights)
-best = gl.tuning.tune(partial(trial, tuned_on), cells, space, searched, records, command)
+best = gl.experiment.tune(partial(trial, tuned_on), cells, space, searched, records, command)
 chosen = [{**cell, **setting} for cell, setting in zip(cells, best, strict=True)]
 table = gl.experiment.run(
     [trial(searched, **c, keep=range(max(size.shown, size.swept))) for c in chosen],
@@ -358,14 +358,14 @@ table = gl.experiment.run(
 table["steps"] = table.train_step.map("after {} steps".format)
 of = {t: dict(tuple(table[table.train_step == t].groupby("adversary", sort=False)))
       for t in size.later}  # fmt: skip
-gl.exhibits.gallery(few, of[size.later[0]], records)
+gl.figures.gallery(few, of[size.later[0]], records)
 
 # %% tags=["hide-input"]
-means = gl.exhibits.means(table, "adversary", "steps")
-display(gl.plot.table(means, floor=floor))
-differences = gl.exhibits.compared(table, "adversary", "steps", against="plain")
-display(gl.plot.differences(differences))
-facts = gl.records.facts(records)
+means = gl.figures.means(table, "adversary", "steps")
+display(gl.figures.table(means, floor=floor))
+differences = gl.figures.compared(table, "adversary", "steps", against="plain")
+display(gl.figures.differences(differences))
+facts = gl.experiment.records.facts(records)
 Markdown(
     f"Mean PSNR in dB and 95 % bootstrap interval over **{len(searched)} images** of {dataset}; "
     f"below, paired differences, a star where one differs from zero after Holm's correction. "
@@ -382,13 +382,13 @@ Markdown(
 # committed beside this page.
 
 # %% tags=["hide-input"]
-for caption, rows in gl.exhibits.committed(records, Path("../book/results")):
+for caption, rows in gl.figures.committed(records, Path("../book/results")):
     rows = rows[(rows.defense == "PRECODE") & (rows.width == bottleneck)]
     rows = rows.assign(steps=rows.train_step.map("after {} steps".format))
     display(Markdown(caption))
-    display(gl.plot.table(gl.exhibits.means(rows, "adversary", "steps")))
-    pairs = gl.exhibits.compared(rows, "adversary", "steps", against="plain")
-    display(gl.plot.differences(pairs))
+    display(gl.figures.table(gl.figures.means(rows, "adversary", "steps")))
+    pairs = gl.figures.compared(rows, "adversary", "steps", against="plain")
+    display(gl.figures.differences(pairs))
 
 # %% [markdown]
 # ## The strength slider
@@ -408,11 +408,13 @@ def strength(width):
     """The slider's pictures at one width of the bottleneck."""
     width = int(width)
     transform = Latent(width, test.shape)
-    flat = gl.precode.precode_ffn(test.shape, test.classes, size=width, seed=seed).to(at)
+    flat = gl.defenses.precode_ffn(test.shape, test.classes, size=width, seed=seed).to(at)
     view = gl.Client(flat, transform=transform).release(swept.x, swept.y, key=swept.index)
-    ratio = flat.encoder.normalize.inverse(gl.analytic.first_layer(view).view(-1, *test.shape))
+    ratio = flat.encoder.normalize.inverse(
+        gl.attacks.analytic.first_layer(view).view(-1, *test.shape)
+    )
     ratio = ratio.cpu().clamp(0, 1)
-    conv = gl.precode.precode_lenet(
+    conv = gl.defenses.precode_lenet(
         test.shape, test.classes, ACTIVATIONS[activation], size=width, seed=seed
     ).to(at)
     truth = gl.Client(conv, transform=transform)
@@ -422,20 +424,20 @@ def strength(width):
                   activation=activation, width=width, train_step=0)  # fmt: skip
     one = gl.Trial(truth, held, swept, labels, size.restarts, seed, list(swept.index))
     rows = gl.experiment.run([one], records, command)
-    found = gl.records.images(records, rows.id)
-    return gl.widgets.Frame(
+    found = gl.experiment.records.images(records, rows.id)
+    return gl.figures.Frame(
         str(width),
         (
-            gl.widgets.Row("private x", swept.x),
-            gl.widgets.Row(
+            gl.figures.Row("private x", swept.x),
+            gl.figures.Row(
                 "dense: ratio", ratio, gl.psnr(ratio, swept.x).clamp(max=EXACT).tolist()
             ),
-            gl.widgets.Row("convolutional: search", found, rows.psnr.tolist()),
+            gl.figures.Row("convolutional: search", found, rows.psnr.tolist()),
         ),
     )
 
 
-gl.widgets.strength({"PRECODE": [strength(width) for width in size.sizes]},
+gl.figures.strength({"PRECODE": [strength(width) for width in size.sizes]},
                     name="bottleneck width", choose="defense")  # fmt: skip
 
 # %% [markdown]
@@ -449,8 +451,8 @@ gl.widgets.strength({"PRECODE": [strength(width) for width in size.sizes]},
 rows = {}
 for weight_of_kl in size.kl_weights:
     for slip in (False, True) if weight_of_kl else (False,):
-        loss = VariationalLoss(weight_of_kl, slipped_kl if slip else gl.precode.kl)
-        network = trained(gl.precode.precode_ffn, "ReLU", (middle,), loss)[middle]
+        loss = VariationalLoss(weight_of_kl, slipped_kl if slip else gl.defenses.kl)
+        network = trained(gl.defenses.precode_ffn, "ReLU", (middle,), loss)[middle]
         x_hat, _ = inversion(network)
         error = (x_hat - evaluated.x).abs().amax((1, 2, 3))
         rows[f"KL weight {weight_of_kl:g}" + (", slipped" if slip else "")] = {
@@ -484,7 +486,7 @@ for scale in scales:
                       train_step=untrained)  # fmt: skip
         noisy.append(gl.Trial(truth, held, swept, labels, size.restarts, seed))
 noisy = gl.experiment.run(noisy, records, command)
-display(gl.plot.table(gl.exhibits.means(noisy, "adversary", "defense"), floor=floor))
+display(gl.figures.table(gl.figures.means(noisy, "adversary", "defense"), floor=floor))
 Markdown(f"Mean PSNR in dB over {len(swept)} images, untrained network.")
 
 # %% [markdown]
@@ -511,7 +513,7 @@ Markdown(f"""
   {gap("joint", size.later[-1])}, marginal {gap("marginal", size.later[-1])}, ignore
   {gap("ignore", size.later[-1])}.
 
-All searches of this page took {gl.records.facts(records)["seconds"] / 60:.0f} minutes.
+All searches of this page took {gl.experiment.records.facts(records)["seconds"] / 60:.0f} minutes.
 """)
 
 # %% [markdown]

@@ -78,8 +78,8 @@ NETWORKS = {"cnn": gl.models.cnn, "cnn2": gl.models.cnn2, "mlp": gl.models.mlp}
 given = dict(dataset=dataset, images=images, steps=steps, learning=learning, width=width,
              teaching=teaching, fitted=fitted, components=components,
              scales=sorted(scales))  # fmt: skip
-size = gl.profile(profile, PROFILES, **given)
-dataset = gl.choose("dataset", size.dataset, gl.data.NAMES)
+size = gl.experiment.profile(profile, PROFILES, **given)
+dataset = gl.names.choose("dataset", size.dataset, gl.data.NAMES)
 results = Path(results or f"../_build/results/{profile}")
 records = results / f"prior-{profile}-{dataset}.csv"
 answered = results / f"prior-{profile}-{dataset}-answers.csv"
@@ -109,8 +109,8 @@ TRAINED = changed(learning=learning, width=width)
 train_images, test = (gl.data.load(dataset, split) for split in ("train", "test"))
 if missing not in range(test.classes):
     raise ValueError(f"missing is a class, 0 to {test.classes - 1}, got {missing}")
-build = NETWORKS[gl.choose("network", network, NETWORKS)]
-model = build(test.shape, test.classes, seed=seed).to(gl.device(device))
+build = NETWORKS[gl.names.choose("network", network, NETWORKS)]
+model = build(test.shape, test.classes, seed=seed).to(gl.device.named(device))
 tuned_on, evaluated = train_images.take(range(size.tuning)), test.take(range(size.images))
 public = train_images.take(range(size.tuning, len(train_images)))  # what the attacker has seen
 few = test.take(range(size.shown))
@@ -126,9 +126,9 @@ SEEN = {
 @cache
 def denoiser(seen):
     """A small U-Net, trained once on images that nobody attacks."""
-    return gl.trained_denoiser(
+    return gl.priors.trained_denoiser(
         SEEN[seen](), results / "models", steps=size.learning, width=size.width, seed=seed,
-        device=gl.device(device),
+        device=gl.device.named(device),
     )  # fmt: skip
 
 
@@ -186,7 +186,7 @@ def pupils():
 def mixture():
     """Fitted once by scikit-learn."""
     found = gl.GaussianMixture.fit(pupils(), size.components, seed=seed)
-    found.mixture.to(gl.device(device))
+    found.mixture.to(gl.device.named(device))
     return replace(found, name=found.name + changed(fitted=fitted))
 
 
@@ -228,14 +228,14 @@ def measured(some, cells, keep=(), path=records):
     for kind in dict.fromkeys(cell["prior"] for cell in cells):
         own = [cell for cell in cells if cell["prior"] == kind]
         space = gl.experiment.grid(weight=TRIED[kind])
-        best = gl.tuning.tune(partial(trial, tuned_on), own, space, some, path, command)
+        best = gl.experiment.tune(partial(trial, tuned_on), own, space, some, path, command)
         trials += [trial(some, **c, **s, keep=keep) for c, s in zip(own, best, strict=True)]
     return gl.experiment.run(trials, path, command)
 
 
 cells = [dict(prior=p, scale=s) for p in TRIED for s in size.scales]
 climbed = measured(evaluated, cells, keep=list(evaluated.index))
-floors = gl.exhibits.floors(evaluated.x, public.x[:5000])
+floors = gl.figures.floors(evaluated.x, public.x[:5000])
 floor = max(v.mean for v in floors.values())
 
 
@@ -309,7 +309,7 @@ def asked(name, scale):
     return {name: {**ANSWER, **CONTROL}[name](seen, scale).cpu()}
 
 
-learnt = gl.answers(
+learnt = gl.experiment.answers(
     [(dict(how=HOW[name], defense="Gaussian", model=network, scale=s), [name],
       partial(asked, name, s)) for name in HOW for s in size.scales],
     evaluated, answered, command, list(evaluated.index), [public.source],
@@ -336,8 +336,8 @@ def of(scale):
     return dict(tuple(table[table.scale == scale].groupby("adversary", sort=False)))
 
 
-frames = [gl.exhibits.frame(f"{scale:g}", few, of(scale), both) for scale in size.scales]
-gl.widgets.strength({"Gaussian noise": frames}, name="noise scale", choose="defense")
+frames = [gl.figures.frame(f"{scale:g}", few, of(scale), both) for scale in size.scales]
+gl.figures.strength({"Gaussian noise": frames}, name="noise scale", choose="defense")
 
 # %% [markdown]
 # The same released gradients, read by four priors and by two networks; PSNR in dB under each
@@ -346,12 +346,12 @@ gl.widgets.strength({"Gaussian noise": frames}, name="noise scale", choose="defe
 # ## Across noise scales
 
 # %% tags=["hide-input"]
-lines = gl.exhibits.means(table, "adversary", "scale")
-display(gl.plot.curves(lines, across="noise scale", floor=floor))
-ssim = gl.exhibits.means(table, "adversary", "scale", "ssim")
-display(gl.plot.curves(ssim, across="noise scale", unit="SSIM"))
-display(gl.plot.table(lines, floor=floor))
-facts = gl.records.facts(records)
+lines = gl.figures.means(table, "adversary", "scale")
+display(gl.figures.curves(lines, across="noise scale", floor=floor))
+ssim = gl.figures.means(table, "adversary", "scale", "ssim")
+display(gl.figures.curves(ssim, across="noise scale", unit="SSIM"))
+display(gl.figures.table(lines, floor=floor))
+facts = gl.experiment.records.facts(records)
 Markdown(
     f"Mean PSNR in dB and 95 % bootstrap interval over **{len(evaluated)} images** of {dataset}, "
     f"`{network}` untrained, by scale of the Gaussian noise; {search.steps} iterations, one start, "
@@ -366,8 +366,8 @@ Markdown(
 # Image by image, each minus total variation:
 
 # %% tags=["hide-input"]
-differences = gl.exhibits.compared(table, "adversary", "scale", against="TV")
-gl.plot.differences(differences)
+differences = gl.figures.compared(table, "adversary", "scale", against="TV")
+gl.figures.differences(differences)
 
 # %% [markdown]
 # A star marks what differs from zero after Holm's correction for the whole table.
@@ -380,15 +380,15 @@ gl.plot.differences(differences)
 # -p components=10 -p teaching=600`).
 
 # %% tags=["hide-input"]
-for caption, rows in gl.exhibits.committed(records, Path("../book/results")):
+for caption, rows in gl.figures.committed(records, Path("../book/results")):
     rows = rows[(rows.defense == "Gaussian") & rows.adversary.isin([*TRIED, *ANSWER])]
     rows = rows.sort_values("scale", kind="stable")
     display(Markdown(caption))
-    display(gl.plot.table(gl.exhibits.means(rows, "adversary", "scale")))
-    shown = gl.exhibits.means(rows, "adversary", "scale", "ssim")
-    display(gl.plot.table({f"{name}, SSIM": line for name, line in shown.items()}, digits=2))
-    pairs = gl.exhibits.compared(rows, "adversary", "scale", against="TV")
-    display(gl.plot.differences(pairs))
+    display(gl.figures.table(gl.figures.means(rows, "adversary", "scale")))
+    shown = gl.figures.means(rows, "adversary", "scale", "ssim")
+    display(gl.figures.table({f"{name}, SSIM": line for name, line in shown.items()}, digits=2))
+    pairs = gl.figures.compared(rows, "adversary", "scale", against="TV")
+    display(gl.figures.differences(pairs))
 
 # %% [markdown]
 # ## Is it the gradient, or is it the prior?
@@ -404,9 +404,9 @@ CONTROLLED = [s for s in size.scales if 0.1 <= s <= 0.3] or size.scales
 
 def controlled(rows, name, **options):
     """An attack and its controls: a table of means, and differences from it."""
-    display(gl.plot.table(gl.exhibits.means(rows, "adversary", "scale"), **options))
-    pairs = gl.exhibits.compared(rows, "adversary", "scale", against=name)
-    display(gl.plot.differences(pairs))
+    display(gl.figures.table(gl.figures.means(rows, "adversary", "scale"), **options))
+    pairs = gl.figures.compared(rows, "adversary", "scale", against=name)
+    display(gl.figures.differences(pairs))
     return pairs
 
 
@@ -424,7 +424,7 @@ if CONTROL:
     controlled(same_scales(learnt, "unrolled"), "unrolled", floor=floor)
 
 # %% tags=["hide-input"]
-for caption, rows in gl.exhibits.committed(records, Path("../book/results")):
+for caption, rows in gl.figures.committed(records, Path("../book/results")):
     for name in ("learned", "unrolled"):
         part = same_scales(rows[rows.defense == "Gaussian"], name)
         if len(part):
@@ -443,9 +443,9 @@ unseen = measured(strangers, cells, path=records.with_name(f"{records.stem}-unse
 
 def against_tv(rows, columns="scale"):
     """A table of means, and differences from total variation."""
-    display(gl.plot.table(gl.exhibits.means(rows, "adversary", columns)))
-    pairs = gl.exhibits.compared(rows, "adversary", columns, against="TV")
-    display(gl.plot.differences(pairs))
+    display(gl.figures.table(gl.figures.means(rows, "adversary", columns)))
+    pairs = gl.figures.compared(rows, "adversary", columns, against="TV")
+    display(gl.figures.differences(pairs))
     return pairs
 
 
@@ -459,8 +459,8 @@ def other_records(kind):
     """Committed records of the same kind that are of other images: caption, rows."""
     for path in sorted(Path("../book/results").glob(f"prior-*-{kind}.csv")):
         if path.name != f"{records.stem}-{kind}.csv":
-            facts = gl.records.facts(path)
-            yield f"{facts['dataset']}, `{facts['command']}`", gl.records.read(path)
+            facts = gl.experiment.records.facts(path)
+            yield f"{facts['dataset']}, `{facts['command']}`", gl.experiment.records.read(path)
 
 
 for caption, rows in other_records("unseen"):
@@ -482,7 +482,7 @@ def nearest(x, among):
 looked_up = []
 for scale in size.scales:
     for name in ("learned", "unrolled"):
-        found = gl.records.images(both, of(scale)[name].id)
+        found = gl.experiment.records.images(both, of(scale)[name].id)
         memory = nearest(found, public.x)
         closer = (gl.mse(found, evaluated.x) < gl.mse(found, memory)).float().mean().item()
         looked_up.append({
@@ -515,10 +515,12 @@ listed = test.take(range(max(size.candidates, size.images)))
 @cache
 def exact_risks():
     """The exact risk at every scale, in one computation."""
-    finite = gl.exact.FinitePrior(listed.x, listed.y)
-    law = gl.exact.GaussianLaw.between(finite.gradients(gl.Client(model.cpu())))
-    found = gl.exact.risks(law, {"Bayes": law.gaussian}, finite, size.scales, finite.near(0.0), 5)
-    model.to(gl.device(device))
+    finite = gl.attacks.exact.FinitePrior(listed.x, listed.y)
+    law = gl.attacks.exact.GaussianLaw.between(finite.gradients(gl.Client(model.cpu())))
+    found = gl.attacks.exact.risks(
+        law, {"Bayes": law.gaussian}, finite, size.scales, finite.near(0.0), 5
+    )
+    model.to(gl.device.named(device))
     return {s: sum(v) / len(v) for s, v in found["Bayes"].items()}
 
 
@@ -527,7 +529,7 @@ def identified(name, scale):
     if name == "exact":
         return dict(share=1 - exact_risks()[scale], images=len(listed))
     rows = of(scale)[name]
-    found = gl.records.images(both, rows.id)
+    found = gl.experiment.records.images(both, rows.id)
     answer = torch.cdist(found.flatten(1), listed.x.flatten(1)).argmin(1)
     right = answer == torch.tensor(rows["index"].to_numpy())
     return dict(share=right.double().mean().item(), images=len(rows))
@@ -558,7 +560,7 @@ known = gl.experiment.measured(
      for name in [*TRIED, *ANSWER, "exact"] for s in size.scales],
     dataset, records.with_name(f"{records.stem}-identified.csv"), command,
 )  # fmt: skip
-display(gl.plot.curves(shares(known), across="noise scale", unit="share identified"))
+display(gl.figures.curves(shares(known), across="noise scale", unit="share identified"))
 Markdown(
     f"Share of {len(evaluated)} private images identified among {len(listed)} test images; the "
     f"exact adversary averaged over all {len(listed)}, who know the label, as all do."
@@ -568,7 +570,7 @@ Markdown(
 for caption, rows in other_records("identified"):
     count = rows[rows.adversary != "exact"].images.iloc[0]
     display(Markdown(f"**{count} images** among {rows.candidates.iloc[0]} of {caption}"))
-    display(gl.plot.table(shares(rows), digits=2))
+    display(gl.figures.table(shares(rows), digits=2))
 
 # %% [markdown]
 # ## Other noise
@@ -590,7 +592,7 @@ cells = [dict(prior=p, scale=s, defense=d) for d in list(DEFENSES)[1:] for s in 
 elsewhere = by_noise(measured(evaluated, cells))
 
 # %% tags=["hide-input"]
-for caption, rows in gl.exhibits.committed(records, Path("../book/results")):
+for caption, rows in gl.figures.committed(records, Path("../book/results")):
     rows = rows[rows.defense != "Gaussian"]
     if len(rows):
         display(Markdown(caption))
@@ -608,41 +610,41 @@ for caption, rows in gl.exhibits.committed(records, Path("../book/results")):
 # %% tags=["hide-input"]
 SMOOTH = {"ReLU": nn.ReLU, "softplus": partial(nn.Softplus, 5)}
 middle = CONTROLLED[-1]
-how = gl.Langevin(size.moves, rate=0.3)
+how = gl.attacks.Langevin(size.moves, rate=0.3)
 
 
 def drawn(name):
     """A climb and samples on one kind of network."""
-    kind = gl.models.cnn(test.shape, test.classes, seed, SMOOTH[name]).to(gl.device(device))
+    kind = gl.models.cnn(test.shape, test.classes, seed, SMOOTH[name]).to(gl.device.named(device))
     client = gl.Client(kind, gl.GaussianNoise(middle))
     seen = client.release(few.x, few.y, seed=seed, key=few.index)
     learned = gl.Learned(denoiser(dataset), dataset, end=0.03)
     held = gl.bayes(client, gl.Sum((gl.Learned(denoiser(dataset), dataset), gl.Box())),
                     optimizer=search)  # fmt: skip
-    found = gl.posterior_samples(client, seen, learned, size.samples, how, seed)
+    found = gl.attacks.posterior_samples(client, seen, learned, size.samples, how, seed)
     return {
         "climb": held.attack(seen, seed=seed).x,
         **{f"sample {k + 1}": found[:, k] for k in range(2)},
         "mean of samples": found.mean(1),
-        "most within 4": gl.most_within(found, 4.0),
+        "most within 4": gl.attacks.most_within(found, 4.0),
     }
 
 
 NAMES = ["climb", "sample 1", "sample 2", "mean of samples", "most within 4"]
-sampled = gl.answers(
+sampled = gl.experiment.answers(
     [(dict(how=f"{size.samples} samples, {size.moves} moves" + TRAINED + changed(seed=seed),
            model=f"cnn, {name}", defense="Gaussian", scale=middle), NAMES, partial(drawn, name))
      for name in SMOOTH],
     few, answered, command, list(few.index),
 )  # fmt: skip
-display(gl.plot.table(gl.exhibits.means(sampled, "model", "adversary")))
+display(gl.figures.table(gl.figures.means(sampled, "model", "adversary")))
 Markdown(
     f"{len(few)} images, noise scale {middle:g}, {size.samples} samples of {size.moves} moves each."
 )
 
 # %% tags=["hide-input"]
 smooth = sampled[sampled.model == "cnn, softplus"]
-gl.exhibits.gallery(few, dict(tuple(smooth.groupby("adversary", sort=False))), answered)
+gl.figures.gallery(few, dict(tuple(smooth.groupby("adversary", sort=False))), answered)
 
 # %% [markdown]
 # On the smooth network: the samples differ where the gradient leaves a choice.
@@ -698,7 +700,7 @@ Markdown(f"""
   {gap(first, "learned", unseen)}; without:
   {gap(first, f"learned, {dataset} without {missing}", unseen)}.
 
-All climbs of this page took {gl.records.facts(records)["seconds"] / 60:.0f} minutes, without the
+All climbs of this page took {gl.experiment.records.facts(records)["seconds"] / 60:.0f} minutes, without the
 training.
 """)
 

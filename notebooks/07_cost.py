@@ -47,8 +47,8 @@ PROFILES = {
     "quick": dict(dataset="mnist", images=20, steps=200),
     "paper": dict(dataset="mnist", images=100, steps=400),
 }
-size = gl.profile(profile, PROFILES, dataset=dataset, images=images, steps=steps)
-dataset = gl.choose("dataset", size.dataset, gl.data.NAMES)
+size = gl.experiment.profile(profile, PROFILES, dataset=dataset, images=images, steps=steps)
+dataset = gl.names.choose("dataset", size.dataset, gl.data.NAMES)
 results = Path(results or f"../_build/results/{profile}")
 records = results / f"cost-{profile}-{dataset}.csv"
 measured = Path("../book/results")  # what `gradleak bench` wrote
@@ -86,10 +86,10 @@ measured = Path("../book/results")  # what `gradleak bench` wrote
 # %%
 delta, a = torch.randn(64, 1, 100), torch.randn(64, 1, 4096)  # 64 attacks
 g = torch.randn(64, 100, 4096)
-factors = gl.factored.Outer(delta, a)
-with gl.memory.LiveMemory() as factored:
+factors = gl.gradients.Outer(delta, a)
+with gl.device.LiveMemory() as factored:
     fast = factors.moments(g)
-with gl.memory.LiveMemory() as dense:
+with gl.device.LiveMemory() as dense:
     whole = delta.mT * a
     slow = (whole * g).sum((1, 2)), whole.square().sum((1, 2))
 error = (fast[1] / slow[1] - 1).abs().max()
@@ -103,7 +103,7 @@ f"{factored.peak / 2**20:.2f} MiB, not {dense.peak / 2**20:.0f} MiB; relative er
 
 # %%
 test = gl.data.load(dataset, "test").take(range(size.images))
-model = gl.models.cnn(test.shape, test.classes, seed=seed).to(gl.device(device))
+model = gl.models.cnn(test.shape, test.classes, seed=seed).to(gl.device.named(device))
 client = gl.Client(model, gl.GaussianNoise(scale))
 view = client.release(test.x, test.y, seed=seed)
 short = gl.bayes(client, gl.TotalVariation(3.0), optimizer=gl.Adam(steps=10))
@@ -130,7 +130,9 @@ f"largest difference of a pixel {apart:.0e}; {loop_s / batch_s:.1f} times as fas
 # matrix products in the same minutes.
 
 # %% tags=["hide-input"]
-benches = {path.stem: gl.records.read(path) for path in sorted(measured.glob("bench-*.csv"))}
+benches = {
+    path.stem: gl.experiment.records.read(path) for path in sorted(measured.glob("bench-*.csv"))
+}
 
 
 def scaling(bench):
@@ -139,8 +141,8 @@ def scaling(bench):
     rows = rows[(rows.belief == "cosine") & (rows.precision == "float32")].sort_values("attacks")
     figure, axis = plt.subplots(figsize=(7.2, 3.4), layout="constrained")
     for label, column, style, color in (
-        ("one at a time", "loop_ms", "o-", gl.plot.COLORS[1]),
-        ("together", "engine_ms", "o-", gl.plot.COLORS[0]),
+        ("one at a time", "loop_ms", "o-", gl.figures.COLORS[1]),
+        ("together", "engine_ms", "o-", gl.figures.COLORS[0]),
         ("floor", "floor_ms", "--", "0.4"),
     ):
         y = rows[column] * rows.attacks / 1e3
@@ -175,7 +177,7 @@ COLUMNS = {
     "mib_per_attack": "MiB each",
 }
 for name, bench in benches.items():
-    facts = gl.records.facts(measured / f"{name}.csv")
+    facts = gl.experiment.records.facts(measured / f"{name}.csv")
     display(
         Markdown(
             f"{facts['hardware']}, PyTorch {facts['torch']}, {facts['date']}: "
@@ -204,7 +206,7 @@ for name, bench in benches.items():
 #
 # ## Fewer bits
 #
-# Graphics cards multiply faster with rounded inputs, and `gl.precision.products("tf32")` around an
+# Graphics cards multiply faster with rounded inputs, and `gl.device.precision.products("tf32")` around an
 # attack asks for it. What does that do to the attack? Here the inputs of every matrix product and
 # convolution are rounded in software; the image, Adam's state and the released gradient stay in
 # float32.
@@ -225,11 +227,11 @@ def score(defense, precision, draw=seed):
     labels = {"defense": defense, "precision": precision, "model": "cnn", "model_seed": seed,
               "train_step": 0}  # fmt: skip
     trial = gl.Trial(truth, attacked[defense], test, labels, seed=draw)
-    with gl.precision.MatrixInputs(precision):
+    with gl.device.precision.MatrixInputs(precision):
         return gl.experiment.run([trial], records, f"gradleak run cost --profile {profile}").psnr
 
 
-psnr = {d: {p: score(d, p) for p in gl.precision.PRECISIONS} for d in attacked}
+psnr = {d: {p: score(d, p) for p in gl.device.precision.PRECISIONS} for d in attacked}
 for defense, row in psnr.items():
     row["other seed"] = score(defense, "float32", seed + 1)
 
@@ -239,11 +241,11 @@ changes = {
     d: {f"{p} − float32": gl.paired(row[p], row["float32"]).difference for p in list(row)[1:]}
     for d, row in psnr.items()
 }
-display(gl.plot.table(means, changes))
+display(gl.figures.table(means, changes))
 Markdown(
     f"Mean PSNR in dB and 95 % bootstrap interval over **{len(test)} images** of {dataset}; "
     f"network `cnn`, untrained; {search.steps} iterations; "
-    f"{gl.records.facts(records)['hardware']}. On the right, paired differences over the same "
+    f"{gl.experiment.records.facts(records)['hardware']}. On the right, paired differences over the same "
     "images. *Other seed* is float32 from other starts: the size of mere luck."
 )
 
@@ -251,12 +253,12 @@ Markdown(
 # ## What did not help
 #
 # Compiling the step (`torch.compile`) promises to fuse what lies between the matrix products, and
-# rounded inputs (`gl.precision.products`) to make those faster. The engine compiles only where that
+# rounded inputs (`gl.device.precision.products`) to make those faster. The engine compiles only where that
 # was measured to gain:
 
 # %% tags=["hide-input"]
 for path in sorted(measured.glob("compiled-*.csv")):
-    table, facts = gl.records.read(path), gl.records.facts(path)
+    table, facts = gl.experiment.records.read(path), gl.experiment.records.facts(path)
     middle = table[["eager_ms", "compiled_ms", "first_s", "error"]].median()
     gain = middle.eager_ms / middle.compiled_ms
     display(
@@ -268,7 +270,7 @@ for path in sorted(measured.glob("compiled-*.csv")):
         )
     )
 for name, bench in benches.items():
-    hardware = gl.records.facts(measured / f"{name}.csv")["hardware"]
+    hardware = gl.experiment.records.facts(measured / f"{name}.csv")["hardware"]
     what = ["network", "shape", "belief", "attacks", "released"]
     exact = bench[bench.precision == "float32"].set_index(what).engine_ms
     for _, row in bench[bench.precision != "float32"].iterrows():

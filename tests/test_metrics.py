@@ -36,7 +36,7 @@ def test_ssim_is_one_for_equal_images_and_falls_with_noise(shape):
 def test_within_is_the_delta_ball():
     x = torch.zeros(2, 1, 2, 2)
     x_hat = torch.tensor([0.4, 0.6]).reshape(2, 1, 1, 1).expand_as(x)
-    assert gl.within(x_hat, x, delta=1.0).tolist() == [True, False]
+    assert gl.metrics.within(x_hat, x, delta=1.0).tolist() == [True, False]
 
 
 @settings(max_examples=20, deadline=None)
@@ -88,9 +88,9 @@ def test_pairs_are_compared_image_by_image():
 
 def test_corrected_p_values_are_holms():
     """By hand: sorted p times the number of hypotheses left, never falling, at most one."""
-    assert gl.holm([0.01, 0.04, 0.03, 0.5]) == pytest.approx([0.04, 0.09, 0.09, 0.5])
-    assert gl.holm([0.6, 0.9]) == pytest.approx([1.0, 1.0])
-    assert gl.holm([]) == []
+    assert gl.metrics.holm([0.01, 0.04, 0.03, 0.5]) == pytest.approx([0.04, 0.09, 0.09, 0.5])
+    assert gl.metrics.holm([0.6, 0.9]) == pytest.approx([1.0, 1.0])
+    assert gl.metrics.holm([]) == []
 
 
 def test_shapes_must_agree():

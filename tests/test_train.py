@@ -58,9 +58,9 @@ def test_noise_is_fresh_in_each_round():
 
 def test_saved_models_come_back_with_their_facts(tmp_path):
     model = gl.models.mlp((1, 8, 8), 10)
-    gl.train.save(model, tmp_path / "a" / "model.safetensors", step=7, lr=0.1)
+    gl.models.save(model, tmp_path / "a" / "model.safetensors", step=7, lr=0.1)
     other = gl.models.mlp((1, 8, 8), 10, seed=1)
-    assert gl.train.load(other, tmp_path / "a" / "model.safetensors") == {"step": 7, "lr": 0.1}
+    assert gl.models.load(other, tmp_path / "a" / "model.safetensors") == {"step": 7, "lr": 0.1}
     assert all(torch.equal(v, other.state_dict()[k]) for k, v in model.state_dict().items())
     assert [p.name for p in (tmp_path / "a").iterdir()] == ["model.safetensors"]
 

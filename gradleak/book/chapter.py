@@ -16,7 +16,7 @@ from typing import Any
 
 import click
 
-from gradleak.choice import choose
+from gradleak.names import choose
 
 PROFILES = ("smoke", "quick", "paper")
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}

@@ -14,7 +14,6 @@ from typing import Any
 
 import click
 
-from gradleak import records
 from gradleak.book.chapter import (
     PROFILES,
     BookError,
@@ -36,6 +35,7 @@ from gradleak.book.record import (
     save,
     used_records,
 )
+from gradleak.experiment import records
 
 DEVICES = ("auto", "cpu", "cuda")
 

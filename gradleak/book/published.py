@@ -18,7 +18,7 @@ from gradleak.book.record import (
     save,
     used_records,
 )
-from gradleak.records import copy_used
+from gradleak.experiment import copy_used
 
 
 def publish(

@@ -15,7 +15,7 @@ from typing import Any
 from gradleak.book.chapter import Chapter, chapters
 
 # No number depends on these.
-DRAWING = ("__init__.py", "exhibits.py", "pictures.py", "plot.py", "widgets.py")
+DRAWING = ("figures", "book")
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,8 @@ def fingerprint(chapter: Chapter, device: str, parameters: dict[str, Any]) -> st
 
 def package_files(home: Path) -> list[Path]:
     """Return the package's modules; the command line and this toolchain change no output."""
-    return [path for path in home.glob("gradleak/*.py") if path.name != "cli.py"]
+    every = home.glob("gradleak/**/*.py")
+    return [p for p in every if p.name != "cli.py" and p.parent != home / "gradleak" / "book"]
 
 
 def results_folder(home: Path, profile: str) -> Path:
@@ -98,7 +99,7 @@ def results_folder(home: Path, profile: str) -> Path:
 
     Records are never computed twice, so those of an older state must not be found again.
     """
-    computing = [path for path in package_files(home) if path.name not in DRAWING]
+    computing = [path for path in package_files(home) if path.parent.name not in DRAWING]
     return home / "_build" / "results" / f"{profile}-{digest(home, computing)[:8]}"
 
 

@@ -1,0 +1,95 @@
+"""What can be read off a gradient without a search.
+
+A linear layer with a bias has the gradients W = delta a^T and b = delta for one example, so each
+row of W over its entry of b is the layer's input a (Phong et al. 2018; Geiping et al. 2020,
+proposition 3.1).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.linalg import vector_norm
+
+from gradleak.client import ServerView
+from gradleak.gradients import Gradient
+
+ONE_EXAMPLE = 1e-3  # a larger residual is no rounding: several examples, or noise
+
+
+@dataclass(frozen=True)
+class LayerInput:
+    """What entered a linear layer, as read off its gradient.
+
+    a: (N, I). residual: |W - b a^T| / |W| of each, (N,): rounding for one example without noise,
+    and near 1 where rows disagree.
+    """
+
+    a: Tensor
+    residual: Tensor
+
+
+def layer_input(g: Gradient, layer: str) -> LayerInput:
+    """The input of a linear layer, by the row with the largest bias gradient.
+
+    Gives an answer for any gradient; whether to believe it, the residual tells. Raises ValueError
+    for layers without a weight and a bias, or that are not linear, and where no unit is active.
+    """
+    weight, bias = (g.get(f"{layer}.{kind}") for kind in ("weight", "bias"))
+    if weight is None or bias is None or weight.ndim != 3:
+        linear = [k for k in g.layers if f"{k}.bias" in g and g[f"{k}.weight"].ndim == 3]
+        raise ValueError(
+            f"'{layer}' is no linear layer with a bias, so its input cannot be read off; those "
+            f"are {', '.join(linear) or 'none'}. For other first layers search for the image: "
+            "gradleak.inverting_gradients"
+        )
+    size = bias.abs()
+    row = size.argmax(1)
+    dead = size.amax(1) == 0
+    if dead.any():
+        which = ", ".join(map(str, dead.nonzero().flatten().tolist()[:5]))
+        raise ValueError(
+            f"no unit of '{layer}' is active for client {which}: its gradient is zero and holds "
+            "nothing of the input"
+        )
+    every = torch.arange(len(row), device=row.device)
+    a = weight[every, row] / bias[every, row].unsqueeze(1)
+    apart = vector_norm((weight - bias.unsqueeze(2) * a.unsqueeze(1)).flatten(1), dim=1)
+    residual = apart / vector_norm(weight.flatten(1), dim=1).clamp_min(torch.finfo(a.dtype).tiny)
+    return LayerInput(a, residual)
+
+
+def first_layer(view: ServerView) -> Tensor:
+    """The input of the network's first layer with parameters, exactly, (N, I).
+
+    Needs one example a client and a first layer that is linear with a bias. Raises ValueError
+    otherwise, and where the gradient is not that of one example.
+    """
+    if view.client.batch_size is not None:
+        raise ValueError(
+            f"the gradient is a mean over {view.client.batch_size} examples, and a ratio gives a "
+            "mixture of them: this needs clients of one example (batch_size=None)"
+        )
+    found = layer_input(view.g, view.g.layers[0])
+    worst = found.residual.max()
+    if worst > ONE_EXAMPLE:
+        raise ValueError(
+            f"the rows of '{view.g.layers[0]}' disagree by {worst:.2g}: this is not the gradient "
+            "of one example without noise; see the residuals of layer_input, or search for the "
+            "image: gradleak.bayes"
+        )
+    return found.a
+
+
+def labels(g: Gradient) -> Tensor:
+    """The label of each client's one example, (N,), under cross-entropy.
+
+    The last bias's gradient is the predicted chance, minus one at the label: its only negative
+    entry (Zhao et al. 2020). Raises ValueError if the last layer has no bias.
+    """
+    name = f"{g.layers[-1]}.bias"
+    if name not in g:
+        raise ValueError(f"the last layer, '{g.layers[-1]}', has no bias to read the label off")
+    return g[name].argmin(1)

@@ -1,0 +1,114 @@
+"""What an attacker holds about the latent of a PRECODE network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from gradleak.attacks.analytic import layer_input
+from gradleak.attacks.smoothing import Smoothing
+from gradleak.client import ServerView
+from gradleak.defenses import join, split
+from gradleak.gradients import Gradient
+from gradleak.priors import Prior
+from gradleak.randomness import LATENT, generator
+
+
+@dataclass(frozen=True)
+class Known:
+    """A latent that the adversary takes for certain: a number, or z (N, size) for N clients."""
+
+    z: float | Tensor = 0.0
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """Zero, (N,)."""
+        return z.new_zeros(len(z))
+
+    def project(self, z: Tensor) -> Tensor:
+        """The known latent."""
+        return torch.as_tensor(self.z).to(z).expand_as(z)
+
+
+@dataclass(frozen=True)
+class ReadOff:
+    """A latent that the adversary reads off each gradient; see `latent`."""
+
+    def given(self, view: ServerView) -> Known:
+        """What it is once the gradients are seen."""
+        return Known(latent(view.g, view.client.model))
+
+
+@dataclass(frozen=True)
+class StandardNormal:
+    """A latent drawn from N(0, I), to be found."""
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """log density up to a constant, (N,)."""
+        return -0.5 * z.square().sum(1)
+
+    def project(self, z: Tensor) -> Tensor:
+        """Return z."""
+        return z
+
+
+@dataclass(frozen=True)
+class Joint:
+    """A prior of joined vectors: one of images of this shape, one of latents."""
+
+    image: Prior
+    latent: Known | StandardNormal | ReadOff
+    shape: tuple[int, ...]
+
+    def given(self, view: ServerView) -> Joint:
+        """What it is once the gradients are seen."""
+        if not isinstance(self.latent, ReadOff):
+            return self
+        return replace(self, latent=self.latent.given(view))
+
+    def log_prob(self, joined: Tensor) -> Tensor:
+        """The sum of both, (N,)."""
+        x, z = split(joined, self.shape)
+        return self.image.log_prob(x) + self.latent.log_prob(z)
+
+    def project(self, joined: Tensor) -> Tensor:
+        """Each by its own."""
+        x, z = split(joined, self.shape)
+        return join(self.image.project(x), self.latent.project(z))
+
+
+@dataclass(frozen=True)
+class FreshLatents(Smoothing):
+    """Climb the mean log-posterior over `samples` latents, fresh at each step.
+
+    By Jensen's inequality it bounds log p(x | g) with the latent marginalised from below. Stands
+    where `gradleak.Ball` does in an adversary.
+    """
+
+    samples: int
+    size: int
+
+    def points(self, joined: Tensor, keys: Sequence[tuple[int, ...]], progress: float) -> Tensor:
+        """(N, samples, *): the same image with different latents."""
+        step = round(progress * 2**20)
+        shape = (self.samples, self.size)
+        draws = [torch.randn(shape, generator=generator(LATENT, *key, step)) for key in keys]
+        x = joined[:, None, : -self.size].expand(-1, self.samples, -1)
+        return torch.cat([x, torch.stack(draws).to(x)], 2)
+
+
+def latent(g: Gradient, model: torch.nn.Module) -> Tensor:
+    """The latent of a PRECODE network, (N, size), read off exactly.
+
+    The decoder's first layer tells the bottleneck's output v, the layers of the bottleneck tell
+    the features h that enter it, and z = (v - mean(h)) / deviation(h). model: a
+    `gradleak.precode.Precode` whose decoder begins with a linear layer.
+    """
+    decoder = next(layer for layer in g.layers if layer.startswith("decoder"))
+    v = layer_input(g, decoder).a
+    h = layer_input(g, "bottleneck.mean").a
+    with torch.no_grad():
+        _, mean, log_variance = model.bottleneck(h, torch.zeros_like(v))
+    return (v - mean) / (log_variance / 2).exp()

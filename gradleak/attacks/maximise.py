@@ -1,0 +1,132 @@
+"""How an attack searches: climbing a function of x, many independent climbs at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gradleak.scales import Scale, per_attack
+
+
+@dataclass(frozen=True)
+class Adam:
+    """How an attack climbs: Adam (Kingma & Ba 2015) with its own state for each attack.
+
+    steps: attack iterations. lr: pixels per step, a number or (N,). decay: factor on lr after
+    each step, a number or (N,). drops: shares of the steps after which lr falls tenfold.
+    signed: use only the sign of the gradient (Geiping et al. 2020). patience: an attack ends when
+    that many steps have not raised its log-posterior; None lets every attack take all steps.
+    """
+
+    steps: int = 200
+    lr: Scale = 0.1
+    decay: Scale = 1.0
+    drops: tuple[float, ...] = ()
+    signed: bool = False
+    patience: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.steps < 0:
+            raise ValueError(f"steps must not be negative, got {self.steps}")
+        if self.patience is not None and self.patience < 1:
+            raise ValueError(f"patience is a number of steps or None, got {self.patience}")
+        for name in ("lr", "decay"):
+            if not bool((torch.as_tensor(getattr(self, name)) > 0).all()):
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+
+    def rate(self, step: int) -> Scale:
+        """The learning rate of a step, counted from 0."""
+        drops = sum(step >= share * self.steps for share in self.drops)
+        return self.lr * self.decay**step * 0.1**drops
+
+
+@dataclass(frozen=True)
+class Climb:
+    """N climbs under way: where they are, x (N, *shape), and Adam's two averages of the slope."""
+
+    x: Tensor
+    mean: Tensor
+    square: Tensor
+
+    @classmethod
+    def begin(cls, x: Tensor) -> Climb:
+        """At the starts x."""
+        return cls(x, torch.zeros_like(x), torch.zeros_like(x))
+
+    def part(self, index: Tensor) -> Climb:
+        """Some of the climbs."""
+        return Climb(self.x[index], self.mean[index], self.square[index])
+
+
+Objective = Callable[[Tensor, float], Tensor]
+"""f(x, progress) -> (N,), what N climbs maximise; progress runs from 0 to 1."""
+
+Part = tuple[Objective, Adam, Callable[[Tensor], Tensor]]
+"""What some of the climbs maximise, how, and how they are projected."""
+
+
+def maximize(
+    f: Objective,
+    x: Tensor,
+    optimizer: Adam,
+    project: Callable[[Tensor], Tensor] = lambda x: x,
+) -> Tensor:
+    """Climb f(x, progress) -> (N,) from x (N, *shape); the N climbs are independent.
+
+    Knows nothing about gradients of networks. A climb whose derivative is not finite stands still.
+    """
+    return advance(f, Climb.begin(x), optimizer, range(optimizer.steps), project).x
+
+
+def maximize_with_patience(
+    part: Callable[[Tensor], Part], x: Tensor, optimizer: Adam, first_look: int = 0
+) -> Tensor:
+    """The same, but a climb ends once `optimizer.patience` steps have not raised it.
+
+    part(index) describes the climbs that are left. A climb that ends keeps the better of its last
+    two looks; nobody ends before step `first_look`.
+    """
+    found, best = x.clone(), x.new_full((len(x),), -torch.inf)
+    left, climb = torch.arange(len(x)), Climb.begin(x)
+    for begin in range(0, optimizer.steps, optimizer.patience):
+        steps = range(begin, min(begin + optimizer.patience, optimizer.steps))
+        f, own, project = part(left)
+        climb = advance(f, climb, own, steps, project)
+        with torch.enable_grad():  # so that gradients of networks stay in factors
+            now = f(climb.x.requires_grad_(), 1.0).detach()
+        judged = steps.stop >= first_look
+        rose = now > best[left] if judged else torch.ones_like(now, dtype=torch.bool)
+        kept = rose.nonzero().flatten()
+        left, climb = left[kept.cpu()], climb.part(kept)
+        found[left] = climb.x.detach()
+        best[left] = now[kept] if judged else best[left]
+        if not len(left):
+            break
+    return found
+
+
+@torch.enable_grad()
+def advance(
+    f: Objective,
+    climb: Climb,
+    optimizer: Adam,
+    steps: range,
+    project: Callable[[Tensor], Tensor] = lambda x: x,
+) -> Climb:
+    """Take some of the optimizer's steps, numbered from 0."""
+    x, mean, square = climb.x, climb.mean, climb.square
+    for step in steps:
+        x = x.detach().requires_grad_()
+        (slope,) = torch.autograd.grad(f(x, step / optimizer.steps).sum(), x)
+        finite = slope.isfinite().flatten(1).all(1)
+        slope = torch.where(per_attack(finite, slope).bool(), slope, 0)
+        slope = slope.sign() if optimizer.signed else slope
+        mean = 0.9 * mean + 0.1 * slope
+        square = 0.999 * square + 0.001 * slope.square()
+        bias = (1 - 0.9 ** (step + 1)) / (1 - 0.999 ** (step + 1)) ** 0.5
+        direction = mean / (bias * square.sqrt() + 1e-12)
+        x = project(x.detach() + per_attack(optimizer.rate(step), x) * direction)
+    return Climb(x.detach(), mean, square)

@@ -1,0 +1,174 @@
+"""An attack that learns how to climb: few stages, each a network that is shown the slope.
+
+A stage gets where the attack stands and the slope of log p(g | x, y) there, and answers with the
+image of least squared error given both. So it learns from images what a prior would tell and what
+the slope conceals, and the last stage ends near the posterior mean E[x | g, y]. Learnt iterations
+as in Putzky & Welling 2017 and Adler & Oktem 2017, here one after the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from gradleak.client import Client, ServerView
+from gradleak.data import Images, Source
+from gradleak.priors import UNet, fit, log_uniform, waves
+from gradleak.randomness import UNROLLED, generator, seeded
+from gradleak.scales import per_attack
+
+AT_ONCE = 64  # clients of one noise scale, whose gradients are held as tensors
+
+Clients = Callable[[float], Client]
+"""The client believed in, by its noise scale."""
+
+Shown = tuple[Tensor, Tensor, Tensor, Tensor]
+"""What a stage sees of N attacks: x and slope (N, C, H, W), noise scale (N,), label (N,)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Unrolled:
+    """(released gradient, label, noise scale) -> image; see `Unrolled.fit`.
+
+    lowest, highest: the noise scales that it was trained on. start: the mean image of each class,
+    where it begins. stages: what it learnt, in order. trained_on: which images it has seen.
+    """
+
+    clients: Clients = field(repr=False)
+    lowest: float
+    highest: float
+    start: Tensor = field(repr=False)
+    stages: tuple[nn.Module, ...] = field(repr=False)
+    trained_on: Source = field(repr=False)
+
+    @classmethod
+    def fit(
+        cls,
+        clients: Clients,
+        images: Images,
+        lowest: float,
+        highest: float,
+        *,
+        stages: int = 4,
+        steps: int = 1000,
+        width: int = 16,
+        batch_size: int = 64,
+        lr: float = 2e-3,
+        seed: int = 0,
+    ) -> Unrolled:
+        """Trained for clients of any noise scale between the two, on images the adversary has.
+
+        Each image releases one gradient, at a log-uniform scale, and every stage learns from all of
+        them, in `steps` training steps. Raises ValueError for clients of more than one image.
+        """
+        if clients(lowest).batch_size is not None:
+            raise ValueError("learnt stages attack clients of one image: use batch_size=None")
+        device = next(clients(lowest).model.parameters()).device
+        rng = generator(UNROLLED, seed)
+        order = torch.randperm(len(images), generator=rng)
+        parts = [images.take(part.tolist()) for part in order.split(AT_ONCE)]
+        scales = log_uniform(lowest, highest, len(parts), rng).tolist()
+        start = _class_means(images).to(device)
+        x, stage, learnt = [start[part.y] for part in parts], None, []
+        for name in (f"{number + 1}/{stages}" for number in range(stages)):
+            seen = []
+            for k in tqdm(range(len(parts)), desc=f"slopes {name}", delay=2, disable=None):
+                part = parts[k]
+                view = clients(scales[k]).release(part.x, part.y, seed=seed, key=part.index)
+                seen.append(_shown(view, x[k], scales[k]))
+            stage = _begin(stage, seen, images.classes, width, seed)
+            loss = _loss(seen, parts, batch_size, rng)
+            stage = fit(stage, loss, steps, lr, f"stage {name}")
+            x = [_moved(stage, shown) for shown in seen]
+            learnt.append(stage)
+        return cls(clients, lowest, highest, start, tuple(learnt), images.source)
+
+    def attack(self, view: ServerView, scale: float) -> Tensor:
+        """Nearly the posterior mean of each client's image, (N, C, H, W).
+
+        scale: the clients' noise scale. Raises ValueError for another defense than it was trained
+        for, for a scale outside of its training, and where labels are hidden.
+        """
+        if not self.lowest <= scale <= self.highest:
+            raise ValueError(
+                f"trained for scales of {self.lowest:g} to {self.highest:g}, got {scale:g}"
+            )
+        learnt, met = repr(self.clients(scale).defense), repr(view.client.defense)
+        if learnt != met:
+            raise ValueError(f"trained for {learnt}, this client has {met}")
+        found = []
+        for k in range(0, len(view), AT_ONCE):
+            some = view[k : k + AT_ONCE]
+            x = self.start[some.labels]
+            for stage in self.stages:
+                x = _moved(stage, _shown(some, x, scale))
+            found.append(x)
+        return torch.cat(found)
+
+
+class _Stage(nn.Module):
+    """x and slope -> a better x. unit: the deviation of its slopes at noise scale 1."""
+
+    def __init__(self, channels: int, classes: int, width: int, unit: Tensor) -> None:
+        super().__init__()
+        self.classes = classes
+        self.network = UNet(3 * channels, channels, 8 + classes, width)
+        self.register_buffer("unit", unit)
+
+    def forward(self, x: Tensor, slope: Tensor, scale: Tensor, y: Tensor) -> Tensor:
+        facts = torch.cat([waves(scale), F.one_hot(y, self.classes)], 1)
+        # The slope against that of noise alone, and against that of errors alone.
+        noise = slope * per_attack(scale, x)
+        error = noise * per_attack(scale, x) / self.unit
+        return x + self.network(torch.cat([x - 0.5, noise.asinh(), error.asinh()], 1), facts)
+
+
+def _shown(view: ServerView, x: Tensor, scale: float) -> Shown:
+    slope = view.client.slope(view.g, x, view.labels)
+    return x, slope, x.new_full((len(x),), scale), view.labels
+
+
+def _moved(stage: nn.Module, shown: Shown) -> Tensor:
+    return stage(*shown).clamp(0, 1)
+
+
+def _begin(
+    last: nn.Module | None, seen: Sequence[Shown], classes: int, width: int, seed: int
+) -> nn.Module:
+    """A stage before its training: the last one, in its own unit, or a new one."""
+    errors = torch.cat([slope * per_attack(scale, slope) ** 2 for _, slope, scale, _ in seen])
+    with seeded(UNROLLED, seed, 1):
+        stage = _Stage(errors.shape[1], classes, width, errors.std())
+    if last is not None:
+        stage.network.load_state_dict(last.network.state_dict())
+    return stage.to(errors.device)
+
+
+def _loss(
+    seen: Sequence[Shown], parts: Sequence[Images], batch_size: int, rng: torch.Generator
+) -> Callable[[nn.Module], Tensor]:
+    """Squared error of a batch, relative to what it was: so each noise scale counts alike."""
+    x, slope, scale, y = (torch.cat(part) for part in zip(*seen, strict=True))
+    truth = torch.cat([part.x for part in parts]).to(x)
+    before = torch.cat([(s[0] - part.x.to(x)).square().mean().expand(len(part))
+                        for s, part in zip(seen, parts, strict=True)])  # fmt: skip
+
+    def loss(stage: nn.Module) -> Tensor:
+        i = torch.randint(len(x), (batch_size,), generator=rng).to(x.device)
+        error = (stage(x[i], slope[i], scale[i], y[i]) - truth[i]).square()
+        return (error.flatten(1).mean(1) / before[i]).mean()
+
+    return loss
+
+
+def _class_means(images: Images) -> Tensor:
+    """The mean image of each class, of all images for a class that has none, (classes, C, H, W)."""
+    means = images.x.mean(0).repeat(images.classes, 1, 1, 1)
+    for label in images.y.unique().tolist():
+        means[label] = images.x[images.y == label].mean(0)
+    return means

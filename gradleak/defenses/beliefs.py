@@ -1,0 +1,229 @@
+"""Beliefs about the defense that no client holds: what the older attacks assume."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gradleak.defenses.distributions import Distribution, MaskedAtRandom, Rescaled
+from gradleak.defenses.noise import (
+    Defense,
+    GaussianNoise,
+    LaplaceNoise,
+    check_positive,
+    check_scale,
+)
+from gradleak.gradients import Gradient, layer_of
+from gradleak.scales import Scale
+
+
+@dataclass(frozen=True)
+class Direction:
+    """Only the direction of g tells anything: log p(g) = concentration * cosine + const.
+
+    On the sphere this is the von Mises-Fisher density; its constant is left out. `concentration`
+    is a positive number or a tensor (N,). Cosine matching: Geiping et al. 2020, eq. 4.
+    """
+
+    concentration: Scale = 1.0
+
+    def __post_init__(self) -> None:
+        check_scale(self.concentration)
+
+    def __call__(self, gradient: Gradient) -> Distribution:
+        """The belief about g around this gradient."""
+        return _Direction(gradient, self.concentration)
+
+
+@dataclass(frozen=True)
+class _Direction:
+    loc: Gradient
+    concentration: Scale
+
+    def sample(self, keys: Sequence[tuple[int, ...]]) -> Gradient:
+        raise NotImplementedError("Direction is a belief; a client needs a defense that can sample")
+
+    def log_prob(self, g: Gradient) -> Tensor:
+        inner, norm = self.loc.moments(g)
+        shared = len(norm) // g.attacks
+        norms = (norm * g.sq_norm().repeat_interleave(shared)).clamp_min(
+            torch.finfo(norm.dtype).tiny
+        )
+        return self.concentration * inner / norms.sqrt()
+
+
+@dataclass(frozen=True)
+class LayerDirections:
+    """Only each layer's own direction tells anything: the cosines of all parameters, added.
+
+    log p(g) = concentration * sum over parameters of the cosine + const, a von Mises-Fisher
+    density for each parameter tensor. A tensor whose released gradient is zero tells nothing.
+    """
+
+    concentration: Scale = 1.0
+
+    def __post_init__(self) -> None:
+        check_scale(self.concentration)
+
+    def __call__(self, gradient: Gradient) -> Distribution:
+        """The belief about g around this gradient."""
+        return _LayerDirections(gradient, self.concentration)
+
+
+@dataclass(frozen=True)
+class _LayerDirections:
+    loc: Gradient
+    concentration: Scale
+
+    def sample(self, keys: Sequence[tuple[int, ...]]) -> Gradient:
+        raise NotImplementedError(
+            "LayerDirections is a belief; a client needs a defense that can sample"
+        )
+
+    def log_prob(self, g: Gradient) -> Tensor:
+        parts = [_Direction(self.loc.only(k), self.concentration).log_prob(g.only(k)) for k in g]
+        return torch.stack(parts).sum(0)
+
+
+@dataclass(frozen=True)
+class Uninformative:
+    """g tells nothing about x: log p(g) = 0. Leaves the prior alone, the data-free control."""
+
+    def __call__(self, gradient: Gradient) -> Distribution:
+        """The belief, whatever the gradient."""
+        return _Uninformative(gradient)
+
+
+@dataclass(frozen=True)
+class _Uninformative:
+    loc: Gradient
+
+    def sample(self, keys: Sequence[tuple[int, ...]]) -> Gradient:
+        raise NotImplementedError("Uninformative is a belief; no client can sample from it")
+
+    def log_prob(self, g: Gradient) -> Tensor:
+        # Zero, but connected to x, so that its derivative is zero and not missing.
+        return 0.0 * self.loc.sq_norm()
+
+
+@dataclass(frozen=True)
+class UnknownMask:
+    """A random mask that the attacker does not know: each entry was kept or not, then noised.
+
+    p(g) is a product of two-component mixtures, rate * p(g_i around 0) + (1 - rate) * p(g_i around
+    the gradient's entry). `then` is GaussianNoise or LaplaceNoise; rate lies in (0, 1). Raises
+    ValueError otherwise.
+    """
+
+    rate: float
+    then: GaussianNoise | LaplaceNoise
+
+    def __post_init__(self) -> None:
+        if not 0 < self.rate < 1:
+            raise ValueError(
+                f"rate is the share of entries set to zero, in (0, 1), got {self.rate}; with no "
+                "mask believe in the noise alone"
+            )
+        if not isinstance(self.then, GaussianNoise | LaplaceNoise):
+            raise ValueError(f"a mixture needs GaussianNoise or LaplaceNoise, got {self.then}")
+
+    def __call__(self, gradient: Gradient) -> MaskedAtRandom:
+        """The mixture around this gradient."""
+        return MaskedAtRandom(self.then(gradient), self.rate)
+
+
+@dataclass(frozen=True)
+class Ignore:
+    """Believe `then` about the rest of the gradient, and nothing about the named parameters.
+
+    layer: the name of a parameter, of a layer (its weight and bias), or a tuple of such names.
+    Where a part of g tells nothing, its density does not depend on x and drops out. Raises
+    ValueError for names that do not exist, and where nothing would be left.
+    """
+
+    layer: str | tuple[str, ...]
+    then: Defense
+
+    def __call__(self, gradient: Gradient) -> Distribution:
+        """The distribution of the rest of g."""
+        names = (self.layer,) if isinstance(self.layer, str) else tuple(self.layer)
+        left = gradient.without(names)
+        if not left:
+            raise ValueError(
+                f"ignoring {', '.join(names)} leaves nothing of the gradient to believe in; for "
+                "the prior alone use Uninformative()"
+            )
+        return _Part(self.then(left), names)
+
+
+@dataclass(frozen=True)
+class _Part:
+    base: Distribution
+    ignored: tuple[str, ...]
+
+    def sample(self, keys: Sequence[tuple[int, ...]]) -> Gradient:
+        raise NotImplementedError("Ignore is a belief; a client needs a defense that can sample")
+
+    def log_prob(self, g: Gradient) -> Tensor:
+        return self.base.log_prob(g.without(self.ignored))
+
+
+@dataclass(frozen=True)
+class Survivors:
+    """Believe `then` about the entries that survived; those that are zero in g were hidden.
+
+    layer: where entries may have been hidden: the name of a parameter, of a layer, or a tuple of
+    such names. The mask is read off g, so it is never wrong about what was sent; an entry that was
+    zero by itself counts as hidden. Raises ValueError for names that do not exist.
+    """
+
+    layer: str | tuple[str, ...]
+    then: Defense
+
+    def __call__(self, gradient: Gradient) -> Distribution:
+        """The distribution of what survived."""
+        names = (self.layer,) if isinstance(self.layer, str) else tuple(self.layer)
+        return _Surviving(gradient, names, self.then)
+
+
+@dataclass(frozen=True)
+class _Surviving:
+    loc: Gradient
+    names: tuple[str, ...]
+    then: Defense
+
+    def sample(self, keys: Sequence[tuple[int, ...]]) -> Gradient:
+        raise NotImplementedError("Survivors is a belief; a client needs a defense that can sample")
+
+    def log_prob(self, g: Gradient) -> Tensor:
+        return self.then(self.loc.masked(g.nonzero(self.names))).log_prob(g)
+
+
+@dataclass(frozen=True)
+class LayerWeights:
+    """Believe `then` about the gradient whose layers were multiplied by `weights`.
+
+    Equivalently: layer l's noise is 1/weights[l] times that of `then`. Weights are positive, one
+    for each layer (weight and bias share it), first to last; ValueError otherwise. A published
+    weight w of a squared error is sqrt(w) here.
+    """
+
+    weights: tuple[float, ...]
+    then: Defense
+
+    def __post_init__(self) -> None:
+        check_positive("layer weights", self.weights)
+
+    def __call__(self, gradient: Gradient) -> Distribution:
+        """The distribution of g under these weights."""
+        if len(self.weights) != len(gradient.layers):
+            raise ValueError(
+                f"{len(self.weights)} layer weights for {len(gradient.layers)} layers: "
+                f"{', '.join(gradient.layers)}"
+            )
+        by_layer = dict(zip(gradient.layers, self.weights, strict=True))
+        weights = {name: by_layer[layer_of(name)] for name in gradient}
+        return Rescaled(self.then(gradient.scaled(weights)), weights)

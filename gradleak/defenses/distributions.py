@@ -1,0 +1,191 @@
+"""Distributions of a released gradient g, with the verbs of torch.distributions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from gradleak.gradients import Gradient
+from gradleak.randomness import HIDDEN_MASK, NOISE, generator
+from gradleak.scales import Scale, per_attack
+
+Draw = Callable[[Tensor, torch.Generator], Tensor]
+"""Fills a tensor with random numbers from a generator."""
+
+
+class Distribution(Protocol):
+    """p(g) for N attacks."""
+
+    def sample(self, keys: Sequence[tuple[int, ...]]) -> Gradient:
+        """Draw g; attack n's randomness comes from keys[n] alone."""
+        ...
+
+    def log_prob(self, g: Gradient) -> Tensor:
+        """log p(g) of each attack, (N,)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Normal:
+    """Independent Gaussian entries around `loc`, standard deviation `scale`."""
+
+    loc: Gradient
+    scale: Scale
+
+    def sample(self, keys: Sequence[tuple[int, ...]]) -> Gradient:
+        """loc + scale * standard normal noise."""
+        noise = _drawn(NOISE, self.loc, keys, lambda row, gen: row.normal_(generator=gen))
+        return _added(self.loc, self.scale, noise)
+
+    def log_prob(self, g: Gradient) -> Tensor:
+        """Sum of the entries' log densities, (N,)."""
+        exponent = self.loc.sq_distance(g) / (2 * self.scale**2)
+        return g.size * self.log_constant - exponent
+
+    @property
+    def log_constant(self) -> Scale:
+        """What each entry's log density has besides the exponent."""
+        return -_log(self.scale) - 0.5 * math.log(2 * math.pi)
+
+    def entry(self, apart: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
+        """The log density of g at `apart` = g - loc without `log_constant`, and its slope."""
+        scale = _of_rows(self.scale, rows, apart)
+        standard = apart / scale
+        return -0.5 * standard.square(), -standard / scale
+
+
+@dataclass(frozen=True)
+class Laplace:
+    """Independent Laplace entries around `loc`, with mean absolute deviation `scale`."""
+
+    loc: Gradient
+    scale: Scale
+
+    def sample(self, keys: Sequence[tuple[int, ...]]) -> Gradient:
+        """loc + scale * standard Laplace noise."""
+        uniform = _drawn(NOISE, self.loc, keys, lambda row, gen: row.uniform_(-1, 1, generator=gen))
+        return _added(self.loc, self.scale, uniform.map(_laplace))
+
+    def log_prob(self, g: Gradient) -> Tensor:
+        """Sum of the entries' log densities, (N,)."""
+        return g.size * self.log_constant - self.loc.abs_distance(g) / self.scale
+
+    @property
+    def log_constant(self) -> Scale:
+        """What each entry's log density has besides the exponent."""
+        return -_log(self.scale) - math.log(2)
+
+    def entry(self, apart: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
+        """The log density of g at `apart` = g - loc without `log_constant`, and its slope."""
+        scale = _of_rows(self.scale, rows, apart)
+        return -apart.abs() / scale, -apart.sign() / scale
+
+
+@dataclass(frozen=True)
+class MaskedAtRandom:
+    """Each entry comes from `base` with probability 1 - rate, else from `base` around zero.
+
+    The mixture that remains of a random mask when the mask is not known: every entry is
+    independent, and is judged by both of its explanations.
+    """
+
+    base: Normal | Laplace
+    rate: float
+
+    def sample(self, keys: Sequence[tuple[int, ...]]) -> Gradient:
+        """Draw a fresh mask for each attack, then `base`."""
+        loc = self.base.loc
+        chances = _drawn(HIDDEN_MASK, loc, keys, lambda row, gen: row.uniform_(generator=gen))
+        masked = loc.map(lambda v, chance: v * (chance >= self.rate).to(v), chances)
+        return replace(self.base, loc=masked).sample(keys)
+
+    def log_prob(self, g: Gradient) -> Tensor:
+        """Sum of the entries' log densities, (N,)."""
+        log_kept, log_hidden = math.log(1 - self.rate), math.log(self.rate)
+
+        def mixture(apart: Tensor, g: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
+            hidden, _ = self.base.entry(g.expand_as(apart), rows)
+            kept, slope = self.base.entry(apart, rows)
+            kept, hidden = kept + log_kept, hidden + log_hidden
+            total = torch.logaddexp(kept, hidden).flatten(1).sum(1)
+            return total, (kept - hidden).sigmoid() * slope
+
+        return self.base.loc.entrywise(mixture, g) + g.size * self.base.log_constant
+
+
+@dataclass(frozen=True)
+class Rescaled:
+    """g times `weights` follows `base`: name -> positive number for each parameter."""
+
+    base: Distribution
+    weights: Mapping[str, float]
+
+    def sample(self, keys: Sequence[tuple[int, ...]]) -> Gradient:
+        """Draw from `base` and divide by the weights."""
+        return self.base.sample(keys).scaled({k: 1 / w for k, w in self.weights.items()})
+
+    def log_prob(self, g: Gradient) -> Tensor:
+        """Change of variables: the density of g is that of W g times |det W|, (N,)."""
+        log_det = sum(v[0].numel() * math.log(self.weights[k]) for k, v in g.items())
+        return self.base.log_prob(g.scaled(self.weights)) + log_det
+
+
+@dataclass(frozen=True)
+class PointMass:
+    """The gradient itself: no randomness, hence no density."""
+
+    loc: Gradient
+
+    def sample(self, keys: Sequence[tuple[int, ...]]) -> Gradient:
+        """Return loc."""
+        return self.loc
+
+    def log_prob(self, g: Gradient) -> Tensor:
+        """Raise NotImplementedError: a point mass has no density."""
+        raise NotImplementedError(
+            "a deterministic release is a point mass and has no density; believe in a little "
+            "noise instead (GaussianNoise(scale=0.01)) or in the direction (Direction()), and "
+            "leave out what was hidden (Ignore, Survivors)"
+        )
+
+
+def _drawn(what: int, like: Gradient, keys: Sequence[tuple[int, ...]], draw: Draw) -> Gradient:
+    """Numbers of the shapes of `like` on the CPU, those of attack n from (what, keys[n]) alone."""
+    if len(keys) != like.attacks:
+        raise ValueError(f"{like.attacks} gradients but {len(keys)} random keys; give one for each")
+    drawn = {k: torch.empty(v.shape) for k, v in like.items()}
+
+    def fill(n: int) -> None:
+        gen = generator(what, *keys[n])
+        for rows in drawn.values():
+            draw(rows[n], gen)
+
+    # PyTorch draws on one core however many there are; so attacks are drawn side by side.
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        list(pool.map(fill, range(len(keys))))
+    return Gradient(drawn)
+
+
+def _laplace(uniform: Tensor) -> Tensor:
+    """Standard Laplace numbers, by the inverse of the distribution function, in place."""
+    tail = uniform.abs().clamp_max_(1 - 2**-24)  # -1 itself may be drawn
+    return tail.neg_().log1p_().neg_().mul_(uniform.sign_())
+
+
+def _added(loc: Gradient, scale: Scale, noise: Gradient) -> Gradient:
+    return loc.map(lambda v, e: e.to(v).mul_(per_attack(scale, v)).add_(v), noise)
+
+
+def _of_rows(scale: Scale, rows: slice, like: Tensor) -> Scale:
+    several = isinstance(scale, Tensor) and scale.ndim
+    return per_attack(scale[rows], like) if several else scale
+
+
+def _log(scale: Scale) -> Scale:
+    return scale.log() if isinstance(scale, Tensor) else math.log(scale)

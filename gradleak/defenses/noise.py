@@ -1,0 +1,186 @@
+"""Defenses: functions from the true gradient to the distribution of what is released.
+
+The client draws from it, the adversary evaluates its density, so the two cannot disagree.
+A defense of your own is any callable that takes a `Gradient` and returns an object with
+`.sample(keys)` and `.log_prob(g)`, most simply one of `gradleak.distributions`:
+
+    def clipped(gradient):
+        return gl.Normal(gradient.map(lambda v: v.clamp(-1, 1)), scale=0.1)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from gradleak.defenses.distributions import Distribution, Laplace, Normal, PointMass, Rescaled
+from gradleak.gradients import Gradient
+from gradleak.randomness import MASK, generator
+from gradleak.scales import Scale
+
+
+class Defense(Protocol):
+    """p(g | gradient)."""
+
+    def __call__(self, gradient: Gradient) -> Distribution:
+        """The distribution of the released g, given the true gradient."""
+        ...
+
+
+@runtime_checkable
+class InputDefense(Protocol):
+    """A defense that looks at the client's input besides its gradient."""
+
+    def at(self, model: nn.Module, x: Tensor) -> Defense:
+        """The defense of N clients that hold x (N, *shape)."""
+        ...
+
+
+@dataclass(frozen=True)
+class NoDefense:
+    """Release the gradient as it is."""
+
+    def __call__(self, gradient: Gradient) -> PointMass:
+        """A point mass at the gradient."""
+        return PointMass(gradient)
+
+
+@dataclass(frozen=True)
+class GaussianNoise:
+    """Add independent N(0, scale^2) to every entry. No clipping, so no privacy accounting.
+
+    `scale` is in units of the gradient: a positive number, or a tensor (N,) with one for each
+    attack. Raises ValueError otherwise.
+    """
+
+    scale: Scale
+
+    def __post_init__(self) -> None:
+        check_scale(self.scale)
+
+    def __call__(self, gradient: Gradient) -> Normal:
+        """Gaussian around the gradient."""
+        return Normal(gradient, self.scale)
+
+
+@dataclass(frozen=True)
+class LaplaceNoise:
+    """Add independent Laplace noise of scale b, density exp(-|t| / b) / 2b, to every entry.
+
+    `scale` is b, in units of the gradient: a positive number, or a tensor (N,) with one for
+    each attack. Raises ValueError otherwise.
+    """
+
+    scale: Scale
+
+    def __post_init__(self) -> None:
+        check_scale(self.scale)
+
+    def __call__(self, gradient: Gradient) -> Laplace:
+        """Laplace around the gradient."""
+        return Laplace(gradient, self.scale)
+
+
+@dataclass(frozen=True)
+class RandomMask:
+    """Set each entry to zero with probability `rate`, then apply another defense to all of them.
+
+    The mask is public and the same for every client and image: it is a function of `seed` and
+    of the parameter's place and shape. `rate` lies in [0, 1); raises ValueError otherwise.
+    """
+
+    rate: float
+    then: Defense
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_rate(self.rate)
+
+    def __call__(self, gradient: Gradient) -> Distribution:
+        """The distribution that `then` makes of the masked gradient."""
+        return self.then(gradient.masked(self.mask(gradient)))
+
+    def mask(self, gradient: Gradient) -> dict[str, Tensor]:
+        """1 where an entry is kept, 0 where it is not: name -> tensor (*parameter shape)."""
+        return {
+            name: _mask(self.rate, self.seed, place, v.shape[1:], v.dtype, v.device)
+            for place, (name, v) in enumerate(gradient.items())
+        }
+
+
+@dataclass(frozen=True)
+class LearnedNoise:
+    """Add Gaussian noise that has a scale of its own for each parameter tensor.
+
+    `scales` are positive numbers in units of the gradient, one for each parameter, first to last;
+    ValueError otherwise. The paper's code lists such a defense but not how it was trained;
+    `learned_noise` fits it.
+    """
+
+    scales: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        check_positive("scales", self.scales)
+
+    def __call__(self, gradient: Gradient) -> Distribution:
+        """Gaussian around the gradient."""
+        if len(self.scales) != len(gradient):
+            raise ValueError(
+                f"{len(self.scales)} scales for {len(gradient)} parameters: {', '.join(gradient)}"
+            )
+        weights = {name: 1 / s for name, s in zip(gradient, self.scales, strict=True)}
+        return Rescaled(Normal(gradient.scaled(weights), 1.0), weights)
+
+
+def learned_noise(gradient: Gradient, scale: float) -> LearnedNoise:
+    """Noise in proportion to each parameter's own gradient, with mean square scale^2 over entries.
+
+    gradient: those of N examples that are public, from which the proportions are learned. As much
+    noise in all as GaussianNoise(scale) adds, and an equal signal-to-noise ratio everywhere. A
+    parameter whose gradient is zero counts as a thousandth of the others' root mean square. The
+    scales are rounded to four digits, so that records can name them.
+    """
+    check_scale(scale)
+    square = {name: float(v.square().mean()) for name, v in gradient.items()}
+    size = {name: v[0].numel() for name, v in gradient.items()}
+    mean = sum(size[k] * square[k] for k in size) / gradient.size
+    if not mean > 0:
+        raise ValueError("all gradients are zero: nothing can be learned from them")
+    square = {k: max(v, 1e-6 * mean) for k, v in square.items()}
+    mean = sum(size[k] * square[k] for k in size) / gradient.size
+    return LearnedNoise(tuple(float(f"{scale * math.sqrt(v / mean):.4g}") for v in square.values()))
+
+
+@lru_cache(maxsize=256)
+def _mask(
+    rate: float, seed: int, place: int, shape: torch.Size, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    kept = torch.rand(shape, generator=generator(MASK, seed, place)) >= rate
+    return kept.to(device=device, dtype=dtype)
+
+
+def check_scale(scale: Scale) -> None:
+    """Raise ValueError unless `scale` is positive and finite."""
+    values = torch.as_tensor(scale)
+    if not bool((values > 0).all() and values.isfinite().all()):
+        raise ValueError(
+            f"scale must be positive and finite, got {scale}; for no noise use NoDefense()"
+        )
+
+
+def check_positive(what: str, numbers: Sequence[float]) -> None:
+    """Raise ValueError unless all are positive, finite numbers: no tensors."""
+    if not all(isinstance(n, int | float) and 0 < n < math.inf for n in numbers):
+        raise ValueError(f"{what} must be positive and finite numbers, got {numbers}")
+
+
+def check_rate(rate: float) -> None:
+    """Raise ValueError unless `rate` is in [0, 1)."""
+    if not 0 <= rate < 1:
+        raise ValueError(f"rate is the share of entries set to zero, in [0, 1), got {rate}")

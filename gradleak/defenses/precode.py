@@ -1,0 +1,182 @@
+"""PRECODE: a variational bottleneck that makes gradients random (Scheliga et al. 2022).
+
+A network with a bottleneck sees an image and a standard normal latent, joined into one vector, so
+that everything else here treats it as any network: the client draws the latent, an attack finds
+both or believes something about it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gradleak.models import NORMALIZATION, Normalize, Shape, check_shape
+from gradleak.randomness import LATENT, MODEL, generator
+
+Activation = Callable[[], nn.Module]
+
+
+class Bottleneck(nn.Module):
+    """v = mean(h) + exp(log_variance(h) / 2) * z, with linear layers for mean and log-variance.
+
+    Usable in any network that is given z; h (N, features), z and v (N, size).
+    """
+
+    def __init__(self, features: int, size: int) -> None:
+        super().__init__()
+        if size < 1:
+            raise ValueError(f"a bottleneck needs at least one dimension, got size {size}")
+        self.mean = nn.Linear(features, size)
+        self.log_variance = nn.Linear(features, size)
+
+    def forward(self, h: Tensor, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """v, the mean and the log-variance."""
+        mean, log_variance = self.mean(h), self.log_variance(h)
+        return mean + (log_variance / 2).exp() * z, mean, log_variance
+
+
+class Precode(nn.Module):
+    """decoder(bottleneck(encoder(x), z)) of a joined input (N, C*H*W + size); see `join`.
+
+    Gives logits in eval mode, and (logits, mean, log_variance) in train mode.
+    """
+
+    def __init__(
+        self, encoder: nn.Module, bottleneck: Bottleneck, decoder: nn.Module, shape: Shape
+    ) -> None:
+        super().__init__()
+        self.encoder, self.bottleneck, self.decoder = encoder, bottleneck, decoder
+        self.shape, self.size = tuple(shape), bottleneck.mean.out_features
+
+    def forward(self, joined: Tensor) -> Tensor | tuple[Tensor, Tensor, Tensor]:
+        """Logits (N, K)."""
+        x, z = split(joined, self.shape)
+        v, mean, log_variance = self.bottleneck(self.encoder(x), z)
+        logits = self.decoder(v)
+        return (logits, mean, log_variance) if self.training else logits
+
+
+def join(x: Tensor, z: Tensor) -> Tensor:
+    """Images (N, C, H, W) and latents (N, size) as vectors (N, C*H*W + size)."""
+    return torch.cat([x.flatten(1), z], 1)
+
+
+def split(joined: Tensor, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """The images and latents of joined vectors."""
+    pixels = math.prod(shape)
+    return joined[:, :pixels].unflatten(1, shape), joined[:, pixels:]
+
+
+@dataclass(frozen=True)
+class Latent:
+    """A client's transform: join a latent of `size` dimensions, N(0, scale^2), to each image.
+
+    scale is 1 in PRECODE; 0 is the same network without randomness.
+    """
+
+    size: int
+    shape: tuple[int, ...]
+    scale: float = 1.0
+
+    def __call__(self, x: Tensor, keys: Sequence[tuple[int, ...]]) -> Tensor:
+        """(N, C*H*W + size); latent n comes from keys[n] alone."""
+        draws = [torch.randn(self.size, generator=generator(LATENT, *key)) for key in keys]
+        return join(x, self.scale * torch.stack(draws).to(x))
+
+    def image(self, joined: Tensor) -> Tensor:
+        """The images of joined vectors, (N, C, H, W)."""
+        return split(joined, self.shape)[0]
+
+
+def kl(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """KL(N(mean, variance) || N(0, I)) of each example, (N,)."""
+    return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1)
+
+
+def slipped_kl(_: Tensor, log_variance: Tensor) -> Tensor:
+    """What the published code computes: the log-variance stands in the mean's place."""
+    return kl(log_variance, log_variance)
+
+
+@dataclass(frozen=True)
+class VariationalLoss:
+    """Cross-entropy plus weight * KL where the network gives a mean and a log-variance.
+
+    weight must not be negative; ValueError otherwise.
+    """
+
+    weight: float = 0.003
+    divergence: Callable[[Tensor, Tensor], Tensor] = kl
+
+    def __post_init__(self) -> None:
+        if not self.weight >= 0:
+            raise ValueError(f"the KL term's weight must not be negative, got {self.weight}")
+
+    def __call__(self, output: Tensor | tuple[Tensor, Tensor, Tensor], y: Tensor) -> Tensor:
+        """The mean over examples."""
+        if isinstance(output, Tensor):
+            return F.cross_entropy(output, y)
+        logits, mean, log_variance = output
+        return F.cross_entropy(logits, y) + self.weight * self.divergence(mean, log_variance).mean()
+
+    def __repr__(self) -> str:
+        return f"VariationalLoss({self.weight}, {self.divergence.__name__})"
+
+
+def precode_ffn(
+    shape: Shape, classes: int, activation: Activation = nn.ReLU, size: int = 256, seed: int = 0
+) -> Precode:
+    """The network that the paper attacks: five dense layers of 500, 256 features, the bottleneck.
+
+    2,931,850 parameters for CIFAR-10 with a bottleneck of 256. Weights and biases are uniform in
+    (-0.05, 0.05), as published.
+    """
+    sizes = [math.prod(shape), 500, 500, 500, 500, 500, 256]
+    encoder: dict[str, nn.Module] = {"flatten": nn.Flatten()}
+    for i in range(1, len(sizes)):
+        encoder[f"dense{i}"] = nn.Linear(sizes[i - 1], sizes[i])
+        encoder[f"act{i}"] = activation()
+    return _assembled(shape, encoder, 256, 500, classes, activation, size, seed)
+
+
+def precode_lenet(
+    shape: Shape, classes: int, activation: Activation = nn.ReLU, size: int = 256, seed: int = 0
+) -> Precode:
+    """The convolutional variant: four 5x5 convolutions of 12 channels, 256 features.
+
+    Strides are 2, 2, 1, 1. Weights and biases are uniform in (-0.05, 0.05), as published.
+    """
+    channels, height, width = shape
+    encoder: dict[str, nn.Module] = {}
+    for i, stride in enumerate((2, 2, 1, 1), start=1):
+        encoder[f"conv{i}"] = nn.Conv2d(channels, 12, 5, stride, padding=2)
+        encoder[f"act{i}"] = activation()
+        channels = 12
+    features = 12 * math.ceil(height / 4) * math.ceil(width / 4)
+    encoder |= {"flatten": nn.Flatten(), "dense": nn.Linear(features, 256), "act": activation()}
+    return _assembled(shape, encoder, 256, features, classes, activation, size, seed)
+
+
+def _assembled(
+    shape: Shape, encoder: dict[str, nn.Module], features: int, hidden: int, classes: int,
+    activation: Activation, size: int, seed: int,
+) -> Precode:  # fmt: skip
+    check_shape(shape)
+    first = {"normalize": Normalize(*NORMALIZATION[shape[0]])}
+    layers = nn.Sequential()
+    for name, layer in (first | encoder).items():
+        layers.add_module(name, layer)
+    decoder = nn.Sequential()
+    decoder.add_module("dense", nn.Linear(size, hidden))
+    decoder.add_module("act", activation())
+    decoder.add_module("last", nn.Linear(hidden, classes))
+    model = Precode(layers, Bottleneck(features, size), decoder, shape)
+    rng = generator(MODEL, seed)
+    for parameter in model.parameters():
+        nn.init.uniform_(parameter, -0.05, 0.05, generator=rng)
+    return model.eval()

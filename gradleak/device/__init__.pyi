@@ -1,0 +1,22 @@
+from . import precision
+from .choice import named
+from .chunks import CACHED, as_many_as_fit, blocks, in_chunks
+from .memory import LiveMemory, MovedMemory, free, keep_blocks
+from .precision import PRECISIONS, MatrixInputs, products, unrounded
+
+__all__ = [
+    "CACHED",
+    "PRECISIONS",
+    "LiveMemory",
+    "MatrixInputs",
+    "MovedMemory",
+    "as_many_as_fit",
+    "blocks",
+    "free",
+    "in_chunks",
+    "keep_blocks",
+    "named",
+    "precision",
+    "products",
+    "unrounded",
+]

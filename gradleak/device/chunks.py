@@ -1,0 +1,63 @@
+"""Many rows of work in chunks that fit into memory, or into a cache."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from gradleak.device.memory import LiveMemory, free
+
+T = TypeVar("T")
+
+# Numbers to work on at a time where one operation follows the other on the same ones: as many as
+# a processor's cache holds, or as keep a graphics card busy for longer than it takes to ask it.
+CACHED = {"cpu": 2**21, "cuda": 2**24}
+
+
+def in_chunks(run: Callable[[Tensor], T], rows: Tensor, chunk: int) -> list[T]:
+    """Run the rows in chunks; where memory runs out, halve the chunk and go on."""
+    parts: list[T] = []
+    done = 0
+    while done < len(rows):
+        try:
+            parts.append(run(rows[done : done + chunk]))
+        except RuntimeError as error:  # OutOfMemoryError is one
+            if chunk == 1 or not _out_of_memory(error):
+                raise
+        else:
+            done += chunk
+            continue
+        # Outside the handler, whose traceback would keep the chunk's tensors alive.
+        chunk = max(1, min(chunk, len(rows) - done) // 2)
+        torch.cuda.empty_cache()
+    return parts
+
+
+def blocks(rows: int, each: int, device: torch.device) -> Iterator[slice]:
+    """The rows, of `each` numbers, in blocks that are worked on at a time."""
+    some = max(1, CACHED.get(device.type, CACHED["cuda"]) // each)
+    return (slice(k, min(k + some, rows)) for k in range(0, rows, some))
+
+
+def as_many_as_fit(run: Callable[[Tensor], object], few: Tensor, device: torch.device) -> int:
+    """How many rows take half of the free memory, by what a few of them take: it is linear."""
+    peaks = []
+    try:
+        for rows in (few[:1], few):
+            with LiveMemory() as memory:
+                run(rows)
+            peaks.append(memory.peak)
+    except RuntimeError as error:
+        if not _out_of_memory(error):
+            raise
+        return 1
+    each = (peaks[1] - peaks[0]) / max(1, len(few) - 1)
+    return max(1, int(0.5 * free(device) / max(1.0, each)))
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    # The CPU's allocator has no exception of its own.
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)

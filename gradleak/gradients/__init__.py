@@ -1,0 +1,5 @@
+"""x, y -> g: the gradients of many attacks at once, and their algebra."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

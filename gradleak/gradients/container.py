@@ -1,0 +1,215 @@
+"""Gradients of many independent attacks at once, keyed by parameter name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
+
+import torch
+from torch import Tensor
+
+from gradleak.gradients import entrywise, products
+from gradleak.gradients.outer import Outer
+
+Entry = Tensor | Outer
+
+
+class Gradient(Mapping[str, Tensor]):
+    """The gradients of N attacks: parameter name -> tensor (N, *parameter shape).
+
+    Linear layers may be held as factors; reading an entry makes the tensor. Densities speak to a
+    gradient through the operations below, which use the factors and keep attacks apart. Where an
+    operation takes another gradient, that one may hold M < N attacks: each is then shared by N / M
+    consecutive ones, as a released gradient is by the restarts and settings that attack it.
+    """
+
+    def __init__(self, entries: Mapping[str, Entry]) -> None:
+        self._entries = dict(entries)
+        self._derived: dict[Hashable, Gradient | Tensor | dict[str, Tensor]] = {}
+
+    def __getitem__(self, name: str) -> Tensor:
+        entry = self._entries[name]
+        return entry.dense() if isinstance(entry, Outer) else entry
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        """Number of parameters, as in any mapping; `attacks` is N."""
+        return len(self._entries)
+
+    def __repr__(self) -> str:
+        shapes = ", ".join(f"{k}: {tuple(v.shape[1:])}" for k, v in self._entries.items())
+        return f"Gradient({self.attacks} attacks; {shapes})"
+
+    @property
+    def attacks(self) -> int:
+        """N, the number of attacks."""
+        return next(iter(self._entries.values())).shape[0]
+
+    @property
+    def size(self) -> int:
+        """Number of scalars in one attack's gradient."""
+        return sum(v.shape[1:].numel() for v in self._entries.values())
+
+    @property
+    def layers(self) -> list[str]:
+        """Names of the modules that own the parameters, first to last."""
+        return list(dict.fromkeys(layer_of(name) for name in self))
+
+    def map(self, f: Callable[..., Tensor], *others: Mapping[str, Tensor]) -> Gradient:
+        """Apply f(value, *other values) to each parameter, as tensors."""
+        return Gradient({k: f(v, *(o[k] for o in others)) for k, v in self.items()})
+
+    def dense(self) -> Gradient:
+        """The same with every entry a tensor."""
+        return Gradient(dict(self.items()))
+
+    def rows(self, index: slice | Tensor) -> Gradient:
+        """The attacks at `index`, in that order."""
+        return self.map(lambda v: v[index])
+
+    def masked(self, mask: Mapping[str, Tensor]) -> Gradient:
+        """Times a 0/1 mask, name -> (*parameter shape), or (M, *parameter shape).
+
+        Each of M masks is shared by N / M consecutive attacks. A parameter without a mask stays as
+        it is.
+        """
+        return Gradient({k: _masked(v, mask.get(k)) for k, v in self._entries.items()})
+
+    def without(self, names: Collection[str]) -> Gradient:
+        """The same without some parameters. `names` are those of parameters or of layers."""
+        owned = {k: {k, layer_of(k)} for k in self}
+        unknown = [n for n in names if not any(n in own for own in owned.values())]
+        if unknown:
+            raise ValueError(
+                f"no parameter or layer is named {', '.join(unknown)}; the layers are "
+                f"{', '.join(self.layers)}, the parameters {', '.join(self)}"
+            )
+
+        def make() -> Gradient:
+            kept = {k: v for k, v in self._entries.items() if not owned[k] & set(names)}
+            return Gradient(kept)
+
+        return self._once(("without", *names), make) if self._constant else make()
+
+    def nonzero(self, names: Collection[str]) -> dict[str, Tensor]:
+        """1 where an entry is not zero, of the named parameters: name -> (N, *parameter shape)."""
+
+        def make() -> dict[str, Tensor]:
+            rest = self.without(names)
+            return {k: (v != 0).to(v) for k, v in self.items() if k not in rest}
+
+        return self._once(("nonzero", *names), make) if self._constant else make()
+
+    def scaled(self, weights: Mapping[str, float]) -> Gradient:
+        """Each parameter times its weight."""
+        if self._constant:
+            return self._once(tuple(weights.items()), lambda: self._scaled(weights))
+        return self._scaled(weights)
+
+    def moments(self, other: Gradient) -> products.Moments:
+        """<self, other> and |self|^2 of each attack, (N,) each."""
+        outer = {k: v for k, v in self._entries.items() if isinstance(v, Outer)}
+        dense = {k: v for k, v in self._entries.items() if k not in outer}
+        found = [self._moments(k, v, other) for k, v in outer.items()]
+        if dense:
+            found.append(products.of_tensors(list(dense.values()), [other[k] for k in dense]))
+        inner, sq_norm = (torch.stack(parts).sum(0) for parts in zip(*found, strict=True))
+        return inner, sq_norm
+
+    def sq_norm(self) -> Tensor:
+        """Squared Euclidean norm of each attack's gradient, (N,)."""
+        if self._constant:
+            return self._once("sq_norm", lambda: self._sum(lambda k, _: self._norm_of(k)))
+        return self._sum(self._sq_norm)
+
+    def sq_distance(self, other: Gradient) -> Tensor:
+        """|self - other|^2 of each attack, (N,).
+
+        From factors it is |self|^2 - 2 <self, other> + |other|^2, whose value is rounding alone
+        once it is below about 1e-6 of |other|^2; its derivative stays good. `dense()` is exact.
+        """
+
+        def of(name: str, entry: Entry) -> Tensor:
+            if isinstance(entry, Outer):
+                shared = len(entry.a) // other.attacks
+                rest = other._norm_of(name).repeat_interleave(shared)
+                inner, sq_norm = self._moments(name, entry, other)
+                return rest - 2 * inner + sq_norm
+            return entrywise.of_tensor(entrywise.square, entry, other[name])
+
+        return self._sum(of)
+
+    def entrywise(self, term: entrywise.Term, other: Gradient) -> Tensor:
+        """Sum of term(self, other) over each attack's entries, (N,); `gradleak.entrywise`.
+
+        Differentiable once.
+        """
+
+        def of(name: str, entry: Entry) -> Tensor:
+            if isinstance(entry, Outer):
+                return entry.entrywise(term, other[name])
+            return entrywise.of_tensor(term, entry, other[name])
+
+        return self._sum(of)
+
+    def abs_distance(self, other: Gradient) -> Tensor:
+        """The L1 distance |self - other| of each attack, (N,)."""
+        return self.entrywise(entrywise.absolute, other)
+
+    def only(self, name: str) -> Gradient:
+        """The gradient with respect to one parameter."""
+
+        def make() -> Gradient:
+            return Gradient({name: self._entries[name]})
+
+        return self._once(("only", name), make) if self._constant else make()
+
+    @property
+    def _constant(self) -> bool:
+        """Whether this is an observation: then what is derived from it is computed once."""
+        return all(isinstance(v, Tensor) and not v.requires_grad for v in self._entries.values())
+
+    def _once(self, key: Hashable, make: Callable):
+        if key not in self._derived:
+            self._derived[key] = make()
+        return self._derived[key]
+
+    def _sum(self, of: Callable[[str, Entry], Tensor]) -> Tensor:
+        return torch.stack([of(k, v) for k, v in self._entries.items()]).sum(0)
+
+    def _scaled(self, weights: Mapping[str, float]) -> Gradient:
+        return Gradient(
+            {k: v.scaled(weights[k]) if isinstance(v, Outer) else weights[k] * v
+             for k, v in self._entries.items()}
+        )  # fmt: skip
+
+    @staticmethod
+    def _sq_norm(_: str, entry: Entry) -> Tensor:
+        return entry.sq_norm() if isinstance(entry, Outer) else products.sq_norm(entry)
+
+    def _norm_of(self, name: str) -> Tensor:
+        return self._once(("sq_norm", name), lambda: products.sq_norm(self[name]))
+
+    def _moments(self, name: str, entry: Outer, other: Gradient) -> products.Moments:
+        if entry.mask is None:
+            return entry.moments(other[name])
+        # The mask moves to the other side, where it is applied once and not at every step. The
+        # key holds the mask itself, so that it lives as long as what was derived from it.
+        mask = entry.mask
+        return entry.moments(other._once((name, mask), lambda: other[name] * mask))
+
+
+def _masked(entry: Entry, mask: Tensor | None) -> Entry:
+    if mask is None:
+        return entry
+    if isinstance(entry, Outer):
+        return entry.masked(mask)
+    if mask.ndim < entry.ndim:
+        return entry * mask
+    return (entry.unflatten(0, (len(mask), -1)) * mask.unsqueeze(1)).flatten(0, 1)
+
+
+def layer_of(name: str) -> str:
+    """The module that owns a parameter: 'conv1.weight' -> 'conv1'."""
+    return name.rpartition(".")[0]

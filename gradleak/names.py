@@ -1,0 +1,16 @@
+"""Names that a user types, checked early and with the near miss named."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+def choose(what: str, name: str, names: Iterable[str]) -> str:
+    """Return `name` if it is one of `names`; raise ValueError with the nearest one otherwise."""
+    names = list(names)
+    if name in names:
+        return name
+    near = difflib.get_close_matches(str(name), names, n=1)
+    hint = f"; did you mean '{near[0]}'?" if near else ""
+    raise ValueError(f"unknown {what} '{name}'{hint} (one of: {', '.join(names)})")

@@ -1,0 +1,108 @@
+"""A network that removes noise from images, and so knows what images look like.
+
+For images with noise of deviation sigma, the best denoiser D gives the slope of their log-density:
+grad log p(x; sigma) = (D(x; sigma) - x) / sigma^2 (Miyasawa 1961; Vincent 2011). Preconditioned as
+in Karras et al. 2022, table 1.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from gradleak.data import Images, Source
+from gradleak.models import Shape, load, save
+from gradleak.priors.fit import fit, log_uniform
+from gradleak.priors.unet import UNet, waves
+from gradleak.randomness import DENOISER, generator, seeded
+
+LOWEST, HIGHEST = 0.01, 2.0  # noise levels of training, in pixels
+
+
+class Denoiser(UNet):
+    """D(x; sigma) for images (N, C, H, W) in [0, 1] plus noise, sigma (N,): a small U-Net.
+
+    deviation: that of the images' pixels. width: channels at full resolution. trained_on: which
+    images it has seen, if known.
+    """
+
+    def __init__(self, shape: Shape, deviation: float, width: int = 16, seed: int = 0) -> None:
+        with seeded(DENOISER, seed):
+            super().__init__(shape[0], shape[0], 8, width)
+        self.shape, self.deviation = tuple(shape), deviation
+        self.trained_on: Source | None = None
+
+    def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """The mean of the clean images, (N, C, H, W)."""
+        if tuple(x.shape[1:]) != self.shape:
+            raise ValueError(
+                f"this denoiser was made for images {self.shape}, these are {tuple(x.shape[1:])}"
+            )
+        s, d = sigma.view(-1, 1, 1, 1), self.deviation
+        total = (s.square() + d**2).sqrt()
+        inner = super().forward((x - 0.5) / total, waves(sigma))
+        return 0.5 + (x - 0.5) * d**2 / total.square() + s * d / total * inner
+
+
+def trained_denoiser(
+    images: Images,
+    folder: Path,
+    *,
+    steps: int,
+    width: int = 16,
+    batch_size: int = 64,
+    lr: float = 2e-3,
+    seed: int = 0,
+    device: torch.device = torch.device("cpu"),
+) -> Denoiser:
+    """A denoiser of these images, trained once and kept in `folder` as safetensors.
+
+    Noise levels are log-uniform between `LOWEST` and `HIGHEST`; weighted as in Karras et al. 2022.
+    """
+    told = (images.source, images.shape, steps, width, batch_size, lr, seed)
+    path = folder / f"denoiser-{hashlib.sha256(repr(told).encode()).hexdigest()[:16]}.safetensors"
+    if path.exists():
+        model = read_denoiser(path).to(device)
+        model.trained_on = images.source
+        return model
+    deviation = float(images.x.std())
+    model = Denoiser(images.shape, deviation, width, seed).to(device)
+    model.trained_on = images.source
+    rng = generator(DENOISER, seed, 1)
+
+    def loss(model: nn.Module) -> Tensor:
+        x = images.x[torch.randint(len(images), (batch_size,), generator=rng)].to(device)
+        sigma = log_uniform(LOWEST, HIGHEST, batch_size, rng).to(device)
+        noise = torch.randn(x.shape, generator=rng).to(device)
+        s = sigma.view(-1, 1, 1, 1)
+        weight = (s.square() + deviation**2) / (s * deviation).square()
+        return (weight * (model(x + s * noise, sigma) - x).square()).mean()
+
+    mean = fit(model, loss, steps, lr, "denoiser")
+    channels, high, wide = images.shape
+    save(
+        mean, path, channels=channels, high=high, wide=wide, deviation=deviation, width=width,
+        dataset=images.name, images=len(images), steps=steps,
+    )  # fmt: skip
+    return mean
+
+
+def read_denoiser(path: Path | str) -> Denoiser:
+    """The denoiser of a safetensors file that `trained_denoiser` wrote; ValueError for others.
+
+    The file does not say which images it has seen: set `trained_on` if you know.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            told = json.loads((file.metadata() or {}).get("facts", "{}"))
+        shape = (told["channels"], told["high"], told["wide"])
+        model = Denoiser(shape, told["deviation"], told["width"])
+        load(model, Path(path))
+    except (SafetensorError, KeyError, RuntimeError) as error:
+        raise ValueError(f"{path} is no safetensors file of a denoiser: {error}") from error
+    return model.eval().requires_grad_(False)

@@ -1,0 +1,69 @@
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import gradleak as gl
+
+rng = np.random.default_rng(0)
+ARMS, STEPS = ["Bayes", "L2"], [0, 10]
+TABLE = pd.DataFrame(
+    [dict(arm=a, step=t, index=i, psnr=rng.normal()) for t in STEPS for a in ARMS for i in range(5)]
+)
+
+
+def test_means_and_differences_are_those_of_numpy():
+    shuffled = TABLE.sample(frac=1, random_state=0)
+    means = gl.figures.means(TABLE, "arm", "step")
+    differences = gl.figures.compared(shuffled, "arm", "step", against="L2")
+    assert list(means) == ARMS
+    assert list(differences) == ["Bayes − L2"]
+    for t in STEPS:
+        values = {a: TABLE[(TABLE.arm == a) & (TABLE.step == t)].psnr.to_numpy() for a in ARMS}
+        assert all(means[a][t].mean == pytest.approx(values[a].mean()) for a in ARMS)
+        pair = differences["Bayes − L2"][t].difference
+        expected = gl.paired(values["Bayes"], values["L2"]).difference
+        assert (pair.mean, pair.n) == (pytest.approx(expected.mean), 5)
+
+
+def test_differences_need_the_same_images():
+    with pytest.raises(ValueError, match="not measured on the same images"):
+        gl.figures.compared(TABLE.drop(index=0), "arm", "step", against="L2")
+
+
+def test_floors_are_constant_guesses():
+    x, public = torch.rand(6, 1, 8, 8), torch.rand(9, 1, 8, 8)
+    found = gl.figures.floors(x, public)
+    errors = {"mid-grey": (x - 0.5) ** 2, "mean image": (x - public.mean(0)) ** 2}
+    for name, e in errors.items():
+        assert found[name].mean == pytest.approx((-10 * e.mean((1, 2, 3)).log10()).mean().item())
+
+
+def test_pictures_are_put_in_the_order_of_the_private_images(tmp_path):
+    few = gl.data.load("digits").take([3, 1])
+    client = gl.Client(gl.models.cnn(few.shape, 10))
+    adversary = gl.inverting_gradients(client, optimizer=gl.Adam(steps=2))
+    trial = gl.Trial(client, adversary, few.take([0, 1]), {}, keep=[1, 3])
+    rows = gl.experiment.run([trial], tmp_path / "r.csv").sort_values("index")
+    frame = gl.figures.frame("0", few, {"cosine": rows}, tmp_path / "r.csv")
+    private, cosine = frame.rows
+    assert torch.equal(torch.as_tensor(private.images), few.x)
+    assert list(cosine.scores) == rows.psnr[::-1].tolist()
+    found = gl.psnr(torch.as_tensor(cosine.images), few.x)
+    assert found.tolist() == pytest.approx(list(cosine.scores), abs=0.1)
+    assert len(gl.figures.gallery(few, {"cosine": rows}, tmp_path / "r.csv").axes) == 4
+
+
+def test_other_committed_records_are_found(tmp_path):
+    rows = pd.DataFrame({"split": ["train", "test"], "index": [4, 5], "psnr": [1.0, 2.0]})
+    rows["optimizer"] = "Adam(steps=3)"
+    for name in ("toy-quick-digits", "toy-paper-digits", "toy-paper-digits-accuracy", "toys-x-y"):
+        rows.assign(id=["a", "b"]).to_csv(tmp_path / f"{name}.csv", index=False)
+        facts = f'{{"command": "{name}", "dataset": "digits", "hardware": "abacus"}}'
+        (tmp_path / f"{name}.json").write_text(facts)
+    rows.assign(id=["c", "d"], psnr=3.0).to_csv(tmp_path / "toy-paper-digits-answers.csv")
+    found = list(gl.figures.committed(tmp_path / "elsewhere" / "toy-quick-digits.csv", tmp_path))
+    ((caption, shown),) = found
+    for told in ("**1 images** of digits", "abacus", "`toy-paper-digits` with `Adam(steps=3)`"):
+        assert told in caption
+    assert shown.psnr.tolist() == [2.0, 3.0]

@@ -1,0 +1,72 @@
+import matplotlib as mpl
+import pytest
+import torch
+
+import gradleak as gl
+
+
+@pytest.fixture(autouse=True)
+def no_window():
+    with mpl.rc_context({"backend": "agg"}):
+        yield
+    mpl.pyplot.close("all")
+
+
+def test_pictures_are_drawn_as_they_are():
+    x = torch.rand(3, 3, 4, 4)
+    figure = gl.figures.images(x, x.flip(0), labels=["a", "b"], scores=[torch.tensor([1.0, 2, 3])])
+    drawn = [axis.images[0].get_array() for axis in figure.axes]
+    torch.testing.assert_close(torch.tensor(drawn[4]), x[1].permute(1, 2, 0))
+    assert [axis.get_title() for axis in figure.axes[3:]] == ["1.0", "2.0", "3.0"]
+    with pytest.raises(ValueError, match="2 rows but 1 labels"):
+        gl.figures.images(x, x, labels=["a"])
+
+
+def test_intervals_and_curves_show_the_numbers():
+    points = {"Bayes": gl.interval([1.0, 2, 3]), "L2": gl.interval([2.0, 3, 4])}
+    figure = gl.figures.intervals({"gaussian": points}, floor=1.5)
+    lines = [container.lines[0] for container in figure.axes[0].containers]
+    assert [line.get_xdata().tolist() for line in lines] == [[2.0], [3.0]]
+    figure = gl.figures.curves({"Bayes": {0.1: points["Bayes"], 1.0: points["L2"]}}, across="scale")
+    assert figure.axes[0].lines[0].get_ydata().tolist() == [2.0, 3.0]
+
+
+def test_panels_share_colours_and_one_legend():
+    points = {"Bayes": gl.interval([1.0, 2, 3]), "L2": gl.interval([2.0, 3, 4])}
+    both = {name: {"0": value, "10": value} for name, value in points.items()}
+    groups = {"a": {"L2": both["L2"]}, "b": both, "c": {"Bayes": both["Bayes"]}}
+    figure = gl.figures.panels(groups, across="training steps", floor=1.5, log=False)
+    colours = {
+        line.get_label(): line.get_color() for axis in figure.axes[:3] for line in axis.lines
+    }
+    for axis in figure.axes[:3]:
+        for line in axis.lines:
+            assert line.get_color() == colours[line.get_label()]
+    assert figure.axes[1].lines[0].get_ydata().tolist() == [2.0, 2.0]
+    legend = [text.get_text() for text in figure.axes[3].get_legend().get_texts()]
+    assert legend == ["L2", "Bayes", "data-free floor"]
+    even = gl.figures.panels({"a": both, "b": both}, across="training steps", log=False)
+    assert [text.get_text() for text in even.legends[0].get_texts()] == ["Bayes", "L2"]
+
+
+def test_a_tradeoff_shows_leakage_against_accuracy():
+    leak = gl.interval([10.0, 12.0, 14.0])
+    figure = gl.figures.tradeoff({"gaussian": {0.1: (leak, 0.9), 1.0: (leak, 0.5)}}, floor=11.0)
+    (axis,) = figure.axes
+    line = axis.containers[0].lines[0]
+    assert line.get_xdata().tolist() == [12.0, 12.0]
+    assert line.get_ydata().tolist() == [0.9, 0.5]
+    assert [text.get_text() for text in axis.texts] == ["0.1", "1"]
+
+
+def test_tables_mark_what_is_below_the_floor_and_what_is_significant():
+    low, high = gl.interval([9.0, 10.0, 11.0]), gl.interval([19.0, 20.0, 21.0])
+    html = gl.figures.table({"Bayes": {"gaussian": high}, "L2": {"gaussian": low}}, floor=12.0).data
+    assert "10.0 †" in html
+    assert "20.0 †" not in html
+    b = torch.rand(30, generator=torch.Generator().manual_seed(0)).tolist()
+    clear, unclear = gl.paired([v + 1 for v in b], b), gl.paired(b, b[::-1])
+    html = gl.figures.differences({"L2": {"gaussian": clear}, "L1": {"laplace": unclear}}).data
+    assert html.count(" *") == 1
+    assert "+1.0 *" in html
+    assert "NaN" not in html
