@@ -5,7 +5,7 @@ Reconstructions are clipped to [0, 1] first. Everything is per image; means come
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -116,3 +116,11 @@ def paired(a: Sequence[float], b: Sequence[float]) -> Paired:
     difference = np.asarray(a, dtype=float) - np.asarray(b, dtype=float)
     p = 1.0 if not difference.any() else float(wilcoxon(difference).pvalue)
     return Paired(interval(difference), p)
+
+
+def floors(
+    x: Tensor, public: Tensor, metric: Callable[[Tensor, Tensor], Tensor] = psnr
+) -> dict[str, Interval]:
+    """What can be had without a gradient: mid-grey and the mean of public images (M, C, H, W)."""
+    guesses = {"mid-grey": torch.full_like(x, 0.5), "mean image": public.mean(0).expand_as(x)}
+    return {name: interval(metric(guess, x).tolist()) for name, guess in guesses.items()}

@@ -35,43 +35,45 @@ train_steps = []  # of the attacked networks, at learning rate 0.1; empty: the p
 slow_steps = []  # of those trained at 0.0001; empty: the profile's
 images = 0  # evaluated images; 0: the profile's
 steps = 0  # iterations of each attack; 0: the profile's
-restarts = 0  # starts of each attack, of which the most probable is kept; 0: the profile's
+restarts = (
+    0  # starts of each attack, of which the most probable is kept; 0: the profile's
+)
 
 # %% tags=["hide-input"]
 from dataclasses import replace
-from functools import cache, partial
-from pathlib import Path
+from functools import cache
 
 import pandas as pd
 from IPython.display import Markdown, display
 
 import gradleak as gl
 
-pd.set_option("display.max_colwidth", None)
 PROFILES = {
-    "smoke": dict(dataset="digits", images=6, tuning=2, shown=4, steps=30, restarts=1,
-                  train_steps=[0, 50], slow_steps=[], weights=[0.3, 3.0],
-                  rates=[0.0, 0.8, 0.95], swept=4),
-    "quick": dict(dataset="cifar10", images=16, tuning=3, shown=6, steps=100, restarts=1,
-                  train_steps=[0, 10, 100, 1000], slow_steps=[1000], weights=[0.01, 0.1, 1.0],
-                  rates=[0.0, 0.5, 0.8, 0.95], swept=6),
-    "paper": dict(dataset="cifar10", images=100, tuning=8, shown=8, steps=4000, restarts=1,
-                  train_steps=[0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000],
-                  slow_steps=[10, 100, 1000, 10000], weights=[0.003, 0.03, 0.1, 0.3, 1.0],
-                  rates=[0.0, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95], swept=20),
+    "smoke": dict(dataset="digits", images=6, tuning=2, shown=4, swept=4, steps=30,
+                  restarts=1, train_steps=[0, 50], slow_steps=[],
+                  weights=[0.3, 3.0], rates=[0.0, 0.8, 0.95]),
+    "quick": dict(dataset="cifar10", images=16, tuning=3, shown=6, swept=6, steps=100,
+                  restarts=1, train_steps=[0, 10, 100, 1000], slow_steps=[1000],
+                  weights=[0.01, 0.1, 1.0], rates=[0.0, 0.5, 0.8, 0.95]),
+    "paper": dict(dataset="cifar10", images=100, tuning=8, shown=8, swept=20, steps=4000,
+                  restarts=1, train_steps=[0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000,
+                                           2000, 5000, 10000],
+                  slow_steps=[10, 100, 1000, 10000],
+                  weights=[0.003, 0.03, 0.1, 0.3, 1.0],
+                  rates=[0.0, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95]),
 }  # fmt: skip
-NETWORKS = {  # and the linear layer whose gradient Soteria masks
-    "convbig": (gl.models.convbig, "dense2"),
-    "lenet": (gl.models.lenet, "dense"),
-    "cnn": (gl.models.cnn, "dense2"),
-}
-given = dict(dataset=dataset, images=images, steps=steps, restarts=restarts)
-size = gl.experiment.profile(profile, PROFILES, **given, train_steps=sorted(train_steps),
-                  slow_steps=sorted(slow_steps))  # fmt: skip
-dataset = gl.names.choose("dataset", size.dataset, gl.data.NAMES)
-results = Path(results or f"../_build/results/{profile}")
-records = results / f"soteria-{profile}-{dataset}.csv"
-command = f"gradleak run soteria --profile {profile} -p dataset={dataset}"
+page = gl.experiment.page(
+    "soteria", PROFILES, profile=profile, device=device, seed=seed, results=results,
+    dataset=dataset, network=network, rate=rate, train_steps=train_steps,
+    slow_steps=slow_steps, images=images, steps=steps, restarts=restarts,
+)  # fmt: skip
+size, few = page.size, page.few
+LAYERS = {
+    "convbig": "dense2",
+    "lenet": "dense",
+    "cnn": "dense2",
+}  # whose gradient is masked
+layer = LAYERS[gl.names.choose("network", network, LAYERS)]
 
 # %% [markdown]
 # ## The question
@@ -82,23 +84,18 @@ command = f"gradleak run soteria --profile {profile} -p dataset={dataset}"
 # inverting the representation should fail. Everything else is released as it is.
 
 # %%
-train_images, test = (gl.data.load(dataset, split) for split in ("train", "test"))
-build, layer = NETWORKS[gl.names.choose("network", network, NETWORKS)]
-model = build(test.shape, test.classes, seed=seed).to(gl.device.named(device))
-tuned_on, evaluated = train_images.take(range(size.tuning)), test.take(range(size.images))
-few = test.take(range(size.shown))
+model = getattr(gl.models, network)(page.test.shape, page.test.classes, seed=seed)
+model = model.to(page.device)
 soteria = gl.Soteria(layer, rate)
-
-# %% tags=["hide-input"]
-score = soteria.score(model, few.x.to(gl.device.named(device))).cpu()
-hidden = soteria.hidden(model, few.x.to(gl.device.named(device))).cpu()
+score = soteria.score(model, few.x.to(page.device)).cpu()
+hidden = soteria.hidden(model, few.x.to(page.device)).cpu()
 live = score > 0
 Markdown(
-    f"The representation of `{network}` in front of `{layer}` has **{score.shape[1]} features**. "
-    f"On {len(few)} images of {dataset}, {100 * live.float().mean():.0f} % of them depend on the "
-    f"image at all; the others are dead. Soteria at rate {rate:g} hides "
-    f"{100 * hidden.float().mean():.1f} % of all features: the dead ones first, then "
-    f"{100 * hidden[live].float().mean():.1f} % of those that live."
+    f"The representation of `{network}` in front of `{layer}` has **{score.shape[1]} "
+    f"features**. On {len(few)} images of {size.dataset}, {100 * live.float().mean():.0f} % "
+    "of them depend on the image at all; the others are dead. Soteria at rate "
+    f"{rate:g} hides {100 * hidden.float().mean():.1f} % of all features: the dead ones "
+    f"first, then {100 * hidden[live].float().mean():.1f} % of those that live."
 )
 
 # %% [markdown]
@@ -133,10 +130,10 @@ Markdown(
 client = gl.Client(model, soteria)
 view = client.release(few.x[:1], few.y[:1])  # all that the server sees
 weight, cosine = f"{layer}.weight", gl.Direction(1e4)
-search = gl.Adam(steps=size.steps, lr=0.1, decay=0.05 ** (1 / size.steps), signed=True)
 prior = gl.Sum((gl.TotalVariation(size.weights[1], power=2), gl.Box()))  # p(x)
 belief = gl.Ignore(weight, then=cosine)  # p(g | x), without the layer
-attack = gl.bayes(replace(client, defense=belief), prior, optimizer=search).attack(view, seed=seed)
+adversary = gl.Adversary(replace(client, defense=belief), prior, page.search)
+attack = adversary.attack(view, seed=seed)
 f"PSNR {gl.psnr(attack.x.cpu(), few.x[:1]).item():.1f} dB"
 
 # %% [markdown]
@@ -161,9 +158,10 @@ def arms(rate):
     }
 
 
-ARMS = list(arms(rate))
-pd.DataFrame({name: [repr(truth), repr(held)] for name, (truth, held) in arms(rate).items()},
-             index=["client", "belief"]).T  # fmt: skip
+pd.DataFrame(
+    {name: [repr(truth), repr(held)] for name, (truth, held) in arms(rate).items()},
+    index=["client", "belief"],
+).T
 
 # %% [markdown]
 # ## The same chances for all
@@ -173,18 +171,16 @@ pd.DataFrame({name: [repr(truth), repr(held)] for name, (truth, held) in arms(ra
 # plain SGD and batches of 32: at learning rate 0.1, and at 0.0001, which is what the published code
 # really used.
 
-# %% tags=["hide-input"]
-FAST, SLOW = 0.1, 1e-4
-NETS = [dict(lr=FAST, train_step=t) for t in size.train_steps]
-NETS += [dict(lr=SLOW, train_step=t) for t in size.slow_steps if t]
+# %%
+NETS = [dict(lr=0.1, train_step=t) for t in size.train_steps]
+NETS += [dict(lr=1e-4, train_step=t) for t in size.slow_steps if t]
 
 
 @cache
 def trained(lr):
     """{training steps: network}, trained without a defense; once."""
     wanted = [net["train_step"] for net in NETS if net["lr"] == lr]
-    bare = gl.Client(model)
-    return gl.train.trained(bare, train_images, wanted, results / "models", lr=lr, seed=seed)
+    return page.networks(gl.Client(model), wanted, lr=lr, seed=seed)
 
 
 def trial(images, arm, weight, lr, train_step, rate=rate, keep=()):
@@ -192,98 +188,90 @@ def trial(images, arm, weight, lr, train_step, rate=rate, keep=()):
     truth, belief = arms(rate)[arm]
     client = gl.Client(trained(lr)[train_step], truth)
     prior = gl.Sum((gl.TotalVariation(weight, power=2), gl.Box()))
-    held = gl.Adversary(replace(client, defense=belief), prior, search)
+    held = gl.Adversary(
+        replace(client, defense=belief), prior, page.search, restarts=size.restarts
+    )
     labels = dict(defense=type(truth).__name__, adversary=arm, rate=rate, weight=weight,
                   model=network, lr=lr, train_step=train_step)  # fmt: skip
-    return gl.Trial(client, held, images, labels, size.restarts, seed, keep)
+    return gl.Trial(client, held, images, labels, seed, keep)
 
 
-cells = [dict(arm=arm, **net) for net in NETS for arm in ARMS]
-space = gl.experiment.grid(weight=size.weights)
-chosen = gl.experiment.tune(partial(trial, tuned_on), cells, space, evaluated, records, command)
-chosen = [{**cell, **setting} for cell, setting in zip(cells, chosen, strict=True)]
-keep = list(few.index)
-table = gl.experiment.run([trial(evaluated, **c, keep=keep) for c in chosen], records, command)
+chosen = page.tuned(trial, [{"arm": a, **net} for net in NETS for a in arms(rate)],
+                    weight=size.weights)  # fmt: skip
+table = page.run([trial(page.evaluated, **c, keep=few.index) for c in chosen])
 
-first, last = NETS[0], [net for net in NETS if net["lr"] == FAST][-1]
-
-
-def of(net):
-    """The rows of one network, by arm."""
-    rows = table[(table.lr == net["lr"]) & (table.train_step == net["train_step"])]
-    return dict(tuple(rows.groupby("adversary", sort=False)))
-
-
-def said(lr, train_step):
-    """What tables call a network."""
-    steps = f"{train_step} steps" if train_step else "untrained"
-    return steps if lr == FAST else f"{steps}, lr {lr:g}"
-
-
-alone = gl.prior_only(client, prior, optimizer=search)
+# %% tags=["hide-input"]
+alone = gl.prior_only(client, prior, optimizer=page.search, restarts=size.restarts)
 labels = dict(defense="any", adversary="prior alone", rate=rate, weight=size.weights[1],
-              model=network, lr=FAST, train_step=0)  # fmt: skip
-alone = [gl.Trial(gl.Client(model), alone, evaluated, labels, size.restarts, seed)]
-alone = gl.experiment.run(alone, records, command)
-floors = gl.figures.floors(evaluated.x, train_images.x[:5000])
-floors["prior alone"] = gl.interval(alone.psnr)
+              model=network, lr=0.1, train_step=0)  # fmt: skip
+alone = page.run([gl.Trial(gl.Client(model), alone, page.evaluated, labels, seed)])
+public = page.train.take(range(min(5000, len(page.train))))
+floors = page.floors(public, prior_alone=alone.psnr)
 floor = max(v.mean for v in floors.values())
+
+
+def called(rows):
+    """The rows, with what tables call their network."""
+    names = [f"{t} steps" if t else "untrained" for t in rows.train_step]
+    names = [n if lr == 0.1 else f"{n}, lr {lr:g}" for n, lr in zip(names, rows.lr, strict=True)]
+    return rows.assign(network=names)
+
+
+table = called(table)
+fast = table[table.lr == 0.1].assign(step=lambda t: t.train_step.astype(str))
 
 # %% [markdown]
 # ## The figure
 
-# %% tags=["hide-input"]
-frames = [gl.figures.frame(str(net["train_step"]), few, of(net), records)
-          for net in NETS if net["lr"] == FAST]  # fmt: skip
-gl.figures.strength({"learning rate 0.1": frames}, name="training steps", choose="trained at")
+# %%
+frames = gl.figures.frames(few, fast, page.records, "train_step")
+gl.figures.strength(
+    {"learning rate 0.1": frames}, name="training steps", choose="trained at"
+)
 
 # %% [markdown]
 # Fixed test images, and what each arm reads off the network; under each picture its PSNR in dB.
 #
 # ## Across training
 
-# %% tags=["hide-input"]
-ssim_floor = max(
-    v.mean for v in gl.figures.floors(evaluated.x, train_images.x[:5000], gl.ssim).values()
-)
-fast = table[table.lr == FAST].assign(step=lambda t: t.train_step.astype(str))
+# %%
 across = "training steps at learning rate 0.1"
-for value, unit, low in (("psnr", "PSNR (dB)", floor), ("ssim", "SSIM", ssim_floor)):
-    lines = gl.figures.means(fast, "adversary", "step", value)
-    display(gl.figures.curves(lines, across=across, unit=unit, floor=low, log=False))
+lines = gl.figures.means(fast, "adversary", "step")
+gl.figures.curves(lines, across=across, floor=floor, log=False)
+
+# %%
+ssim = gl.metrics.floors(page.evaluated.x, public.x, gl.ssim)
+lines = gl.figures.means(fast, "adversary", "step", "ssim")
+low = max(v.mean for v in ssim.values())
+gl.figures.curves(lines, across=across, unit="SSIM", floor=low, log=False)
 
 # %% [markdown]
 # And as a table, with the test accuracy of each network beside it. Soteria is applied to released
 # gradients only, so it leaves the accuracy as it is; what it leaves of the privacy is what counts.
 
-# %% tags=["hide-input"]
-accuracy = gl.experiment.accuracies(
-    [(dict(model=network, model_seed=seed, **net),
-      partial(lambda n: trained(n["lr"])[n["train_step"]], net)) for net in NETS],
-    test, records.with_name(f"{records.stem}-accuracy.csv"), command,
-)  # fmt: skip
-accuracy = {said(**net): a for net, a in zip(NETS, accuracy.accuracy, strict=True)}
-table["network"] = [said(*pair) for pair in zip(table.lr, table.train_step, strict=True)]
+# %%
 means = gl.figures.means(table, "network", "adversary")
+accuracy = page.accuracies([(net, trained(net["lr"])[net["train_step"]]) for net in NETS],
+                           model=network, model_seed=seed)  # fmt: skip
+accuracy = dict(zip(means, accuracy.accuracy, strict=True))
 display(gl.figures.table(means, floor=floor))
-display(pd.DataFrame({"test accuracy": {name: f"{a:.3f}" for name, a in accuracy.items()}}).T)
-facts = gl.experiment.records.facts(records)
-Markdown(
-    f"Mean PSNR in dB and 95 % bootstrap interval over **{len(evaluated)} images** of {dataset}, "
-    f"`{network}` by training steps (lr 0.1 unless said), rate {rate:g}, {search.steps} "
-    f"iterations, {size.restarts} start(s), {len(space)} tuning trials each on {len(tuned_on)} "
-    f"other images; {facts['hardware']}. Data-free floors: "
-    + ", ".join(f"{name} {v.mean:.1f}" for name, v in floors.items())
-    + "; a dagger marks what is below the highest."
+display(
+    pd.DataFrame({"test accuracy": {n: f"{a:.3f}" for n, a in accuracy.items()}}).T
 )
+Markdown(page.caption(
+    f"`{network}` by training steps (lr 0.1 unless said), rate {rate:g}", floors,
+    len(size.weights),
+))  # fmt: skip
 
 # %% [markdown]
 # ## Is dropping the layer as good as no defense?
 #
 # The same images under both, one by one: each arm minus the undefended attack.
 
-# %% tags=["hide-input"]
-differences = gl.figures.compared(table, "adversary", "network", against="undefended")
+# %%
+differences = gl.figures.compared(
+    table, "adversary", "network", against="undefended"
+)
 gl.figures.differences(differences)
 
 # %% [markdown]
@@ -294,14 +282,18 @@ gl.figures.differences(differences)
 # The same procedure in the profile `paper`, as far as it was run: from the records that are
 # committed beside this page.
 
-# %% tags=["hide-input"]
-for caption, rows in gl.figures.committed(records, Path("../book/results")):
-    rows = rows[(rows.rate == rate) & rows.adversary.isin(ARMS)]
-    rows = rows.assign(network=[said(*pair) for pair in zip(rows.lr, rows.train_step, strict=True)])
-    display(Markdown(caption))
-    display(gl.figures.table(gl.figures.means(rows, "network", "adversary")))
-    pairs = gl.figures.compared(rows, "adversary", "network", against="undefended")
+
+# %%
+def show(rows):
+    """A table of means and differences."""
+    display(gl.figures.table(gl.figures.means(called(rows), "network", "adversary")))
+    pairs = gl.figures.compared(
+        called(rows), "adversary", "network", against="undefended"
+    )
     display(gl.figures.differences(pairs))
+
+
+page.elsewhere(show, rate=rate, adversary=list(arms(rate)))
 
 # %% [markdown]
 # ## The pruning rate
@@ -310,59 +302,58 @@ for caption, rows in gl.figures.committed(records, Path("../book/results")):
 # rate, so the plain attack brings one that is too strong for a small rate. As long as the rate is
 # below the share of dead features, nothing that was there is hidden.
 
-# %% tags=["hide-input"]
-swept, bare = test.take(range(size.swept)), of(first)["undefended"]
-bare = bare[bare["index"].isin(swept.index)]
-defended = [c for c in chosen if dict(lr=c["lr"], train_step=c["train_step"]) == first
-            and c["arm"] != "undefended"]  # fmt: skip
+# %%
+swept = page.test.take(range(size.swept))
+first = [
+    c for c in chosen if dict(lr=c["lr"], train_step=c["train_step"]) == NETS[0]
+]
 
 
 def at_rate(some):
     """Every arm at one pruning rate, on the swept images."""
-    trials = [trial(swept, **{**c, "rate": some}, keep=list(swept.index)) for c in defended]
-    return pd.concat([bare.assign(rate=some), gl.experiment.run(trials, records, command)])
+    own = [{**c, "rate": some} for c in first if c["arm"] != "undefended"]
+    bare = [c for c in first if c["arm"] == "undefended"]
+    return page.run([trial(swept, **c, keep=swept.index) for c in bare + own])
 
 
-sweep = pd.concat([at_rate(some) for some in size.rates])
+sweep = pd.concat([at_rate(some).assign(rate=some) for some in size.rates])
 lines = gl.figures.means(sweep, "adversary", "rate")
 display(gl.figures.curves(lines, across="pruning rate", floor=floor, log=False))
-Markdown(f"Mean PSNR over {len(swept)} images; the network is {said(**first)}.")
+Markdown(f"Mean PSNR over {len(swept)} images; the network is {next(iter(means))}.")
 
 # %% [markdown]
 # ## The strength slider
 
-# %% tags=["hide-input"]
 
-
+# %%
 def strength(some):
     """The slider's pictures at one rate."""
-    rows = dict(tuple(at_rate(some).groupby("adversary", sort=False)))
-    return gl.figures.frame(f"{some:g}", swept.take(range(min(4, len(swept)))), rows, records)
+    shown = page.test.take(range(min(4, len(swept))))
+    return gl.figures.frame(
+        f"{some:g}", shown, gl.figures.arms(at_rate(some)), page.records
+    )
 
 
-frames = {"Soteria and pruning": [strength(some) for some in size.rates]}
-gl.figures.strength(frames, name="pruning rate", live=lambda _, some: strength(some))
+gl.figures.strength({"Soteria and pruning": [strength(some) for some in size.rates]},
+                    name="pruning rate", live=lambda _, some: strength(some))  # fmt: skip
 
 # %% [markdown]
 # ## What to read off it
 
 # %% tags=["hide-input"]
+start, *_, end = list(means)[: len(size.train_steps)]
+slow = [
+    f"{name}: accuracy {accuracy[name]:.3f}, undefended attack {row['undefended']:.1f} dB"
+    for name, row in means.items() if "lr" in name
+]  # fmt: skip
+failed = [name for name, row in means.items() if row["undefended"].mean < floor]
 
 
 def gap(arm, name):
     """One arm minus the undefended attack, in words."""
-    pair = differences[f"{arm} − undefended"][name].difference
-    return f"{pair.mean:+.1f} dB [{pair.low:+.1f}, {pair.high:+.1f}]"
+    return gl.experiment.said(differences, f"{arm} − undefended", name)
 
 
-start, end = said(**first), said(**last)
-failed = [name for name, row in means.items() if row["undefended"].mean < floor]
-slow = [
-    f"{said(**net)}: accuracy {accuracy[said(**net)]:.3f}, undefended attack "
-    f"{means[said(**net)]['undefended']:.1f} dB"
-    for net in NETS
-    if net["lr"] == SLOW
-]
 Markdown(f"""
 Minus the undefended attack, in dB with 95 % intervals:
 
@@ -375,12 +366,12 @@ Minus the undefended attack, in dB with 95 % intervals:
 - **Pruning all layers instead.** {gap("pruning, mask-aware", start)} ({start}).
 
 Training hides too: the undefended attack goes from
-{means[start]["undefended"].mean:.1f} to {means[end]["undefended"].mean:.1f} dB, with the floor at
-{floor:.1f} ({", ".join(failed) or "no network"} below it). At the published code's learning rate
-hardly anything is trained: {"; ".join(slow) or "not run here"}; untrained,
+{means[start]["undefended"].mean:.1f} to {means[end]["undefended"].mean:.1f} dB, with the
+floor at {floor:.1f} ({", ".join(failed) or "no network"} below it). At the published code's
+learning rate hardly anything is trained: {"; ".join(slow) or "not run here"}; untrained,
 {accuracy[start]:.3f} and {means[start]["undefended"]:.1f} dB.
 
-All attacks of this page took {gl.experiment.records.facts(records)["seconds"] / 60:.0f} minutes.
+All attacks of this page took {page.minutes}.
 """)
 
 # %% [markdown]

@@ -22,7 +22,9 @@
 # ```
 
 # %% tags=["parameters"]
-profile = "smoke"  # smoke (digits, seconds), quick (MNIST, minutes) or paper (100 images)
+profile = (
+    "smoke"  # smoke (digits, seconds), quick (MNIST, minutes) or paper (100 images)
+)
 device = "auto"  # auto, cpu or cuda
 seed = 0  # of the noise, the starts and the network
 results = ""  # folder of the records; empty: one below _build/results
@@ -47,7 +49,9 @@ PROFILES = {
     "quick": dict(dataset="mnist", images=20, steps=200),
     "paper": dict(dataset="mnist", images=100, steps=400),
 }
-size = gl.experiment.profile(profile, PROFILES, dataset=dataset, images=images, steps=steps)
+size = gl.experiment.profile(
+    profile, PROFILES, dataset=dataset, images=images, steps=steps
+)
 dataset = gl.names.choose("dataset", size.dataset, gl.data.NAMES)
 results = Path(results or f"../_build/results/{profile}")
 records = results / f"cost-{profile}-{dataset}.csv"
@@ -103,7 +107,9 @@ f"{factored.peak / 2**20:.2f} MiB, not {dense.peak / 2**20:.0f} MiB; relative er
 
 # %%
 test = gl.data.load(dataset, "test").take(range(size.images))
-model = gl.models.cnn(test.shape, test.classes, seed=seed).to(gl.device.named(device))
+model = gl.models.cnn(test.shape, test.classes, seed=seed).to(
+    gl.device.named(device)
+)
 client = gl.Client(model, gl.GaussianNoise(scale))
 view = client.release(test.x, test.y, seed=seed)
 short = gl.bayes(client, gl.TotalVariation(3.0), optimizer=gl.Adam(steps=10))
@@ -131,14 +137,17 @@ f"largest difference of a pixel {apart:.0e}; {loop_s / batch_s:.1f} times as fas
 
 # %% tags=["hide-input"]
 benches = {
-    path.stem: gl.experiment.records.read(path) for path in sorted(measured.glob("bench-*.csv"))
+    path.stem: gl.experiment.records.read(path)
+    for path in sorted(measured.glob("bench-*.csv"))
 }
 
 
 def scaling(bench):
     """Seconds of one step against the number of attacks, log-log."""
     rows = bench[(bench.network == "cnn") & (bench["shape"] == "3x32x32")]
-    rows = rows[(rows.belief == "cosine") & (rows.precision == "float32")].sort_values("attacks")
+    rows = rows[
+        (rows.belief == "cosine") & (rows.precision == "float32")
+    ].sort_values("attacks")
     figure, axis = plt.subplots(figsize=(7.2, 3.4), layout="constrained")
     for label, column, style, color in (
         ("one at a time", "loop_ms", "o-", gl.figures.COLORS[1]),
@@ -185,10 +194,13 @@ for name, bench in benches.items():
             "attacks one image with `torch.autograd.grad` twice, in the same process, in turns."
         )
     )
-    ratio, low, high = (bench[k].map("{:.1f}".format) for k in ("ratio", "ratio_low", "ratio_high"))
+    ratio, low, high = (
+        bench[k].map("{:.1f}".format) for k in ("ratio", "ratio_low", "ratio_high")
+    )
     shown = bench.assign(
         what=bench.network + " " + bench["shape"],
-        how=bench.belief + ("; " + bench.precision).where(bench.precision != "float32", ""),
+        how=bench.belief
+        + ("; " + bench.precision).where(bench.precision != "float32", ""),
         times=ratio + " (" + low + " – " + high + ")",
     )
     shown = shown[list(COLUMNS)].rename(columns=COLUMNS)
@@ -216,7 +228,9 @@ search = gl.Adam(steps=size.steps, lr=0.1, decay=0.98, signed=True)
 prior = gl.Sum((gl.TotalVariation(1.0), gl.Box()))
 bare = replace(client, defense=gl.NoDefense())
 attacked = {
-    "no defense": gl.inverting_gradients(bare, prior, 3000 / scale, optimizer=search),
+    "no defense": gl.inverting_gradients(
+        bare, prior, 3000 / scale, optimizer=search
+    ),
     f"gaussian {scale:g}": gl.bayes(client, prior, optimizer=search),
 }
 
@@ -228,17 +242,24 @@ def score(defense, precision, draw=seed):
               "train_step": 0}  # fmt: skip
     trial = gl.Trial(truth, attacked[defense], test, labels, seed=draw)
     with gl.device.precision.MatrixInputs(precision):
-        return gl.experiment.run([trial], records, f"gradleak run cost --profile {profile}").psnr
+        return gl.experiment.run(
+            [trial], records, f"gradleak run cost --profile {profile}"
+        ).psnr
 
 
-psnr = {d: {p: score(d, p) for p in gl.device.precision.PRECISIONS} for d in attacked}
+psnr = {
+    d: {p: score(d, p) for p in gl.device.precision.PRECISIONS} for d in attacked
+}
 for defense, row in psnr.items():
     row["other seed"] = score(defense, "float32", seed + 1)
 
 # %% tags=["hide-input"]
 means = {d: {p: gl.interval(v) for p, v in row.items()} for d, row in psnr.items()}
 changes = {
-    d: {f"{p} − float32": gl.paired(row[p], row["float32"]).difference for p in list(row)[1:]}
+    d: {
+        f"{p} − float32": gl.paired(row[p], row["float32"]).difference
+        for p in list(row)[1:]
+    }
     for d, row in psnr.items()
 }
 display(gl.figures.table(means, changes))
@@ -258,7 +279,10 @@ Markdown(
 
 # %% tags=["hide-input"]
 for path in sorted(measured.glob("compiled-*.csv")):
-    table, facts = gl.experiment.records.read(path), gl.experiment.records.facts(path)
+    table, facts = (
+        gl.experiment.records.read(path),
+        gl.experiment.records.facts(path),
+    )
     middle = table[["eager_ms", "compiled_ms", "first_s", "error"]].median()
     gain = middle.eager_ms / middle.compiled_ms
     display(

@@ -1,25 +1,226 @@
-"""What every chapter begins and ends with."""
+"""What every chapter begins and ends with: its sizes, data, records and true command."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import ast
+import shlex
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pandas as pd
+import torch
+from torch import nn
+
+from gradleak import data, metrics, train
+from gradleak.attacks import Adam
+from gradleak.client import Client
+from gradleak.data import Images
+from gradleak.device import named
+from gradleak.experiment.records import Exported, Records
+from gradleak.experiment.runs import run
+from gradleak.experiment.trials import Trial, grid
+from gradleak.experiment.tuning import tune
+from gradleak.metrics import Interval, Paired
 from gradleak.names import choose
 
+Setting = Mapping[str, Any]
 
-def profile(name: str, profiles: Mapping[str, Mapping[str, Any]], **given: Any) -> SimpleNamespace:
+
+@dataclass(frozen=True)
+class Page:
+    """One chapter at one profile.
+
+    size: its numbers, those of the profile and, in their place, those that were given. command:
+    what makes its records. device: what computes.
+    """
+
+    size: SimpleNamespace
+    command: str
+    records: Records
+    device: torch.device
+
+    @cached_property
+    def train(self) -> Images:
+        """The images that networks and attackers learn from."""
+        return data.load(self.size.dataset, "train")
+
+    @cached_property
+    def test(self) -> Images:
+        """The images of which some are attacked."""
+        return data.load(self.size.dataset, "test")
+
+    @cached_property
+    def tuned_on(self) -> Images:
+        """Training images on which settings are chosen."""
+        return self.train.take(range(self.size.tuning))
+
+    @cached_property
+    def evaluated(self) -> Images:
+        """Test images that tables are made of."""
+        return self.test.take(range(self.size.images))
+
+    @cached_property
+    def few(self) -> Images:
+        """The first of them, which pictures show."""
+        return self.test.take(range(self.size.shown))
+
+    @property
+    def search(self) -> Adam:
+        """How the attacks of this page climb: signed Adam, whose rate falls to a twentieth."""
+        steps = self.size.steps
+        return Adam(steps=steps, lr=0.1, decay=0.05 ** (1 / steps) if steps else 1.0, signed=True)
+
+    def run(self, trials: Sequence[Trial]) -> pd.DataFrame:
+        """The rows of the trials, of which those that are not there are computed."""
+        return run(trials, self.records, self.command)
+
+    def tuned(
+        self, trial: Callable[..., Trial], cells: Sequence[Setting], **space: Iterable[Any]
+    ) -> list[dict[str, Any]]:
+        """Each cell with the setting that is best on `tuned_on`; space: name -> what is tried."""
+        settings = grid(**space)
+        best = tune(
+            partial(trial, self.tuned_on), cells, settings, self.evaluated, self.records,
+            self.command,
+        )  # fmt: skip
+        return [{**cell, **setting} for cell, setting in zip(cells, best, strict=True)]
+
+    def networks(self, client: Client, steps: Iterable[int], **options: Any) -> dict[int, nn.Module]:
+        """{training steps: network}, trained on the data set's images, once; see `train.trained`."""
+        folder = self.records.folder / "models"
+        return train.trained(client, self.train, steps, folder, **options)
+
+    def floors(self, public: Images | None = None, **also: Sequence[float]) -> dict[str, Interval]:
+        """What can be had without a gradient, and `also` other attacks without one."""
+        public = self.train if public is None else public
+        named = {name.replace("_", " "): metrics.interval(v) for name, v in also.items()}
+        return metrics.floors(self.evaluated.x, public.x) | named
+
+    def caption(
+        self, what: str, floors: Mapping[str, Interval] | None = None, tried: int = 0
+    ) -> str:
+        """What a reader has to know of a table. tried: settings that each attack chose from."""
+        size = self.size
+        text = (
+            f"Mean PSNR in dB and 95 % bootstrap interval over **{size.images} images** of "
+            f"{size.dataset}; {what}; {size.steps} iterations, {size.restarts} start(s)"
+        )
+        if tried:
+            text += f", {tried} tuning trials each on {size.tuning} other images"
+        text += f"; {self.records.facts()['hardware']}."
+        if floors:
+            listed = ", ".join(f"{name} {value.mean:.1f}" for name, value in floors.items())
+            text += f" Data-free floors: {listed}; a dagger marks what is below the highest."
+        return text
+
+    def elsewhere(self, show: Callable[[pd.DataFrame], object], **same: Any) -> None:
+        """Show the committed records of this chapter's other runs, each under its caption.
+
+        same: columns that a row must have with these values, or with one of a list of them. What
+        is not there is left out, with a word.
+        """
+        from IPython.display import Markdown, display
+
+        for other in self.records.others():
+            rows, facts = other.read(), other.facts()
+            rows = rows[rows.split == "test"]
+            for column, value in same.items():
+                wanted = value if isinstance(value, list | tuple) else [value]
+                rows = rows[rows[column].isin(wanted)]
+            if rows.empty:
+                what = ", ".join(f"{column} {value}" for column, value in same.items())
+                display(Markdown(f"`{facts['command']}` has no rows of {what}: left out."))
+                continue
+            display(
+                Markdown(
+                    f"**{rows['index'].nunique()} images** of {facts['dataset']}, "
+                    f"{facts['hardware']}, `{facts['command']}`"
+                )
+            )
+            show(rows)
+
+    @property
+    def minutes(self) -> str:
+        """How long the attacks of this page took."""
+        return f"{self.records.facts()['seconds'] / 60:.0f} minutes"
+
+
+def page(
+    name: str,
+    profiles: Mapping[str, Mapping[str, Any]],
+    *,
+    profile: str,
+    device: str = "auto",
+    results: str = "",
+    part_of: str = "",
+    **given: Any,
+) -> Page:
+    """A chapter's page from its parameters, all of them.
+
+    given: numbers that are 0, and what else is empty, leave the profile's in place. part_of: the
+    chapter whose records it shares. Raises ValueError for an unknown profile or data set and for
+    sizes below 0.
+    """
+    size = sizes(profile, profiles, **given)
+    choose("dataset", size.dataset, data.NAMES)
+    folder = Path(results or "../_build/results")
+    records = Records(
+        folder, f"{part_of or name}-{profile}-{size.dataset}", Path("../book/results"), name
+    )
+    return Page(size, command(name, profile, given), records, named(device))
+
+
+def sizes(
+    name: str, profiles: Mapping[str, Mapping[str, Any]], **given: Any
+) -> SimpleNamespace:
     """The sizes of a profile, with those that were given (not empty and not 0) in their place.
 
-    Of few `images`, no more can be `shown` or `swept` by a slider. Raises ValueError for a size
-    below 0.
+    Of few `images`, no more can be `shown` or `swept` by a slider. Lists come sorted. Raises
+    ValueError for a size below 0.
     """
-    sizes = dict(profiles[choose("profile", name, profiles)])
-    sizes |= {k: v for k, v in given.items() if v}
-    for what, value in sizes.items():
-        if isinstance(value, int) and value < 0:
+    found = dict(profiles[choose("profile", name, profiles)])
+    found = given | found | {k: v for k, v in given.items() if v}
+    for what, value in found.items():
+        each = value if isinstance(value, list) else [value]
+        if any(isinstance(v, int) and v < 0 for v in each):
             raise ValueError(f"{what} must not be negative, got {value}; 0 takes the profile's")
-    for part in sizes.keys() & {"shown", "swept"}:
-        sizes[part] = min(sizes[part], sizes["images"])
-    return SimpleNamespace(**sizes)
+        if what in given and isinstance(value, list):
+            found[what] = sorted(value)
+    for part in found.keys() & {"shown", "swept"}:
+        found[part] = min(found[part], found["images"])
+    return SimpleNamespace(**found)
+
+
+def command(chapter: str, profile: str, given: Mapping[str, Any]) -> str:
+    """What makes the records of a run: with each parameter that is not the script's default."""
+    usual = defaults(chapter)
+    own = {k: v for k, v in given.items() if (v != usual[k] if k in usual else v)}
+    words = ["gradleak", "run", chapter, "--profile", profile]
+    for key, value in own.items():
+        words += ["-p", f"{key}={value}"]
+    return shlex.join(words)
+
+
+def defaults(chapter: str) -> dict[str, Any]:
+    """The parameters of a chapter's script and their values; none where there is no script."""
+    for script in Path.cwd().glob(f"[0-9]*_{chapter}.py"):
+        _, _, cell = script.read_text().partition('# %% tags=["parameters"]\n')
+        lines = ast.parse(cell.partition("\n# %%")[0]).body
+        return {
+            line.targets[0].id: ast.literal_eval(line.value)
+            for line in lines
+            if isinstance(line, ast.Assign)
+        }
+    return {}
+
+
+def said(pairs: Mapping[str, Mapping[Any, Paired]], row: str, column: Any) -> str:
+    """A paired difference in words."""
+    if column not in pairs.get(row, {}):
+        return "not run here"
+    difference = pairs[row][column].difference
+    return f"{difference.mean:+.1f} dB [{difference.low:+.1f}, {difference.high:+.1f}]"

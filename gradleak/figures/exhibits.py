@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
-from torch import Tensor
 
 from gradleak.data import Images
-from gradleak.experiment import records
+from gradleak.experiment import Exported, Records
 from gradleak.figures import plot
 from gradleak.figures.html import Frame, Row
-from gradleak.metrics import Interval, Paired, interval, paired, psnr
+from gradleak.metrics import Interval, Paired, interval, paired
 
 Table = dict[str, dict[Any, Interval]]
+Arms = Mapping[str, pd.DataFrame]
 
 
 def means(table: pd.DataFrame, rows: str, columns: str, value: str = "psnr") -> Table:
@@ -52,57 +51,57 @@ def compared(
     return found
 
 
-def floors(
-    x: Tensor, public: Tensor, metric: Callable[[Tensor, Tensor], Tensor] = psnr
-) -> dict[str, Interval]:
-    """What can be had without a gradient: mid-grey and the mean of public images (M, C, H, W)."""
-    guesses = {"mid-grey": torch.full_like(x, 0.5), "mean image": public.mean(0).expand_as(x)}
-    return {name: interval(metric(guess, x).tolist()) for name, guess in guesses.items()}
+def tables(
+    rows: pd.DataFrame,
+    by: str,
+    across: str,
+    against: str,
+    *,
+    floor: float | None = None,
+) -> dict[str, dict[Any, Paired]]:
+    """Show the means of PSNR, and below them each row minus the row `against`; return the latter."""
+    from IPython.display import display
+
+    pairs = compared(rows, by, across, against)
+    display(plot.table(means(rows, by, across), floor=floor), plot.differences(pairs))
+    return pairs
 
 
-def committed(own: Path, folder: Path) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Other records of the same chapter that are committed in a folder: caption, evaluated rows.
-
-    own: the page's record file, named chapter-profile-dataset.csv; it is left out. Files of another
-    kind have names with a fourth part; of those the answers belong to the rows.
-    """
-    chapter = own.stem.split("-")[0]
-    for path in sorted(folder.glob(f"{chapter}-*-*.csv")):
-        if path.name != own.name and path.stem.count("-") == 2:
-            rows, facts = records.read(path), records.facts(path)
-            answers = path.with_name(f"{path.stem}-answers.csv")
-            rows = pd.concat([rows, records.read(answers)]) if answers.exists() else rows
-            rows = rows[rows.split == "test"]
-            yield (
-                f"**{rows['index'].nunique()} images** of {facts['dataset']}, {facts['hardware']}, "
-                f"`{facts['command']}` with `{rows.optimizer.iloc[0]}`",
-                rows,
-            )
+def arms(rows: pd.DataFrame, by: str = "adversary", **same: Any) -> dict[str, pd.DataFrame]:
+    """The rows by the values of one column, of those whose other columns are the `same`."""
+    for column, value in same.items():
+        rows = rows[rows[column] == value]
+    return dict(tuple(rows.groupby(by, sort=False, observed=True)))
 
 
-def gallery(
-    private: Images, arms: Mapping[str, pd.DataFrame], path: Path | Sequence[Path]
-) -> Figure:
-    """The private images, and below them what each arm's records of the file `path` kept."""
-    arms = {name: _of(private, rows) for name, rows in arms.items()}
+def gallery(private: Images, shown: Arms, records: Records | Exported) -> Figure:
+    """The private images, and below them what the records kept of each arm."""
+    shown = {name: _of(private, rows) for name, rows in shown.items()}
     return plot.images(
         private.x,
-        *(records.images(path, rows.id) for rows in arms.values()),
-        labels=["private $x$", *arms],
-        scores=[torch.tensor(rows.psnr.to_numpy()) for rows in arms.values()],
+        *(records.images(rows.id) for rows in shown.values()),
+        labels=["private $x$", *shown],
+        scores=[torch.tensor(rows.psnr.to_numpy()) for rows in shown.values()],
     )
 
 
-def frame(
-    label: str,
-    private: Images,
-    arms: Mapping[str, pd.DataFrame],
-    path: Path | Sequence[Path],
-) -> Frame:
+def frame(label: str, private: Images, shown: Arms, records: Records | Exported) -> Frame:
     """The same for one position of a slider."""
-    arms = {name: _of(private, rows) for name, rows in arms.items()}
-    shown = [Row(name, records.images(path, r.id), r.psnr.tolist()) for name, r in arms.items()]
-    return Frame(label, (Row("private x", private.x), *shown))
+    shown = {name: _of(private, rows) for name, rows in shown.items()}
+    found = [Row(name, records.images(r.id), r.psnr.tolist()) for name, r in shown.items()]
+    return Frame(label, (Row("private x", private.x), *found))
+
+
+def frames(
+    private: Images,
+    rows: pd.DataFrame,
+    records: Records | Exported,
+    along: str,
+    by: str = "adversary",
+) -> list[Frame]:
+    """The same for each value of a column `along`, in the order in which they come."""
+    parts = rows.groupby(along, sort=False, observed=True)
+    return [frame(f"{value}", private, arms(part, by), records) for value, part in parts]
 
 
 def _of(private: Images, rows: pd.DataFrame) -> pd.DataFrame:
