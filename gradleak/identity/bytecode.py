@@ -47,8 +47,9 @@ def instructions(
 
     def argument(step: dis.Instruction) -> Any:
         if step.opcode in dis.hasconst:
-            inner = isinstance(step.argval, types.CodeType)
-            return instructions(step.argval, constant, numbers) if inner else constant(step.argval)
+            value = code.co_consts[step.arg]
+            inner = isinstance(value, types.CodeType)
+            return instructions(value, constant, numbers) if inner else constant(value)
         if step.opcode in dis.hasjrel or step.opcode in dis.hasjabs:
             return str(place.get(step.argval, len(steps)))
         if step.opcode in dis.haslocal or step.opcode in dis.hasfree:

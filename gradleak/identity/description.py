@@ -110,9 +110,8 @@ class _Reader:
 
     def refused(self, what: Any, at: str) -> UndescribableError:
         """The error that names the part, and the cure."""
-        whole = f"the {self.called}" if self.called else "this"
-        if at.startswith("."):
-            whole, at = f"{whole}'s " if self.called else "", at[1:]
+        whole, _, part = f"{self.called or ''}{at}".lstrip(".").partition(".")
+        where = f"the {whole}'s {part}" if part else f"the {whole}" if whole else "this"
         is_, cure = f"an object of {type(what).__qualname__}", CURE
         if isinstance(what, types.FunctionType):
             named = what.__name__ != "<lambda>"
@@ -123,7 +122,7 @@ class _Reader:
             is_, cure = f"the module {what.__name__}", "import by name what is used of it"
         if isinstance(what, nn.Module):
             cure = "note how it was made, by gradleak.identity.made"
-        return UndescribableError(f"{whole}{at} is {is_}, which has no stable description: {cure}")
+        return UndescribableError(f"{where} is {is_}, which has no stable description: {cure}")
 
     def mapping(self, what: Mapping[Any, Any], at: str) -> Described:
         pairs = [[self.of(k, at), self.of(v, f"{at}[{k!r}]" if at or self.called else f".{k}")]
@@ -170,7 +169,8 @@ class _Reader:
         owner = getattr(what, "__self__", None)
         if not (owner is None or isinstance(owner, type | types.ModuleType)):
             raise self.refused(what, at)
-        return ["builtin", getattr(what, "__qualname__", what.__name__)]
+        name = getattr(what, "__qualname__", what.__name__)
+        return [type(what).__name__, str(getattr(what, "__module__", "")), name]
 
     def member(self, what: Any, at: str) -> Described:
         """A property, a static method and the like."""
