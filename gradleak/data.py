@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import ClassVar
 
 import platformdirs
 import torch
@@ -25,6 +27,8 @@ _DIGITS_TEST = 500  # the last digits, whose writers are not among the first
 @dataclass(frozen=True)
 class Source:
     """Which images: those at `index` of a split of a data set, without the images."""
+
+    decides: ClassVar[bool] = False  # where images come from changes no result
 
     name: str
     split: str
@@ -50,11 +54,11 @@ class Source:
 class Images:
     """Labelled images: x (N, C, H, W) in [0, 1], y (N,) int64, index (N,) in the split."""
 
-    name: str
-    split: str
+    name: str = field(compare=False)
+    split: str = field(compare=False)
     x: Tensor
     y: Tensor
-    index: tuple[int, ...]
+    index: tuple[int, ...] = field(compare=False)
     classes: int
 
     @property
@@ -71,6 +75,16 @@ class Images:
         """N."""
         return len(self.x)
 
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """The SHA-256 of each image with its label, (N,); computed anew once they were changed."""
+        versions = [0 if t.is_inference() else t._version for t in (self.x, self.y)]
+        known = vars(self).get("_digests")
+        if known is None or known[0] != versions:
+            known = versions, tuple(_digests(self.x, self.y))
+            vars(self)["_digests"] = known
+        return known[1]
+
     def take(self, index: Sequence[int]) -> Images:
         """The images at these positions. Raises IndexError outside the split."""
         index = [int(i) for i in index]
@@ -80,7 +94,20 @@ class Images:
                 f"{self.name} {self.split} has images 0 to {len(self) - 1}, not {outside[:5]}"
             )
         places = tuple(self.index[i] for i in index)
-        return Images(self.name, self.split, self.x[index], self.y[index], places, self.classes)
+        part = Images(self.name, self.split, self.x[index], self.y[index], places, self.classes)
+        if "_digests" in vars(self):
+            vars(part)["_digests"] = [0, 0], tuple(self.digests[i] for i in index)
+        return part
+
+
+def _digests(x: Tensor, y: Tensor) -> Iterator[str]:
+    kind = hashlib.sha256(repr([(t.dtype, tuple(t.shape[1:])) for t in (x, y)]).encode())
+    rows = (t.detach().cpu().contiguous().reshape(len(t), -1) for t in (x, y))
+    for image, label in zip(*(t.view(torch.uint8).numpy() for t in rows), strict=True):
+        each = kind.copy()
+        each.update(image)
+        each.update(label)
+        yield each.hexdigest()
 
 
 def root() -> Path:

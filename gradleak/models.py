@@ -12,13 +12,17 @@ import json
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import wraps
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from gradleak.identity import UndescribableError, given, made
 from gradleak.randomness import MODEL, generator, seeded
 
 Shape = tuple[int, int, int]
@@ -52,6 +56,25 @@ class Normalize(nn.Module):
         return x * self.std + self.mean
 
 
+P = ParamSpec("P")
+M = TypeVar("M", bound=nn.Module)
+REVISION = 0  # raised by hand when a constructor makes another network of the same arguments
+
+
+def constructor(build: Callable[P, M]) -> Callable[P, M]:
+    """Note on each network which call made it, so that results are named after that."""
+
+    @wraps(build)
+    def noted(*args: P.args, **kwargs: P.kwargs) -> M:
+        model = build(*args, **kwargs)
+        with suppress(UndescribableError):  # an activation that is a lambda: its weights tell
+            made(model, build, given(build, *args, **kwargs), REVISION)
+        return model
+
+    return noted
+
+
+@constructor
 def cnn(
     shape: Shape, classes: int, seed: int = 0, activation: Callable[[], nn.Module] = nn.ReLU
 ) -> nn.Sequential:
@@ -76,6 +99,7 @@ def cnn(
     )
 
 
+@constructor
 def cnn2(shape: Shape, classes: int, seed: int = 0) -> nn.Sequential:
     """Three 3x3 convolutions (32, 64, 128; strides 1, 2, 2) and one dense layer."""
     channels, height, width = shape
@@ -98,6 +122,7 @@ def cnn2(shape: Shape, classes: int, seed: int = 0) -> nn.Sequential:
     )
 
 
+@constructor
 def convbig(shape: Shape, classes: int, seed: int = 0) -> nn.Sequential:
     """The network of the Soteria experiments: two convolutions, then 2000, 1000, `classes`.
 
@@ -123,6 +148,7 @@ def convbig(shape: Shape, classes: int, seed: int = 0) -> nn.Sequential:
         )
 
 
+@constructor
 def lenet(shape: Shape, classes: int, seed: int = 0) -> nn.Sequential:
     """Four 5x5 convolutions of 12 channels with sigmoids (strides 2, 2, 1, 1), one dense layer.
 
@@ -139,6 +165,7 @@ def lenet(shape: Shape, classes: int, seed: int = 0) -> nn.Sequential:
         return _sequential(shape, **layers, flatten=nn.Flatten(), dense=nn.Linear(size, classes))
 
 
+@constructor
 def convnet(shape: Shape, classes: int, width: int = 64, seed: int = 0) -> nn.Sequential:
     """The network of the ATS experiments: eight 3x3 convolutions with batch normalisation.
 
@@ -164,6 +191,7 @@ def convnet(shape: Shape, classes: int, width: int = 64, seed: int = 0) -> nn.Se
         return _sequential(shape, **layers).eval()
 
 
+@constructor
 def mlp(shape: Shape, classes: int, widths: Sequence[int] = (100,), seed: int = 0) -> nn.Sequential:
     """Dense layers of the given widths with ReLU between them."""
     sizes = [math.prod(shape), *widths, classes]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +15,11 @@ from tqdm import tqdm
 from gradleak.client import Client
 from gradleak.data import Images
 from gradleak.defenses import NoDefense
+from gradleak.identity import UndescribableError, digest, given, made
 from gradleak.models import load, save
 from gradleak.randomness import BATCHES, generator
+
+REVISION = 0  # raised by hand when training gives other networks
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,11 @@ def checkpoints(
     wanted = sorted(set(steps))
     if not wanted or wanted[0] < 0:
         raise ValueError(f"checkpoints need training steps of at least 0, got {wanted}")
+    options = {"batch_size": batch_size, "optimizer": optimizer, "lr": lr, "seed": seed}
+    try:
+        how = _how(client, images, options)
+    except UndescribableError:
+        how = None  # a network that nobody can make again: its weights tell
     model = copy.deepcopy(client.model)
     device = next(model.parameters()).device
     worker = Client(model, client.defense, client.loss)
@@ -55,7 +62,8 @@ def checkpoints(
     batches = _batches(len(images), batch_size, seed)
     for step in tqdm(range(wanted[-1] + 1), desc="train", delay=2, disable=None):
         if step in wanted:
-            yield Checkpoint(step, copy.deepcopy(model).eval())
+            now = copy.deepcopy(model).eval()
+            yield Checkpoint(step, made(now, how, step) if how and step else now)
         if step == wanted[-1]:
             return
         index = next(batches)
@@ -80,32 +88,26 @@ def trained(
     """The same as a dictionary, step -> model; checkpoints that lie in `folder` are not repeated.
 
     options: those of `checkpoints`. Files are named after everything that training depends on.
+    Raises ValueError where that has no stable description, as for a loss that is a lambda.
     """
-    wanted = sorted(set(steps))
-    files = {step: folder / f"{_digest(client, images, step, options)}.safetensors"
-             for step in wanted}  # fmt: skip
-    if not all(path.exists() for path in files.values()):
-        for checkpoint in checkpoints(client, images, wanted, **options):
-            save(checkpoint.model, files[checkpoint.step], step=checkpoint.step)
-    models = {step: copy.deepcopy(client.model).eval() for step in wanted}
-    for step, model in models.items():
-        load(model, files[step])
+    how = _how(client, images, options)
+    files = {step: folder / f"{digest(how, step)}.safetensors" for step in sorted(set(steps))}
+    missing = [step for step, path in files.items() if step and not path.exists()]
+    if missing:
+        for checkpoint in checkpoints(client, images, missing, **options):
+            facts = {"dataset": images.name, "images": len(images), "how": how}
+            save(checkpoint.model, files[checkpoint.step], step=checkpoint.step, **facts)
+    models = {step: copy.deepcopy(client.model).eval() for step in files}
+    for step in set(models) - {0}:  # training for 0 steps is the network itself
+        load(models[step], files[step])
+        made(models[step], how, step)
     return models
 
 
-def _digest(client: Client, images: Images, step: int, options: Mapping[str, Any]) -> str:
-    total = hashlib.sha256()
-    settings = sorted((name, _named(value)) for name, value in options.items())
-    told = (client.model, client.defense, client.transform, _named(client.loss), settings, step)
-    total.update(repr((*told, images.name, images.split, images.index)).encode())
-    for value in client.model.state_dict().values():  # where training begins
-        total.update(value.cpu().contiguous().numpy().tobytes())
-    return total.hexdigest()[:16]
-
-
-def _named(value: Any) -> Any:
-    # The repr of a function or class holds its address, which differs from run to run.
-    return getattr(value, "__qualname__", value)
+def _how(client: Client, images: Images, options: Mapping[str, Any]) -> str:
+    """What training depends on, but for its steps."""
+    told = given(checkpoints, client, images.digests, steps=(), **options)
+    return digest("trained", REVISION, told)
 
 
 @torch.no_grad()

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -84,3 +86,25 @@ def test_a_source_tells_which_images_are_shared():
     known = train.take([3, 5, 9]).source
     assert known.shared(train.take([9, 4, 3])) == [3, 9]
     assert known.shared(test.take([3, 5])) == []
+
+
+def test_every_image_has_a_digest_of_its_own():
+    digits = gl.data.load("digits").take(range(50))
+    assert len(set(digits.digests)) == 50
+    assert digits.take([7, 3]).digests == (digits.digests[7], digits.digests[3])
+    unasked = gl.data.load("digits").take(range(50)).take([7, 3])
+    assert unasked.digests == digits.take([7, 3]).digests
+    named = replace(digits, name="mine", split="train", index=tuple(range(100, 150)))
+    assert named.digests == digits.digests
+
+
+def test_a_changed_image_has_another_digest():
+    digits = gl.data.load("digits").take(range(5))
+    before = digits.digests
+    for change in (lambda d: d.x[2, 0, 4, 4].add_(1e-6), lambda d: d.y[2].add_(1)):
+        part = gl.data.load("digits").take(range(5))
+        assert part.digests == before
+        change(part)  # in place
+        assert [a == b for a, b in zip(part.digests, before, strict=True)] == [1, 1, 0, 1, 1]
+    assert not set(replace(digits, x=digits.x.double()).digests) & set(before)
+    assert not set(replace(digits, x=digits.x.view(5, 1, 4, 16)).digests) & set(before)

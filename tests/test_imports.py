@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "gradleak"
 FLOORS = [
-    {"version", "names", "scales", "randomness"},
+    {"version", "names", "scales", "randomness", "identity"},
     {"device"},
     {"data", "models", "metrics", "gradients"},
     {"defenses", "priors"},

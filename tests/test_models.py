@@ -2,6 +2,7 @@ import pytest
 import torch
 
 import gradleak as gl
+from gradleak.identity import digest
 
 
 def parameters(model):
@@ -65,3 +66,24 @@ def test_convnet_tells_how_small_an_image_may_be():
 def test_other_channels_are_refused():
     with pytest.raises(ValueError, match="bring your own"):
         gl.models.cnn((2, 28, 28), 10)
+
+
+def test_networks_are_named_after_the_call_that_made_them():
+    shape = (1, 9, 9)
+    names = [digest(build(shape, 10)) for build in BUILD]
+    names += [digest(build(shape, 10, seed=1)) for build in BUILD]
+    names += [digest(gl.models.cnn(shape, 10, activation=torch.nn.Tanh))]
+    names += [digest(gl.models.mlp(shape, 10, widths)) for widths in ((5,), (5, 6))]
+    names += [digest(gl.defenses.precode_ffn(shape, 10, size=n)) for n in (4, 5)]
+    assert len(set(names)) == len(names)
+    same = [
+        gl.models.cnn(shape, classes=10, seed=0),
+        gl.models.cnn(shape, 10, 0, torch.nn.ReLU).double().float(),
+    ]
+    assert {digest(model) for model in same} == {names[0]}
+
+
+def test_a_network_with_an_odd_activation_is_named_after_its_weights():
+    a, b = (gl.models.cnn((1, 8, 8), 10, s, lambda: torch.nn.LeakyReLU(0.1)) for s in (0, 1))
+    again = gl.models.cnn((1, 8, 8), 10, 0, lambda: torch.nn.LeakyReLU(0.1))
+    assert digest(a) == digest(again) != digest(b)

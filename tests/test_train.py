@@ -1,8 +1,11 @@
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 import gradleak as gl
+from gradleak.identity import digest
 
 DIGITS = gl.data.load("digits", "train")
 
@@ -65,25 +68,82 @@ def test_saved_models_come_back_with_their_facts(tmp_path):
     assert [p.name for p in (tmp_path / "a").iterdir()] == ["model.safetensors"]
 
 
+class Twice(torch.nn.Module):
+    """A loss without settings of its own: equal reprs, other values."""
+
+    def __init__(self, factor):
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, output, y):
+        return self.factor * F.cross_entropy(output, y)
+
+
 def test_training_is_done_once(tmp_path, monkeypatch):
     noisy, other = client(gl.GaussianNoise(0.1)), client(gl.GaussianNoise(0.2))
     first = gl.train.trained(noisy, DIGITS, [0, 3], tmp_path, batch_size=4)
     plain = {c.step: c.model for c in gl.train.checkpoints(noisy, DIGITS, [0, 3], batch_size=4)}
-    monkeypatch.setattr(gl.train, "checkpoints", None)
-    again = gl.train.trained(noisy, DIGITS, [3], tmp_path, batch_size=4)
+    loss = [gl.Client(noisy.model, loss=Twice(factor)) for factor in (1.0, 2.0)]
+    gl.train.trained(loss[0], DIGITS, [3], tmp_path, batch_size=4)
+    monkeypatch.setattr(gl.train, "_batches", None)
+    again = gl.train.trained(noisy, DIGITS, [3], tmp_path, batch_size=4, lr=0.1)
     for name, value in plain[3].state_dict().items():
         assert torch.equal(value, first[3].state_dict()[name])
         assert torch.equal(value, again[3].state_dict()[name])
     same = {"batch_size": 4}
     adam = {"optimizer": torch.optim.Adam}
+    moved = DIGITS.x.clone()
+    moved[7, 0, 3, 3] += 0.01
     changed = [
         (other, DIGITS, same),
+        (loss[1], DIGITS, same),
         (noisy, DIGITS.take(range(9)), same),
+        (noisy, replace(DIGITS, x=moved), same),
         *((noisy, DIGITS, same | other) for other in ({"batch_size": 5}, {"lr": 0.2}, adam)),
     ]
     for who, images, options in changed:
         with pytest.raises(TypeError, match="not callable"):
             gl.train.trained(who, images, [3], tmp_path, **options)
+
+
+def test_trained_networks_are_named_after_their_training(tmp_path):
+    """On this machine from training or from the file, on another from a file that differs."""
+    noisy = client(gl.GaussianNoise(0.1))
+    first, again = (gl.train.trained(noisy, DIGITS, [0, 3], tmp_path) for _ in range(2))
+    plain = {c.step: c.model for c in gl.train.checkpoints(noisy, DIGITS, [3])}
+    assert digest(first[0]) == digest(noisy.model)
+    name = digest(first[3])
+    assert name == digest(again[3]) == digest(plain[3])
+    (path,) = tmp_path.iterdir()
+    bits = {k: v * (1 + 1e-7) for k, v in first[3].state_dict().items()}
+    first[3].load_state_dict(bits)
+    assert digest(first[3]) != name
+    facts = gl.models.load(again[3], path)
+    gl.models.save(first[3], path, **facts)
+    assert digest(gl.train.trained(noisy, DIGITS, [3], tmp_path)[3]) == name
+    start = gl.models.mlp((1, 8, 8), 10, widths=(32,), seed=1)
+    others = [
+        gl.train.checkpoints(gl.Client(start, noisy.defense), DIGITS, [3]),
+        gl.train.checkpoints(noisy, DIGITS, [4]),
+        gl.train.checkpoints(noisy, DIGITS, [3], lr=0.2),
+        gl.train.checkpoints(noisy, DIGITS, [3], seed=1),
+    ]
+    assert len({name, *(digest(next(c).model) for c in others)}) == 5
+
+
+def test_training_without_a_name_is_not_kept(tmp_path):
+    odd = gl.Client(client().model, loss=lambda out, y: F.cross_entropy(out, y))
+    with pytest.raises(ValueError, match=r"client's loss is a lambda.*make it a frozen"):
+        gl.train.trained(odd, DIGITS, [1], tmp_path)
+    with pytest.raises(ValueError, match="the optimizer is a lambda"):
+        gl.train.trained(
+            client(), DIGITS, [1], tmp_path, optimizer=lambda p, lr: torch.optim.SGD(p, lr=lr)
+        )
+    (step,) = gl.train.checkpoints(odd, DIGITS, [1])
+    (named,) = gl.train.checkpoints(client(), DIGITS, [1])
+    for a, b in zip(step.model.parameters(), named.model.parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert digest(step.model) != digest(named.model)  # by its weights
 
 
 def test_bad_training_is_refused():

@@ -18,10 +18,11 @@ from gradleak.attacks.maximise import Adam, Part, maximize, maximize_with_patien
 from gradleak.attacks.smoothing import Smoothing
 from gradleak.attacks.stack import Rows, merge
 from gradleak.client import Client, ServerView
+from gradleak.data import Source
 from gradleak.defenses import Defense
 from gradleak.device import as_many_as_fit, in_chunks
 from gradleak.gradients import Gradient
-from gradleak.priors import Prior, at
+from gradleak.priors import Prior, at, sources
 from gradleak.randomness import START, generator
 from gradleak.scales import Scale
 
@@ -41,6 +42,7 @@ class Adversary:
     optimizer: Adam = Adam()
     temperature: Scale = 1.0
     ball: Smoothing | None = None
+    restarts: int = 1
 
     def __post_init__(self) -> None:
         if not bool((torch.as_tensor(self.temperature) >= 1).all()):
@@ -51,9 +53,25 @@ class Adversary:
         """The defense that the adversary believes in."""
         return self.client.defense
 
+    @property
+    def sources(self) -> list[Source]:
+        """What its prior was made from."""
+        return sources(self.prior)
+
     def attack(self, view: ServerView, restarts: int = 1, seed: int = 0) -> Reconstruction:
         """Attack every client of the view; see `attack_all`."""
         return attack_all([(self, view)], restarts, seed)[0]
+
+    def columns(self) -> dict[str, str | int | float]:
+        """What records say of it, by column."""
+        return {
+            "belief": repr(self.belief),
+            "prior": repr(self.prior),
+            "optimizer": repr(self.optimizer),
+            "temperature": float(self.temperature),
+            "ball": repr(self.ball),
+            "restarts": self.restarts,
+        }
 
 
 @dataclass(frozen=True)

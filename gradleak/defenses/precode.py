@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gradleak.models import NORMALIZATION, Normalize, Shape, check_shape
+from gradleak.models import NORMALIZATION, Normalize, Shape, check_shape, constructor
 from gradleak.randomness import LATENT, MODEL, generator
 
 Activation = Callable[[], nn.Module]
@@ -128,6 +128,7 @@ class VariationalLoss:
         return f"VariationalLoss({self.weight}, {self.divergence.__name__})"
 
 
+@constructor
 def precode_ffn(
     shape: Shape, classes: int, activation: Activation = nn.ReLU, size: int = 256, seed: int = 0
 ) -> Precode:
@@ -144,6 +145,7 @@ def precode_ffn(
     return _assembled(shape, encoder, 256, 500, classes, activation, size, seed)
 
 
+@constructor
 def precode_lenet(
     shape: Shape, classes: int, activation: Activation = nn.ReLU, size: int = 256, seed: int = 0
 ) -> Precode:

@@ -12,7 +12,11 @@ from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from torch.utils._python_dispatch import (
+    TorchDispatchMode,
+    _disable_current_modes,
+    _get_current_dispatch_mode_stack,
+)
 from torch.utils._pytree import tree_map_only
 
 PRECISIONS = {"float32": 23, "tf32": 10, "bfloat16": 7}
@@ -53,6 +57,20 @@ def chosen() -> str:
     rounded = ("high", "medium", "tf32", True)
     matmul, convolution = ("tf32" if said in rounded else "float32" for said in _read())
     return matmul if matmul == convolution else f"{matmul}, convolutions {convolution}"
+
+
+def rounding() -> str:
+    """How the inputs of products are rounded where this is called, by request; "" for not at all.
+
+    What PyTorch does by itself on a graphics card is not meant.
+    """
+    said = ["tf32"] if chosen() == "tf32" else []
+    for mode in _get_current_dispatch_mode_stack():
+        if isinstance(mode, _Bfloat16):
+            said.append("bfloat16")
+        elif isinstance(mode, MatrixInputs) and mode.bits < PRECISIONS["float32"]:
+            said.append(f"{mode.bits} bits")
+    return " ".join(said)
 
 
 def _read() -> tuple[str | bool, ...]:

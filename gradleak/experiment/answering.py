@@ -13,7 +13,7 @@ from gradleak import metrics
 from gradleak.data import Images, Source
 from gradleak.experiment import records
 from gradleak.experiment.records import Plain
-from gradleak.experiment.trials import digest
+from gradleak.identity import digest
 from gradleak.version import __version__
 
 Answers = Callable[[], Mapping[str, Tensor]]

@@ -52,12 +52,12 @@ def _at_once(trial: Trial, device: torch.device) -> int:
     parameters = [p for p in trial.client.model.parameters() if p.requires_grad]
     released = sum(p.numel() * p.element_size() for p in parameters)
     fit = free(device) // (4 * released)  # the true gradient, its noise, their sum, and a copy
-    return max(1, min(AT_ONCE.get(device.type, 64) // trial.restarts, fit))
+    return max(1, min(AT_ONCE.get(device.type, 64) // trial.attack.restarts, fit))
 
 
 def _together(a: Trial, b: Trial) -> bool:
-    same = (a.restarts, a.seed, a.images.shape) == (b.restarts, b.seed, b.images.shape)
-    return same and mergeable([a.adversary, b.adversary])
+    same = (a.seed, a.images.shape) == (b.seed, b.images.shape)
+    return same and mergeable([a.attack, b.attack])
 
 
 def _key(client: Client) -> Any:
@@ -79,8 +79,8 @@ def compute(
         if (_key(t.client), part.index) not in views:
             view = t.client.release(part.x, part.y, seed=t.seed, key=part.index)
             views[_key(t.client), part.index] = view
-    attacks = [(t.adversary, views[_key(t.client), part.index]) for t, part in batch]
-    found = attack_all(attacks, restarts=trial.restarts, seed=trial.seed)
+    attacks = [(t.attack, views[_key(t.client), part.index]) for t, part in batch]
+    found = attack_all(attacks, restarts=trial.attack.restarts, seed=trial.seed)
     rows, kept = [], {}
     for (t, part), result in zip(batch, found, strict=True):
         # What a network sees besides an image, the transform leaves out.

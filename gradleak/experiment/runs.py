@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -18,7 +19,8 @@ from gradleak.device import keep_blocks, named
 from gradleak.experiment import records
 from gradleak.experiment.batches import batches, compute
 from gradleak.experiment.records import Plain
-from gradleak.experiment.trials import Trial, digest
+from gradleak.experiment.trials import Trial
+from gradleak.identity import digest
 from gradleak.version import __version__
 
 
@@ -34,6 +36,7 @@ def run(trials: Sequence[Trial], path: Path | str, command: str = "") -> pd.Data
     RuntimeError while another run writes to it.
     """
     path = Path(path)
+    trials = [replace(t) for t in trials]  # named anew: a network may have been trained since
     names = {t.images.name for t in trials}
     if len(names) != 1:
         raise ValueError(f"a record file holds one data set, these trials have {sorted(names)}")

@@ -2,68 +2,72 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
-from gradleak import priors
 from gradleak.attacks import Adversary
 from gradleak.client import Client
 from gradleak.data import Images
+from gradleak.device import precision
 from gradleak.experiment.records import Plain
+from gradleak.identity import describe, digest
 
 
 @dataclass(frozen=True)
 class Trial:
-    """An adversary against clients that hold one image each (or batch_size of them).
+    """An attack on clients that hold one image each (or batch_size of them).
 
+    attack: anything with `attack(view, seed=0) -> Reconstruction`, as `gradleak.attacks` are.
     labels: what a table calls it, such as defense="Gaussian", adversary="Bayes", train_step=0.
     keep: indices of the images whose reconstruction is stored as well.
+    Raises ValueError for images that the attack was made from, and where client or attack have no
+    stable description to name results after (`gradleak.identity`), such as a loss that is a lambda.
     """
 
     client: Client
-    adversary: Adversary
+    attack: Adversary
     images: Images
     labels: Mapping[str, Plain]
-    restarts: int = 1
     seed: int = 0
     keep: Sequence[int] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
-        for source in priors.sources(self.adversary.prior):
+        for source in self.attack.sources:
             source.refuse(self.images)
+        self._names  # noqa: B018  described once, so that errors come early
+
+    @cached_property
+    def _names(self) -> dict[int, str]:
+        who = digest(describe(self.client, "client"), describe(self.attack, "attack"))
+        each = zip(self.images.index, self.images.digests, strict=True)
+        return {index: digest(who, image, index, int(self.seed)) for index, image in each}
 
     def parameters(self) -> dict[str, Plain]:
-        """Everything that tells this trial from another, as plain values."""
-        a = self.adversary
+        """Everything that tells this trial from another, as plain values for a table."""
         return {
             "dataset": self.images.name,
             "split": self.images.split,
             **self.labels,
             "true_defense": repr(self.client.defense),
             "transform": repr(self.client.transform),
-            "belief": repr(a.belief),
-            "prior": repr(a.prior),
-            "optimizer": repr(a.optimizer),
-            "temperature": float(a.temperature),
-            "ball": repr(a.ball),
-            "restarts": self.restarts,
+            **self.attack.columns(),
             "seed": self.seed,
         }
 
     def row_id(self, index: int) -> str:
-        """The name of the row of one image, a digest of the trial's parameters and the index."""
-        return digest([self.parameters(), index])
+        """The name of the row of one image: a digest of everything that decides its values.
+
+        Those are the client and the attack, as they were when the trial was made, the image's
+        bytes, its index and the seed, from which random numbers come, and the precision of matrix
+        products. Labels, the data set's name and what is kept decide nothing.
+        """
+        rounded = precision.rounding()
+        return digest(self._names[index], rounded) if rounded else self._names[index]
 
 
 def grid(**axes: Iterable[Any]) -> list[dict[str, Any]]:
     """Every combination: grid(a=[1, 2], b=[3]) is [{'a': 1, 'b': 3}, {'a': 2, 'b': 3}]."""
     return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
-
-
-def digest(what: Any) -> str:
-    """The name of a row: a digest of what tells it from others."""
-    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:12]

@@ -182,7 +182,7 @@ def test_each_belief_is_another_attack_and_knowing_more_helps(tmp_path):
     for name, latent in (("plain", Known()), ("joint", StandardNormal()), ("read off", ReadOff())):
         held = gl.Adversary(replace(hiding, defense=cosine), Joint(PRIOR, latent, SHAPE), climb)
         trials[name] = gl.Trial(hiding, held, few, {"arm": name}, keep=few.index)
-    fresh = replace(trials["plain"].adversary, ball=FreshLatents(2, 16))
+    fresh = replace(trials["plain"].attack, ball=FreshLatents(2, 16))
     trials["marginal"] = gl.Trial(hiding, fresh, few, {"arm": "marginal"})
     path = tmp_path / "r.csv"
     table = gl.experiment.run(list(trials.values()), path)

@@ -17,10 +17,9 @@ def trials(weights=(0.1, 1.0), images=DIGITS, keep=(0, 3)):
     return [
         gl.Trial(
             client,
-            gl.bayes(client, gl.TotalVariation(w), optimizer=gl.Adam(steps=4)),
+            gl.bayes(client, gl.TotalVariation(w), optimizer=gl.Adam(steps=4), restarts=2),
             images,
             {"defense": type(client.defense).__name__, "weight": w},
-            restarts=2,
             keep=keep,
         )
         for client in clients
@@ -43,7 +42,7 @@ def test_rows_hold_what_was_computed(path):
     row = table[(table.defense == "LaplaceNoise") & (table.weight == 1.0)].iloc[3]
     trial = trials()[3]
     view = trial.client.release(DIGITS.x, DIGITS.y, key=DIGITS.index)
-    x_hat = trial.adversary.attack(view, restarts=2).x
+    x_hat = trial.attack.attack(view, restarts=2).x
     assert row.psnr == pytest.approx(gl.psnr(x_hat, DIGITS.x)[3].item(), abs=1e-3)
     assert row.ssim == pytest.approx(gl.ssim(x_hat, DIGITS.x)[3].item(), abs=1e-3)
     assert row.belief == "LaplaceNoise(scale=0.1)"
@@ -108,11 +107,11 @@ def test_a_batch_holds_no_more_gradients_than_fit():
     client = gl.Client(enormous, gl.GaussianNoise(0.1))
     (small, *_) = trials()
     large = dataclasses.replace(
-        small, client=client, adversary=gl.bayes(client, gl.TotalVariation(1.0))
+        small, client=client, attack=gl.bayes(client, gl.TotalVariation(1.0))
     )
     cpu = torch.device("cpu")
     assert batches._at_once(large, cpu) == 1
-    assert batches._at_once(small, cpu) == batches.AT_ONCE["cpu"] // small.restarts
+    assert batches._at_once(small, cpu) == batches.AT_ONCE["cpu"] // small.attack.restarts
 
 
 def test_a_defense_of_ones_own_need_not_be_hashable(tmp_path):
@@ -143,19 +142,28 @@ def test_settings_are_computed_together_where_they_can_be():
     assert [len(batch) for batch in found] == [2, 2]
 
 
-def test_every_parameter_tells_rows_apart():
-    (trial, *_) = trials()
-    others = [
-        dataclasses.replace(trial, seed=1),
-        dataclasses.replace(trial, restarts=3),
-        dataclasses.replace(trial, labels={**trial.labels, "train_step": 5}),
-        dataclasses.replace(
-            trial, adversary=dataclasses.replace(trial.adversary, optimizer=gl.Adam(steps=5))
-        ),
-        dataclasses.replace(trial, adversary=dataclasses.replace(trial.adversary, temperature=2.0)),
-    ]
-    ids = {t.row_id(0) for t in [trial, *others]} | {trial.row_id(1)}
-    assert len(ids) == len(others) + 2
+def test_a_network_that_is_trained_between_two_runs_is_another(path):
+    """Also where the trial was made before."""
+    net = gl.models.mlp((1, 8, 8), 10, widths=(16,))
+    client = gl.Client(net)
+    held = gl.bayes(client, gl.Box(), optimizer=gl.Adam(steps=2, signed=True))
+    held = dataclasses.replace(held, client=gl.Client(net, gl.Direction()))
+    trial = gl.Trial(client, held, DIGITS, {})
+    first = runs.run([trial], path)
+    with torch.no_grad():
+        net.dense1.weight.mul_(2)
+    second = runs.run([trial], path)
+    assert not set(first.id) & set(second.id)
+
+
+def test_precision_of_products_tells_rows_apart(path):
+    (trial, *_) = trials(weights=[0.1], images=DIGITS.take([0]))
+    names = [trial.row_id(0)]
+    for precision in ("float32", "tf32", "bfloat16"):
+        with gl.device.precision.MatrixInputs(precision):
+            names.append(trial.row_id(0))
+    assert names[0] == names[1]
+    assert len(set(names)) == 3
 
 
 def test_records_of_another_data_set_or_version_are_not_mixed(path, monkeypatch):

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 import gradleak as gl
+from gradleak.identity import digest
 from gradleak.priors.denoiser import Denoiser, read_denoiser, trained_denoiser
 from gradleak.priors.score import Learned
 
@@ -94,12 +95,28 @@ def test_a_denoiser_learns_is_kept_and_comes_back(digits, tmp_path):
         shrunk = 0.5 + (noisy - 0.5) * test.var() / (test.var() + level**2)
         assert gl.mse(cleaned, test).mean() < gl.mse(shrunk, test).mean()
     assert made.trained_on.shared(digits.take([399, 400])) == [399]
+    name = digest(made)
+    assert name == digest(again) == digest(read_denoiser(path))
+    again.last[2].bias.data += 1e-6
+    assert digest(again) != name
     path.write_bytes(b"no tensors")
     with pytest.raises(ValueError, match="is no safetensors file"):
         read_denoiser(path)
     gl.models.save(gl.models.mlp(SHAPE, 10), path)
     with pytest.raises(ValueError, match="is no safetensors file of a denoiser"):
         read_denoiser(path)
+
+
+def test_denoisers_are_named_after_how_they_were_made(digits, tmp_path):
+    some = digits.take(range(70))
+    names = [digest(trained_denoiser(some, tmp_path, steps=1, width=8))]
+    assert digest(trained_denoiser(some, tmp_path / "b", steps=1, width=8, seed=0)) == names[0]
+    changed = replace(some, x=some.x.clone())
+    changed.x[3, 0, 2, 2] += 0.01
+    names += [digest(trained_denoiser(changed, tmp_path, steps=1, width=8))]
+    names += [digest(trained_denoiser(some, tmp_path, steps=2, width=8))]
+    names += [digest(trained_denoiser(some, tmp_path, steps=1, width=8, lr=1e-3))]
+    assert len(set(names)) == len(list(tmp_path.glob("*.safetensors"))) == 4
 
 
 def test_denoisers_of_photographs_of_two_sizes_are_two(tmp_path):

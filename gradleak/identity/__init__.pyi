@@ -1,0 +1,12 @@
+from .description import Recipe, UndescribableError, describe, digest, given, made
+from .origins import LIBRARIES
+
+__all__ = [
+    "LIBRARIES",
+    "Recipe",
+    "UndescribableError",
+    "describe",
+    "digest",
+    "given",
+    "made",
+]

@@ -1,0 +1,71 @@
+"""Whose code something is: this package's, a library's, or anybody else's."""
+
+from __future__ import annotations
+
+import functools
+import operator
+import sys
+import sysconfig
+import types
+from typing import Any
+
+from torch import nn
+
+LIBRARIES = {"torch", "torchvision", "numpy", "scipy", "sklearn", "skimage", "pandas", "tqdm"}
+"""What enters by name, besides Python itself."""
+
+ASIDE = {"_abc_impl", "_is_protocol", "_is_runtime_protocol", "__repr__", "__str__", "__annotate__",
+         "__annotate_func__"}  # fmt: skip
+CODE = (types.FunctionType, staticmethod, classmethod, property, functools.cached_property)
+SLOTS = (types.MemberDescriptorType, types.GetSetDescriptorType)
+
+
+def ours(module: str | None) -> bool:
+    """Whether a module is this package's."""
+    return f"{module}.".startswith("gradleak.")
+
+
+@functools.cache
+def library(module: str) -> str:
+    """The library that a module belongs to, or nothing."""
+    top = module.partition(".")[0]
+    if top in LIBRARIES:
+        return top
+    if top not in sys.stdlib_module_names:
+        return ""
+    file = getattr(sys.modules.get(top), "__file__", None)  # a user may have a profile.py, too
+    return top if file is None or file.startswith(sysconfig.get_path("stdlib")) else ""
+
+
+def found(what: type) -> bool:
+    """Whether a class is where its name says: code that is executed from a text may lie."""
+    try:
+        return operator.attrgetter(what.__qualname__)(sys.modules[what.__module__]) is what
+    except (KeyError, AttributeError):
+        return False
+
+
+def members(what: type) -> dict[str, Any]:
+    """What a class says by itself: its methods and constants, sorted by name."""
+    return {
+        name: value
+        for name, value in sorted(vars(what).items())
+        if name not in ASIDE
+        and not isinstance(value, SLOTS)
+        and not (name.startswith("__") and not isinstance(value, CODE))
+        and not ("__dataclass_fields__" in vars(what) and _generated(value))
+    }
+
+
+def asks_for_training(layer: type[nn.Module]) -> bool:
+    """Whether a layer does different things in train and in eval mode."""
+    own = layer.__mro__[: layer.__mro__.index(nn.Module)]
+    functions = [f for base in own for f in vars(base).values() if isinstance(f, CODE[0])]
+    return any("training" in f.__code__.co_names for f in functions)
+
+
+def _generated(value: Any) -> bool:
+    """Whether `dataclass` wrote a method; what it does follows from the fields."""
+    code = getattr(value, "__code__", None)
+    told = getattr(code, "co_qualname", getattr(code, "co_filename", ""))  # before Python 3.11
+    return told.startswith(("__create_fn__", "<string>"))
