@@ -69,8 +69,8 @@ given = dict(dataset=dataset, images=images, steps=steps, restarts=restarts)
 size = gl.experiment.profile(profile, PROFILES, **given, train_steps=sorted(train_steps),
                   slow_steps=sorted(slow_steps))  # fmt: skip
 dataset = gl.names.choose("dataset", size.dataset, gl.data.NAMES)
-results = Path(results or f"../_build/results/{profile}")
-records = results / f"soteria-{profile}-{dataset}.csv"
+results, committed = Path(results or "../_build/results"), Path("../book/results")
+records = gl.experiment.Records(results, f"soteria-{profile}-{dataset}", committed)
 command = f"gradleak run soteria --profile {profile} -p dataset={dataset}"
 
 # %% [markdown]
@@ -258,16 +258,16 @@ for value, unit, low in (("psnr", "PSNR (dB)", floor), ("ssim", "SSIM", ssim_flo
 
 # %% tags=["hide-input"]
 accuracy = gl.experiment.accuracies(
-    [(dict(model=network, model_seed=seed, **net),
+    [(dict(model=network, model_seed=seed, **net), model,
       partial(lambda n: trained(n["lr"])[n["train_step"]], net)) for net in NETS],
-    test, records.with_name(f"{records.stem}-accuracy.csv"), command,
+    test, records.beside("accuracy"), command,
 )  # fmt: skip
 accuracy = {said(**net): a for net, a in zip(NETS, accuracy.accuracy, strict=True)}
 table["network"] = [said(*pair) for pair in zip(table.lr, table.train_step, strict=True)]
 means = gl.figures.means(table, "network", "adversary")
 display(gl.figures.table(means, floor=floor))
 display(pd.DataFrame({"test accuracy": {name: f"{a:.3f}" for name, a in accuracy.items()}}).T)
-facts = gl.experiment.records.facts(records)
+facts = records.facts()
 Markdown(
     f"Mean PSNR in dB and 95 % bootstrap interval over **{len(evaluated)} images** of {dataset}, "
     f"`{network}` by training steps (lr 0.1 unless said), rate {rate:g}, {search.steps} "
@@ -295,7 +295,7 @@ gl.figures.differences(differences)
 # committed beside this page.
 
 # %% tags=["hide-input"]
-for caption, rows in gl.figures.committed(records, Path("../book/results")):
+for caption, rows in gl.figures.committed(records, committed):
     rows = rows[(rows.rate == rate) & rows.adversary.isin(ARMS)]
     rows = rows.assign(network=[said(*pair) for pair in zip(rows.lr, rows.train_step, strict=True)])
     display(Markdown(caption))
@@ -380,7 +380,7 @@ Training hides too: the undefended attack goes from
 hardly anything is trained: {"; ".join(slow) or "not run here"}; untrained,
 {accuracy[start]:.3f} and {means[start]["undefended"]:.1f} dB.
 
-All attacks of this page took {gl.experiment.records.facts(records)["seconds"] / 60:.0f} minutes.
+All attacks of this page took {records.facts()["seconds"] / 60:.0f} minutes.
 """)
 
 # %% [markdown]

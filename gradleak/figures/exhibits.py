@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from gradleak.data import Images
-from gradleak.experiment import records
+from gradleak.experiment import Exported, Records
 from gradleak.figures import plot
 from gradleak.figures.html import Frame, Row
 from gradleak.metrics import Interval, Paired, interval, paired, psnr
@@ -60,18 +60,18 @@ def floors(
     return {name: interval(metric(guess, x).tolist()) for name, guess in guesses.items()}
 
 
-def committed(own: Path, folder: Path) -> Iterator[tuple[str, pd.DataFrame]]:
+def committed(own: Records, folder: Path) -> Iterator[tuple[str, pd.DataFrame]]:
     """Other records of the same chapter that are committed in a folder: caption, evaluated rows.
 
-    own: the page's record file, named chapter-profile-dataset.csv; it is left out. Files of another
-    kind have names with a fourth part; of those the answers belong to the rows.
+    own: the page's records, named chapter-profile-dataset; they are left out. Those of another kind
+    have names with a fourth part; of those the answers belong to the rows.
     """
-    chapter = own.stem.split("-")[0]
+    chapter = own.name.split("-")[0]
     for path in sorted(folder.glob(f"{chapter}-*-*.csv")):
-        if path.name != own.name and path.stem.count("-") == 2:
-            rows, facts = records.read(path), records.facts(path)
-            answers = path.with_name(f"{path.stem}-answers.csv")
-            rows = pd.concat([rows, records.read(answers)]) if answers.exists() else rows
+        if path.stem != own.name and path.stem.count("-") == 2:
+            rows, facts = Exported(path).read(), Exported(path).facts()
+            answers = Exported(path.with_name(f"{path.stem}-answers.csv"))
+            rows = pd.concat([rows, answers.read()]) if answers.path.exists() else rows
             rows = rows[rows.split == "test"]
             yield (
                 f"**{rows['index'].nunique()} images** of {facts['dataset']}, {facts['hardware']}, "
@@ -81,13 +81,13 @@ def committed(own: Path, folder: Path) -> Iterator[tuple[str, pd.DataFrame]]:
 
 
 def gallery(
-    private: Images, arms: Mapping[str, pd.DataFrame], path: Path | Sequence[Path]
+    private: Images, arms: Mapping[str, pd.DataFrame], records: Records | Exported
 ) -> Figure:
-    """The private images, and below them what each arm's records of the file `path` kept."""
+    """The private images, and below them what the records kept of each arm's rows."""
     arms = {name: _of(private, rows) for name, rows in arms.items()}
     return plot.images(
         private.x,
-        *(records.images(path, rows.id) for rows in arms.values()),
+        *(records.images(rows.id) for rows in arms.values()),
         labels=["private $x$", *arms],
         scores=[torch.tensor(rows.psnr.to_numpy()) for rows in arms.values()],
     )
@@ -97,11 +97,11 @@ def frame(
     label: str,
     private: Images,
     arms: Mapping[str, pd.DataFrame],
-    path: Path | Sequence[Path],
+    records: Records | Exported,
 ) -> Frame:
     """The same for one position of a slider."""
     arms = {name: _of(private, rows) for name, rows in arms.items()}
-    shown = [Row(name, records.images(path, r.id), r.psnr.tolist()) for name, r in arms.items()]
+    shown = [Row(name, records.images(r.id), r.psnr.tolist()) for name, r in arms.items()]
     return Frame(label, (Row("private x", private.x), *shown))
 
 
