@@ -24,8 +24,7 @@ from gradleak.bench.floor import copy_speed, least_flops, product_speed, seconds
 from gradleak.bench.loop import usual_loop
 from gradleak.client import Client, ServerView
 from gradleak.device import LiveMemory, MovedMemory, keep_blocks, products
-from gradleak.experiment import write_facts
-from gradleak.version import __version__
+from gradleak.experiment import Exported, made
 
 
 def run(
@@ -105,10 +104,10 @@ def write(
 ) -> Path:
     """Write the rows, and the facts of the run beside them."""
     begin = time.perf_counter()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pd.DataFrame(rows).to_csv(path, index=False, lineterminator="\n")
+    table = pd.DataFrame(rows)  # measured as it is read
     took = round(time.perf_counter() - begin, 1)
-    write_facts(path, device, seconds=took, command=command, version=__version__)
+    facts = {"seconds": took, "command": command, "rows": len(table), **made(device)}
+    Exported(path).write(table, facts)
     return path
 
 

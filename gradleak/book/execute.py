@@ -33,9 +33,9 @@ from gradleak.book.record import (
     last_run,
     results_folder,
     save,
+    started,
     used_records,
 )
-from gradleak.experiment import records
 
 DEVICES = ("auto", "cpu", "cuda")
 
@@ -56,14 +56,13 @@ def run(
     pick("profile", profile, PROFILES)
     pick("device", device, DEVICES)
     own = _own(chapter, parameters or {})
-    results = Path(own.get("results") or results_folder(chapter.root, profile))
+    results = Path(own.get("results") or results_folder(chapter.root))
     every = {"profile": profile, "device": device, **own, "results": str(results)}
     check(chapter, every)
     target = executed(chapter, profile)
     target.parent.mkdir(parents=True, exist_ok=True)
     before = fingerprint(chapter, device, own)
-    for marks in results.glob(f"{chapter.name}-*.ids"):
-        marks.unlink()  # which records this run uses, is this run's to say
+    started(chapter, profile, results)
     start = time.perf_counter()
     scratch = target.with_name(f".{chapter.stem}.{os.getpid()}.ipynb")
     try:
@@ -76,8 +75,8 @@ def run(
         scratch.unlink(missing_ok=True)
     today = datetime.date.today().isoformat()
     facts = dict(seconds=round(seconds, 1), date=today, fingerprint=before, **hardware(device))
-    shown = [records.used(path) for path in used_records(chapter, results)]
-    facts["records"] = round(sum(float(rows["seconds"].sum()) for rows in shown), 1)
+    shown = [records.facts()["seconds"] for records in used_records(chapter, profile)]
+    facts["records"] = round(sum(shown), 1)
     save(Run(chapter.stem, profile, device, own, **facts), target.with_suffix(".json"))
     return target
 

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import click
+
 from gradleak.book.chapter import KERNEL, BookError, Chapter, chapters, extra, find, read, root
 from gradleak.book.record import (
     Run,
@@ -18,7 +20,6 @@ from gradleak.book.record import (
     save,
     used_records,
 )
-from gradleak.experiment import copy_used
 
 
 def publish(
@@ -50,12 +51,13 @@ def publish(
 def publish_records(name: str, profile: str = "quick", home: Path | None = None) -> list[Path]:
     """Copy the records of a chapter's last run into `book/results` and return the paths written.
 
-    Whatever the parameters of that run: so a page can show another data set beside its own. The
-    committed notebook stays as it is. Raises `BookError` if the chapter has not been run.
+    Whatever the parameters of that run, so a page can show another data set beside its own, and
+    whether or not it has ended. The committed notebook stays as it is. Raises `BookError` if the
+    chapter has not been run.
     """
     home = home or root()
     chapter = find(name, home)
-    if last_run(chapter, profile) is None:
+    if last_run(chapter, profile) is None and not used_records(chapter, profile):
         raise BookError(f"{chapter.stem} has no {profile} run: {_again(chapter, profile)}.")
     return _copy_records(chapter, profile)
 
@@ -83,13 +85,14 @@ def clean(chapter: Chapter, profile: str) -> Any:
 
 
 def _copy_records(chapter: Chapter, profile: str) -> list[Path]:
-    ran = extra("nbformat").read(executed(chapter, profile), as_version=4)
-    results = Path(ran.metadata.papermill.parameters.results)
-    folder = chapter.root / "book" / "results"
-    paths = used_records(chapter, results)
-    for path in paths:
-        copy_used(path, folder)
-    return [folder / path.name for path in paths]
+    paths = []
+    for records in used_records(chapter, profile):
+        rows, missing = (records.facts()[what] for what in ("rows", "missing"))
+        if missing:
+            click.echo(f"{records.name}: {missing} of {rows + missing} rows are missing yet")
+        if rows:
+            paths.append(records.export(chapter.root / "book" / "results").path)
+    return paths
 
 
 def _copy_picture(notebook: Any, target: Path) -> None:

@@ -10,12 +10,12 @@ import platform
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gradleak.book.chapter import Chapter, chapters
 
-# No number depends on these.
-DRAWING = ("figures", "book")
+if TYPE_CHECKING:
+    from gradleak.experiment import Records
 
 
 @dataclass(frozen=True)
@@ -94,19 +94,32 @@ def package_files(home: Path) -> list[Path]:
     return [p for p in every if p.name != "cli.py" and p.parent != home / "gradleak" / "book"]
 
 
-def results_folder(home: Path, profile: str) -> Path:
-    """Return where records of runs in this clone lie: apart for each state of the package.
-
-    Records are never computed twice, so those of an older state must not be found again.
-    """
-    computing = [path for path in package_files(home) if path.parent.name not in DRAWING]
-    return home / "_build" / "results" / f"{profile}-{digest(home, computing)[:8]}"
+def results_folder(home: Path) -> Path:
+    """Return where records of runs in this clone lie."""
+    return home / "_build" / "results"
 
 
-def used_records(chapter: Chapter, results: Path) -> list[Path]:
-    """Return the record files in a folder that the chapter's last run asked for rows of."""
-    marks = sorted(results.glob(f"{chapter.name}-*.ids"))
-    return [path.with_suffix(".csv") for path in marks]
+def started(chapter: Chapter, profile: str, results: Path) -> None:
+    """Note where the records of a run lie, and forget which ones the run before it asked for."""
+    for records in _records(chapter, profile, results):
+        records.forget()
+    _place(chapter, profile).write_text(str(results))
+
+
+def used_records(chapter: Chapter, profile: str) -> list[Records]:
+    """Return the records that a chapter's last run asked for, whether or not it has ended."""
+    place = _place(chapter, profile)
+    return _records(chapter, profile, Path(place.read_text())) if place.exists() else []
+
+
+def _place(chapter: Chapter, profile: str) -> Path:
+    return executed(chapter, profile).with_suffix(".results")
+
+
+def _records(chapter: Chapter, profile: str, folder: Path) -> list[Records]:
+    from gradleak.experiment import Records  # pandas and torch, which most commands can spare
+
+    return Records.beginning(folder, f"{chapter.name}-{profile}-")
 
 
 def digest(home: Path, files: Iterable[Path], *texts: str) -> str:

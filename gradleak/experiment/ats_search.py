@@ -6,7 +6,6 @@ Both scores need gradients only, and no training of a network for each policy.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,8 +14,10 @@ from torch import Tensor, nn
 
 from gradleak.data import Images
 from gradleak.defenses import ATS, OPERATIONS
+from gradleak.experiment.records import Records
 from gradleak.experiment.runs import measured
 from gradleak.gradients import gradient
+from gradleak.identity import digest
 from gradleak.randomness import SEARCH, generator
 
 MIXES = 20  # steps from noise to the transformed image
@@ -76,7 +77,7 @@ def search(
     model: nn.Module,
     policies: Sequence[str],
     images: Images,
-    path: Path | str,
+    records: Records,
     command: str = "",
     *,
     private: int = 5,
@@ -84,7 +85,7 @@ def search(
     each: int = 100,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Both scores of every policy: one row for each in the record file `path`, resumable.
+    """Both scores of every policy: one row for each, as `experiment.run` keeps them.
 
     The first `private` images make the privacy score; after them come `runs` times `each` images,
     whose accuracy scores are averaged. Raises ValueError if there are fewer.
@@ -103,9 +104,9 @@ def search(
         return {"privacy": privacy, "accuracy": float(np.mean(found))}
 
     labels = {"dataset": images.name, "private": private, "runs": runs, "each": each, "seed": seed}
-    cells = [({"policy": p, **labels}, lambda p=p: scores(p)) for p in policies]
-    device = next(model.parameters()).device
-    return measured(cells, images.name, path, command, device)
+    decides = digest(model, images.take(range(private + runs * each)).digests)
+    cells = [({"policy": p, **labels}, decides, lambda p=p: scores(p)) for p in policies]
+    return measured(cells, records, command, next(model.parameters()).device)
 
 
 def selected(table: pd.DataFrame, threshold: float = -85.0) -> pd.DataFrame:

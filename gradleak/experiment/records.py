@@ -1,52 +1,208 @@
-"""Record files: a .csv with one row for each reconstruction, and beside it the facts of the run
-(.json) and the kept reconstructions (.npz). Plain formats; nothing is read through pickle."""
+"""Records: one row for each reconstruction, named by what decides it and computed once.
+
+Those of a folder lie in one SQLite file. Nothing is read through pickle."""
 
 from __future__ import annotations
 
-import csv
+import hashlib
 import json
-import os
-import platform
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from datetime import datetime, timezone
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
-from filelock import FileLock, Timeout
 from torch import Tensor
 
-from gradleak.device import precision
+from gradleak.experiment._database import FILE, opened
+from gradleak.experiment.exported import NAMES, Exported, images
 
 Plain = str | int | float
+Asked = Sequence[tuple[str, Mapping[str, Plain]]]
+"""Names of rows, each with the columns that tell what it is of: labels, parameters, index."""
+
+AMONG = "id IN (SELECT value FROM json_each(?))"
 
 
-def read(path: Path | str) -> pd.DataFrame:
-    """The records of a file, one row for each reconstruction."""
-    path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"no records at {path}; experiment.run writes them")
-    return pd.read_csv(path, dtype={"id": str})
+@dataclass(frozen=True)
+class Records:
+    """What the present run called `name`, such as soteria-quick-cifar10, asked for in a folder.
 
-
-def facts(path: Path | str) -> dict[str, Any]:
-    """What is known of a record file: command, hardware, dates, versions, total seconds."""
-    return json.loads(Path(path).with_suffix(".json").read_text())
-
-
-def images(path: Path | str | Sequence[Path], ids: Iterable[str]) -> Tensor:
-    """Kept reconstructions (N, C, H, W) in [0, 1], stored with 8 bits, by row id.
-
-    path: of the record file, or of several that hold them together.
+    A row lies once in the folder's database, whoever asks for it and under whatever labels.
+    committed: folder of exports; rows that are missing come from the export of this name there.
     """
-    paths = [Path(path)] if isinstance(path, Path | str) else path
-    with ExitStack() as open_files:
-        stores = [open_files.enter_context(np.load(p.with_suffix(".npz"))) for p in paths]
-        where = {name: store for store in stores for name in store.files}
-        return torch.from_numpy(np.stack([where[i][i] for i in ids])).float() / 255
+
+    folder: Path
+    name: str
+    committed: Path | None = None
+
+    @classmethod
+    def beginning(cls, folder: Path, prefix: str) -> list[Records]:
+        """All records of a folder whose names begin so."""
+        if not (folder / FILE).exists():
+            return []
+        query = "SELECT name FROM commands WHERE substr(name, 1, ?) = ? ORDER BY name"
+        with opened(folder) as db:
+            return [cls(folder, name) for (name,) in db.execute(query, [len(prefix), prefix])]
+
+    def beside(self, what: str) -> Records:
+        """The records of another kind that belong to these, such as `accuracy`."""
+        return replace(self, name=f"{self.name}-{what}")
+
+    def read(self) -> pd.DataFrame:
+        """The rows asked for that are there, in the order in which they were asked for."""
+        return self.rows(self._asked())
+
+    def facts(self) -> dict[str, Any]:
+        """What is known of the rows, and how many of those asked for are missing."""
+        asked = self._asked()
+        table = self.rows(asked)
+        query = """SELECT made FROM rows JOIN asked USING (id) WHERE name = ?
+                   GROUP BY made ORDER BY min(asked.rowid)"""
+        with opened(self.folder) as db:
+            made = [json.loads(text) for (text,) in db.execute(query, [self.name])]
+            select = "SELECT command FROM commands WHERE name = ?"
+            (command,) = db.execute(select, [self.name]).fetchone()
+
+        def told(name: str, where: Iterable[Mapping[str, Any]] = made) -> str:
+            return "; ".join(dict.fromkeys(str(m[name]) for m in where if name in m))
+
+        return {
+            "command": command,
+            "seconds": round(float(table.drop_duplicates("id")["seconds"].sum()), 1),
+            "dataset": told("dataset", (t for _, t in asked)),
+            "version": told("version"),
+            "rows": len(table),
+            "date": max((m["date"] for m in made), default=""),
+            "hardware": told("hardware"),
+            "torch": told("torch"),
+            "python": told("python"),
+            "names": NAMES,
+            "missing": len(asked) - len(table),
+        }
+
+    def images(self, ids: Iterable[str]) -> Tensor:
+        """Kept reconstructions (N, C, H, W) in [0, 1], stored with 8 bits, by row id."""
+        ids = list(ids)
+        return images(self.pictures(ids), ids)
+
+    def pictures(self, ids: Iterable[str]) -> dict[str, np.ndarray]:
+        """Those reconstructions of rows that are kept, as they are stored."""
+        query = f"SELECT id, shape, pixels FROM pictures WHERE {AMONG}"
+        with opened(self.folder) as db:
+            return {id: np.frombuffer(blob, np.uint8).reshape(json.loads(shape)).copy()
+                    for id, shape, blob in db.execute(query, [_listed(ids)])}  # fmt: skip
+
+    def export(self, folder: Path) -> Exported:
+        """Write the rows asked for that are there, their facts and pictures as plain files."""
+        exported, table = Exported(folder / f"{self.name}.csv"), self.read()
+        exported.write(table, self.facts(), self.pictures(table["id"]))
+        return exported
+
+    def ask(self, asked: Asked, command: str) -> None:
+        """Note what a run asks for, and the command that makes it."""
+        rows = [(self.name, id, json.dumps(told)) for id, told in asked]
+        with opened(self.folder) as db:
+            db.execute("INSERT OR REPLACE INTO commands VALUES (?, ?)", [self.name, command])
+            db.executemany("INSERT OR IGNORE INTO asked VALUES (?, ?, ?)", rows)
+
+    def forget(self) -> None:
+        """Forget what was asked for, for a new run to say; the rows stay."""
+        with opened(self.folder) as db:
+            for table in ("asked", "commands"):
+                db.execute(f"DELETE FROM {table} WHERE name = ?", [self.name])
+
+    def have(self, ids: Iterable[str], keep: Iterable[str] = ()) -> tuple[set[str], set[str]]:
+        """Which of these rows are there, and which of them with a picture.
+
+        If rows, or pictures of those to `keep`, are missing, committed ones are taken over first.
+        """
+        found = self._have(ids)
+        if self.committed and not (found[0].issuperset(ids) and found[1].issuperset(keep)):
+            export = Exported(self.committed / f"{self.name}.csv")
+            if export.path.exists():
+                check_names(export)
+                adopt(self, export)
+                return self._have(ids)
+        return found
+
+    def add(
+        self,
+        rows: Mapping[str, Mapping[str, Plain]],
+        pictures: Mapping[str, np.ndarray],
+        made: Mapping[str, str],
+    ) -> None:
+        """Add what was found for rows, and pictures, by row id: all of them or, if stopped, none.
+
+        What is there already stays as it is. made: where it was computed, see `exported.made`.
+        """
+        where = json.dumps(dict(made))
+        found = [(id, json.dumps(dict(row), default=_plain), where) for id, row in rows.items()]
+        kept = [(id, json.dumps(x.shape), x.tobytes()) for id, x in pictures.items()]
+        with opened(self.folder) as db:
+            db.executemany("INSERT OR IGNORE INTO rows VALUES (?, ?, ?)", found)
+            db.executemany("INSERT OR IGNORE INTO pictures VALUES (?, ?, ?)", kept)
+
+    def rows(self, asked: Asked) -> pd.DataFrame:
+        """The rows of these names that are there, with what each was asked for under."""
+        query = f"SELECT id, found FROM rows WHERE {AMONG}"
+        with opened(self.folder) as db:
+            found = dict(db.execute(query, [_listed(id for id, _ in asked)]).fetchall())
+        return _table([(id, told, json.loads(found[id])) for id, told in asked if id in found])
+
+    def _asked(self) -> Asked:
+        query = "SELECT id, told FROM asked WHERE name = ? ORDER BY rowid"
+        if (self.folder / FILE).exists():
+            with opened(self.folder) as db:
+                asked = [(id, json.loads(told)) for id, told in db.execute(query, [self.name])]
+            if asked:
+                return asked
+        raise FileNotFoundError(
+            f"no records called {self.name} in {self.folder / FILE}; experiment.run makes them"
+        )
+
+    def _have(self, ids: Iterable[str]) -> tuple[set[str], set[str]]:
+        listed = [_listed(ids)]
+        with opened(self.folder) as db:
+            here, kept = (
+                {id for (id,) in db.execute(f"SELECT id FROM {table} WHERE {AMONG}", listed)}
+                for table in ("rows", "pictures")
+            )
+        return here, kept
+
+
+def adopt(records: Records, exported: Exported) -> None:
+    """Take over the rows and pictures of an export, once. Their names are believed."""
+    digest = hashlib.sha256()
+    for suffix in (".csv", ".json", ".npz"):
+        path = exported.path.with_suffix(suffix)
+        digest.update(path.read_bytes() if path.exists() else b"")
+    with opened(records.folder) as db:
+        known = db.execute("SELECT 1 FROM adopted WHERE digest = ?", [digest.hexdigest()])
+        if known.fetchone():
+            return
+    table, facts = exported.read(), exported.facts()
+    # What stands behind the index was found. What functions return has none, and is taken whole:
+    # what it was asked for under is in it, and comes first again when it is read.
+    after = table.columns.get_loc("index") + 1 if "index" in table else 1
+    found = table[table.columns[after:]].to_dict("records")
+    rows = {i: {k: v for k, v in row.items() if v == v}  # not missing
+            for i, row in zip(table["id"], found, strict=True)}  # fmt: skip
+    made = {k: facts[k] for k in ("version", "date", "hardware", "torch", "python")}
+    records.add(rows, exported.pictures(), made)
+    with opened(records.folder) as db:
+        db.execute("INSERT OR IGNORE INTO adopted VALUES (?)", [digest.hexdigest()])
+
+
+def check_names(exported: Exported) -> None:
+    """Raise ValueError if the rows of an export are named in an older way."""
+    if exported.facts().get("names") != NAMES:
+        chapter, profile = [*exported.name.split("-"), "quick"][:2]
+        raise ValueError(
+            f"{exported.path} names its rows in an older way, so they are not found again; carry "
+            f"them over with: gradleak carry {chapter} --profile {profile}"
+        )
 
 
 def pixels(x: Tensor) -> np.ndarray:
@@ -54,132 +210,29 @@ def pixels(x: Tensor) -> np.ndarray:
     return (x.clamp(0, 1) * 255).round().byte().numpy()
 
 
-def stored(path: Path) -> set[str]:
-    """Ids of the rows whose reconstructions are kept."""
-    if not path.with_suffix(".npz").exists():
-        return set()
-    with np.load(path.with_suffix(".npz")) as kept:
-        return set(kept.files)
+def _listed(ids: Iterable[str]) -> str:
+    return json.dumps(list(ids))
 
 
-def append(path: Path, rows: list[dict[str, Plain]], kept: dict[str, np.ndarray]) -> None:
-    """Add rows to the file and flush; images first, so that no row lacks its image."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if kept:
-        store = path.with_suffix(".npz")
-        if store.exists():
-            with np.load(store) as stored:
-                kept = {**{k: stored[k] for k in stored.files}, **kept}
-        partial = store.with_suffix(".partial.npz")
-        np.savez_compressed(partial, **kept)
-        partial.replace(store)
-    if not rows:
-        return
-    new = not path.exists()
-    columns = list(rows[0]) if new else list(pd.read_csv(path, nrows=0).columns)
-    if set(columns) != set(rows[0]):
-        raise ValueError(
-            f"{path} has other columns ({set(columns) ^ set(rows[0])}); use another record file"
-        )
-    with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, columns, lineterminator="\n")
-        if new:
-            writer.writeheader()
-        writer.writerows(rows)
-        file.flush()
-        os.fsync(file.fileno())
+def _plain(value: Any) -> Plain:
+    """What NumPy or PyTorch hold, as Python does."""
+    return value.item()
 
 
-@contextmanager
-def only_writer(path: Path) -> Iterator[None]:
-    """Hold the file for one run; raises RuntimeError if another run holds it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(path.with_suffix(".lock"), timeout=0):
-            yield
-    except Timeout:
-        raise RuntimeError(
-            f"another run is writing {path}; wait until it has ended, or name another record file"
-        ) from None
-
-
-def mark_used(path: Path, ids: Iterable[str]) -> None:
-    """Note beside the file (.ids) which of its rows the present run asked for."""
-    with path.with_suffix(".ids").open("a") as file:
-        file.writelines(f"{i}\n" for i in ids)
-
-
-def used(path: Path) -> pd.DataFrame:
-    """The rows that the present run asked for."""
-    table = read(path)
-    return table[table["id"].isin(path.with_suffix(".ids").read_text().split())]
-
-
-def copy_used(path: Path, folder: Path) -> None:
-    """Copy a record file, its facts and its pictures into a folder: only the rows marked used."""
-    folder.mkdir(parents=True, exist_ok=True)
-    table = used(path)
-    table.to_csv(folder / path.name, index=False, lineterminator="\n")
-    seconds = round(float(table["seconds"].sum()), 1)
-    known = {**facts(path), "rows": len(table), "seconds": seconds}
-    _write_json(folder / path.name, known)
-    if path.with_suffix(".npz").exists():
-        with np.load(path.with_suffix(".npz")) as stored:
-            kept = {k: stored[k] for k in sorted(set(table["id"]) & set(stored.files))}
-        np.savez_compressed(folder / f"{path.stem}.npz", **kept)
-
-
-def drop_torn_line(path: Path) -> None:
-    """Cut off a last line that an interruption left unfinished."""
-    if not path.exists():
-        return
-    content = path.read_bytes()
-    if not content.endswith(b"\n"):
-        whole = content[: content.rfind(b"\n") + 1]
-        path.write_bytes(whole) if whole else path.unlink()
-
-
-def begin(path: Path, **expected: Plain) -> set[str]:
-    """Make the file ready to be written to; the ids of the rows that it holds. See `check`."""
-    check(path, **expected)
-    drop_torn_line(path)
-    return set(read(path)["id"]) if path.exists() else set()
-
-
-def check(path: Path, **expected: Plain) -> None:
-    """Raise ValueError if the file's facts are known and differ from those expected."""
-    if not (path.exists() and path.with_suffix(".json").exists()):
-        return
-    known = facts(path)
-    for what, value in expected.items():
-        if known.get(what) != value:
-            raise ValueError(
-                f"{path} holds records of {what} {known.get(what)}, this run has {value}; move the "
-                "file away or name another one"
-            )
-
-
-def write_facts(path: Path, device: torch.device, **more: Plain) -> None:
-    """Write what is known of the records: date, hardware, versions, and `more`."""
-    what = {
-        **more,
-        "rows": len(read(path)),
-        "date": datetime.now(timezone.utc).date().isoformat(),
-        "hardware": hardware(device),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-    }
-    _write_json(path, what)
-
-
-def _write_json(path: Path, what: dict[str, Any]) -> None:
-    partial = path.with_suffix(".partial.json")
-    partial.write_text(json.dumps(what, indent=1) + "\n")
-    partial.replace(path.with_suffix(".json"))
-
-
-def hardware(device: torch.device) -> str:
-    """The device in words."""
-    if device.type == "cuda":
-        return f"{torch.cuda.get_device_name(device)}, {precision.chosen()}"
-    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+def _table(rows: Sequence[tuple[str, Mapping[str, Plain], Mapping[str, Plain]]]) -> pd.DataFrame:
+    """Columns: id, what each row is of, its index, what was found; in the order of the longest."""
+    told, found = (
+        list(dict.fromkeys(k for row in sorted((r[part] for r in rows), key=len, reverse=True)
+                           for k in row))
+        for part in (1, 2)
+    )  # fmt: skip
+    told.sort(key=lambda name: name == "index")
+    columns = dict.fromkeys(["id", *told, *found])
+    plain = [{**found, "id": id, **told} for id, told, found in rows]
+    # A file says nothing where a repr says None, so neither does a table.
+    cells = [{k: np.nan if v == "None" else v for k, v in row.items()} for row in plain]
+    table = pd.DataFrame(cells, columns=list(columns) if rows else ["id", "seconds"])
+    for score in ("psnr", "ssim"):  # where nothing transforms images, both are of the same
+        if f"{score}_x" in table:
+            table[f"{score}_x"] = table[f"{score}_x"].fillna(table[score])
+    return table

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from gradleak.data import Images
+from gradleak.experiment.records import Records
 from gradleak.experiment.runs import run
 from gradleak.experiment.trials import Trial
 
@@ -18,7 +18,7 @@ def tune(
     cells: Sequence[Setting],
     space: Sequence[Setting],
     evaluated: Images,
-    path: Path | str,
+    records: Records,
     command: str = "",
 ) -> list[dict[str, Any]]:
     """The setting of each cell that has the highest mean PSNR; the first of equals.
@@ -27,7 +27,7 @@ def tune(
         [dict(defense="Laplace", adversary="L2"), ...]. space: the settings, as `experiment.grid`
         makes them. Every cell tries all of them, and cells whose attacks differ in floats only are
         computed together. evaluated: the images that a table will be made of. The trials become
-        rows of the record file `path`; see `experiment.run`.
+        rows of the records; see `experiment.run`.
 
     Raises ValueError if a tuning image is among those evaluated, or if there is nothing to try.
     """
@@ -36,7 +36,7 @@ def tune(
     trials = [trial(**cell, **setting) for cell in cells for setting in space]
     for images in {id(t.images): t.images for t in trials}.values():
         check_disjoint(images, evaluated)
-    psnr = run(trials, path, command).psnr.to_numpy()
+    psnr = run(trials, records, command).psnr.to_numpy()
     each = psnr.reshape(len(cells), len(space), -1).mean(2)
     return [dict(space[best]) for best in each.argmax(1)]
 

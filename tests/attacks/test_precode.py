@@ -184,13 +184,13 @@ def test_each_belief_is_another_attack_and_knowing_more_helps(tmp_path):
         trials[name] = gl.Trial(hiding, held, few, {"arm": name}, keep=few.index)
     fresh = replace(trials["plain"].attack, ball=FreshLatents(2, 16))
     trials["marginal"] = gl.Trial(hiding, fresh, few, {"arm": "marginal"})
-    path = tmp_path / "r.csv"
-    table = gl.experiment.run(list(trials.values()), path)
+    records = gl.experiment.Records(tmp_path, "r")
+    table = gl.experiment.run(list(trials.values()), records)
     means = table.groupby("arm").psnr.mean()
     assert means.nunique() == 4
     assert means["read off"] > means["plain"] + 1
     assert (table.psnr == table.psnr_x).all()
-    shown = gl.experiment.records.images(path, table[table.arm == "joint"].id)
+    shown = records.images(table[table.arm == "joint"].id)
     assert shown.shape == few.x.shape
 
 

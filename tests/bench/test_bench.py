@@ -7,7 +7,7 @@ from torch import nn
 from gradleak import models
 from gradleak.bench import cases, floor, measure
 from gradleak.device.memory import LiveMemory, MovedMemory
-from gradleak.experiment import records
+from gradleak.experiment import Exported
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_a_row_for_each_case(tmp_path, precision):
     case = cases.Case("mlp", (1, 8, 8), "cosine", 2, 3, precision)
     cpu = torch.device("cpu")
     path = measure.write(tmp_path / "b.csv", measure.run(cpu, [case], 1, 1), cpu, "some command")
-    (row,) = records.read(path).to_dict("records")
+    (row,) = Exported(path).read().to_dict("records")
     assert row["precision"] == precision
     assert (row["attacks"], row["released"], row["path"]) == (6, 2, "captured")
     # the images, Adam's state and gradients of a 784-100-10 network: far below a copy each
@@ -96,7 +96,7 @@ def test_a_row_for_each_case(tmp_path, precision):
     assert row["mib_moved"] * 2**20 * 6 > 2 * 4 * weights
     assert row["floor_ms"] > 0
     assert 0 < row["copy_share"] < 10
-    assert records.facts(path)["command"] == "some command"
+    assert Exported(path).facts()["command"] == "some command"
 
 
 def test_factors_keep_memory_per_attack_below_one_weight_copy():

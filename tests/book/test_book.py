@@ -10,7 +10,7 @@ from published import check_published
 from toy import edit
 
 from gradleak import book
-from gradleak.book.record import executed, fingerprint, last_run
+from gradleak.book.record import executed, fingerprint, last_run, used_records
 
 
 def outputs(path):
@@ -43,7 +43,7 @@ def test_kernel_sees_the_static_switch_and_this_clone(clone):
     edit(clone / "notebooks" / "01_toy.py", "# %%\ntotal = ", f"# %%\n{lines}\ntotal = ")
     text = outputs(book.run("toy"))
     assert f"1 {clone}" in text
-    assert str(clone / "_build" / "results" / "smoke") in text
+    assert str(clone / "_build" / "results") in text
 
 
 def test_failing_cell_stops_and_keeps_the_last_good_run(clone):
@@ -138,15 +138,14 @@ def test_publish_twice_gives_the_same_bytes(clone):
 RECORDS = """
 
 # %%
-import pandas as pd
+import pathlib
 
 import gradleak as gl
 
-path = f"{results}/toy-{profile}-{defense}.csv"
-records, path = gl.experiment.records, gl.experiment.records.Path(path)
-records.append(path, [{"id": "a", "seconds": 1.0}, {"id": "b", "seconds": 2.0}], {})
-records.write_facts(path, gl.device.named("cpu"), command="gradleak run toy")
-records.mark_used(path, ["b"])
+records = gl.experiment.Records(pathlib.Path(results), f"toy-{profile}-{defense}")
+found = {"a": {"seconds": 1.0}, "b": {"seconds": 2.0}}
+records.add(found, {}, gl.experiment.made(gl.device.named("cpu")))
+records.ask([("b", {"label": "l"})], "gradleak run toy")
 """
 
 
@@ -161,7 +160,7 @@ def test_records_are_published_without_their_notebook(clone):
     assert last_run(book.find("toy", clone), "quick").records == 2.0
     (path,) = book.publish_records("toy", "quick")
     assert path == clone / "book" / "results" / "toy-quick-laplace.csv"
-    assert path.read_text() == "id,seconds\nb,2.0\n"
+    assert path.read_text() == "id,label,seconds\nb,l,2.0\n"
     assert not (clone / "notebooks" / "01_toy.ipynb").exists()
 
 
@@ -172,7 +171,8 @@ def test_records_in_a_folder_of_ones_own_are_counted_like_others(clone):
     book.run("toy", "quick", parameters={"results": str(own), "defense": "laplace"})
     book.run("toy", "quick", parameters={"results": str(own)})
     assert last_run(book.find("toy", clone), "quick").records == 2.0
-    assert [p.name for p in own.glob("*.ids")] == ["toy-quick-gaussian.ids"]
+    (records,) = used_records(book.find("toy", clone), "quick")
+    assert (records.folder, records.name) == (own, "toy-quick-gaussian")
 
 
 def test_published_book_runs_nothing(clone):

@@ -86,7 +86,8 @@ def test_records_score_against_both_images(tmp_path):
         client = gl.Client(model, transform=transform)
         held = gl.inverting_gradients(client, optimizer=gl.Adam(steps=3))
         found[name] = gl.Trial(client, held, few, {"arm": name})
-    table = gl.experiment.run(list(found.values()), tmp_path / "r.csv").set_index("arm")
+    table = gl.experiment.run(list(found.values()), gl.experiment.Records(tmp_path, "r"))
+    table = table.set_index("arm")
     view = found["ats"].client.release(few.x, few.y, key=few.index)
     x_hat = found["ats"].attack.attack(view).x
     seen = found["ats"].client.transformed(few.x, key=few.index)

@@ -73,17 +73,22 @@ def test_images_that_look_alike_score_low(model, digits):
 
 
 def test_a_search_goes_on_where_it_was(model, digits, tmp_path, monkeypatch):
-    path, policies = tmp_path / "search.csv", ats_search.candidates(4, channels=1)
+    records, policies = (
+        gl.experiment.Records(tmp_path, "search"),
+        ats_search.candidates(4, channels=1),
+    )
     options = dict(private=2, runs=2, each=10)
-    first = ats_search.search(model, policies[:2], digits, path, **options)
+    first = ats_search.search(model, policies[:2], digits, records, **options)
     monkeypatch.setattr(ats_search, "privacy_score", lambda *_: pytest.fail("was there already"))
     pd.testing.assert_frame_equal(
-        ats_search.search(model, policies[:2], digits, path, **options), first
+        ats_search.search(model, policies[:2], digits, records, **options), first
     )
     monkeypatch.undo()
-    assert ats_search.search(model, policies, digits, path, **options).policy.tolist() == policies
+    assert (
+        ats_search.search(model, policies, digits, records, **options).policy.tolist() == policies
+    )
     with pytest.raises(ValueError, match=r"5 \+ 10 x 1000 images are needed"):
-        ats_search.search(model, policies, digits, path, each=1000)
+        ats_search.search(model, policies, digits, records, each=1000)
 
 
 def test_selection_keeps_what_promises_accuracy():

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 import gradleak as gl
+from gradleak.experiment import Exported, Records
 
 RESULTS = Path(__file__).parents[2] / "book" / "results"
 TIMINGS = sorted([*RESULTS.glob("bench-*.csv"), *RESULTS.glob("compiled-*.csv")])
@@ -99,12 +100,12 @@ def together(row, table):
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
 def test_records_are_what_the_code_computes(path, tmp_path):
-    table = gl.experiment.records.read(path)
+    table = Exported(path).read()
     errors, nearly_no_noise = [], []
     for _, row in samples(table).iterrows():
         with gl.device.precision.MatrixInputs(row.get("precision", "float32")):
             held = trial(row, together(row, table))
-            found = gl.experiment.run([held], tmp_path / f"{row.id}.csv").set_index("index")
+            found = gl.experiment.run([held], Records(tmp_path, row.id)).set_index("index")
         errors.append(abs(found.psnr[row["index"]] - row.psnr))
         noisy = "Noise(" in row.true_defense and "precision" not in table
         nearly_no_noise.append(not noisy or row.get("scale", 0) < 0.05)
@@ -115,8 +116,8 @@ def test_records_are_what_the_code_computes(path, tmp_path):
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
 def test_records_know_where_they_come_from(path):
-    table, facts = gl.experiment.records.read(path), gl.experiment.records.facts(path)
-    assert facts["rows"] == len(table) == table.id.nunique()
+    table, facts = Exported(path).read(), Exported(path).facts()
+    assert facts["rows"] == len(table) == len(table.drop_duplicates())
     assert facts["command"].startswith("gradleak run ")
     assert {"hardware", "date", "version", "torch", "seconds", "dataset"} <= set(facts)
     assert table.psnr.map(math.isfinite).all()
@@ -124,7 +125,7 @@ def test_records_know_where_they_come_from(path):
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
 def test_tuning_never_sees_an_evaluation_image(path):
-    table = gl.experiment.records.read(path)
+    table = Exported(path).read()
     if set(table.split) == {"test"}:
         assert "weight" not in table, "nothing was tuned here"
         return
@@ -141,23 +142,22 @@ def test_stored_pictures_are_the_rows_they_belong_to():
     with_pictures = [path for path in FILES if path.with_suffix(".npz").exists()]
     assert with_pictures
     for path in with_pictures:
-        table = gl.experiment.records.read(path)
-        with np.load(path.with_suffix(".npz")) as stored:
-            kept = table[table.id.isin(stored.files)]
+        table = Exported(path).read()
+        kept = table[table.id.isin(list(Exported(path).pictures()))]
         kept = kept[(kept.split == "test") & (kept["index"] < 2)].sample(4, random_state=1)
         try:
             x = torch.cat([gl.data.batch(r.dataset, [r["index"]])[0] for _, r in kept.iterrows()])
         except FileNotFoundError as error:
             pytest.skip(str(error))
-        found = gl.psnr(gl.experiment.records.images(path, kept.id), x)
+        found = gl.psnr(Exported(path).images(kept.id), x)
         score = "psnr_x" if "psnr_x" in kept else "psnr"  # against the private image
         assert found.tolist() == pytest.approx(kept[score].tolist(), abs=0.1)
 
 
 @pytest.mark.parametrize("path", ACCURACIES, ids=lambda p: p.stem)
 def test_accuracies_are_what_the_code_computes(path):
-    table, facts = gl.experiment.records.read(path), gl.experiment.records.facts(path)
-    assert facts["rows"] == len(table) == table.id.nunique()
+    table, facts = Exported(path).read(), Exported(path).facts()
+    assert facts["rows"] == len(table) == len(table.drop_duplicates())
     row = table[table.train_step == 0].iloc[0]
     try:
         test = gl.data.load(row.dataset, row.split)
@@ -169,6 +169,6 @@ def test_accuracies_are_what_the_code_computes(path):
 
 @pytest.mark.parametrize("path", TIMINGS, ids=lambda p: p.stem)
 def test_timings_know_where_they_come_from(path):
-    facts = gl.experiment.records.facts(path)
+    facts = Exported(path).facts()
     assert facts["command"].startswith("gradleak bench --device ")
     assert {"hardware", "date", "version", "torch", "seconds"} <= set(facts)

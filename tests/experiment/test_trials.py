@@ -5,8 +5,8 @@ import pytest
 import torch
 
 import gradleak as gl
-from gradleak.experiment import batches, records, runs
-from gradleak.experiment.trials import grid
+from gradleak.experiment import Records, batches, runs
+from gradleak.experiment.trials import digest, grid
 
 DIGITS = gl.data.load("digits").take(range(5))
 MODEL = gl.models.mlp((1, 8, 8), 10, widths=(16,))
@@ -27,17 +27,13 @@ def trials(weights=(0.1, 1.0), images=DIGITS, keep=(0, 3)):
     ]
 
 
-def comparable(table: pd.DataFrame) -> pd.DataFrame:
-    return table.drop(columns="seconds")
-
-
 @pytest.fixture
-def path(tmp_path):
-    return tmp_path / "results" / "some.csv"
+def records(tmp_path):
+    return Records(tmp_path / "results", "some")
 
 
-def test_rows_hold_what_was_computed(path):
-    table = runs.run(trials(), path, "a command")
+def test_rows_hold_what_was_computed(records):
+    table = runs.run(trials(), records, "a command")
     assert len(table) == 20
     row = table[(table.defense == "LaplaceNoise") & (table.weight == 1.0)].iloc[3]
     trial = trials()[3]
@@ -47,44 +43,33 @@ def test_rows_hold_what_was_computed(path):
     assert row.ssim == pytest.approx(gl.ssim(x_hat, DIGITS.x)[3].item(), abs=1e-3)
     assert row.belief == "LaplaceNoise(scale=0.1)"
     assert (row["index"], row.dataset, row.split) == (3, "digits", "test")
-    image = records.images(path, [row.id])[0]
+    image = records.images([row.id])[0]
     torch.testing.assert_close(image, x_hat[3].clamp(0, 1), rtol=0, atol=0.5 / 255 + 1e-4)
-    known = records.facts(path)
+    known = records.facts()
     assert known["command"] == "a command"
     assert known["rows"] == 20
 
 
-def test_a_reconstruction_that_was_not_kept_is_computed_again(path):
-    first = runs.run(trials(keep=()), path)
-    assert not records.stored(path)
-    again = runs.run(trials(keep=(3,)), path)
+def test_a_reconstruction_that_was_not_kept_is_computed_again(records):
+    first = runs.run(trials(keep=()), records)
+    assert not records.pictures(first.id)
+    again = runs.run(trials(keep=(3,)), records)
     pd.testing.assert_frame_equal(first, again)
-    assert len(records.read(path)) == len(first)
+    assert len(records.read()) == len(first)
     ids = again.id[again["index"] == 3]
-    assert records.stored(path) == set(ids)
-    x_hat = records.images(path, ids)
+    assert set(records.pictures(again.id)) == set(ids)
+    x_hat = records.images(ids)
     psnr = gl.psnr(x_hat, DIGITS.x[[3]].expand_as(x_hat))
     assert psnr.tolist() == pytest.approx(again.psnr[again["index"] == 3].tolist(), abs=0.1)
 
 
-def test_a_finished_run_costs_nothing(path, monkeypatch):
-    first = runs.run(trials(), path)
-    content = path.read_bytes()
+def test_a_finished_run_costs_nothing(records, monkeypatch):
+    first = runs.run(trials(), records)
     monkeypatch.setattr(runs, "compute", lambda batch: pytest.fail("computed again"))
-    pd.testing.assert_frame_equal(runs.run(trials(), path), first)
-    assert path.read_bytes() == content
+    pd.testing.assert_frame_equal(runs.run(trials(), records), first)
 
 
-@pytest.mark.parametrize("cut", [1, 30, 400])
-def test_a_killed_run_continues_where_it_was(path, cut):
-    """Cut the file anywhere: the torn row is dropped, and only what is missing is computed."""
-    whole = runs.run(trials(), path)
-    path.write_bytes(path.read_bytes()[:-cut])
-    pd.testing.assert_frame_equal(comparable(runs.run(trials(), path)), comparable(whole))
-    assert len(records.read(path)) == 20
-
-
-def test_an_interruption_loses_at_most_a_batch(path, monkeypatch):
+def test_an_interruption_loses_at_most_a_batch(records, monkeypatch):
     monkeypatch.setitem(batches.AT_ONCE, "cpu", 4)
     compute, calls = batches.compute, []
 
@@ -96,10 +81,10 @@ def test_an_interruption_loses_at_most_a_batch(path, monkeypatch):
 
     monkeypatch.setattr(runs, "compute", stop_in_the_third_batch)
     with pytest.raises(KeyboardInterrupt):
-        runs.run(trials(), path)
-    assert len(records.read(path)) == 4
+        runs.run(trials(), records)
+    assert len(records.read()) == 4
     monkeypatch.setattr(runs, "compute", compute)
-    assert len(runs.run(trials(), path)) == 20
+    assert len(runs.run(trials(), records)) == 20
 
 
 def test_a_batch_holds_no_more_gradients_than_fit():
@@ -126,13 +111,13 @@ def test_a_defense_of_ones_own_need_not_be_hashable(tmp_path):
     client = gl.Client(gl.models.cnn(few.shape, 10), Halved())
     adversary = gl.bayes(client, gl.Box(), optimizer=gl.Adam(steps=2))
     trial = gl.Trial(client, adversary, few, {})
-    assert len(gl.experiment.run([trial], tmp_path / "r.csv")) == 2
+    assert len(gl.experiment.run([trial], Records(tmp_path, "r"))) == 2
 
 
-def test_more_trials_are_added_to_a_file(path):
-    few = runs.run(trials(weights=[0.1], images=DIGITS.take([0, 1])), path)
-    more = runs.run(trials(), path)
-    assert len(records.read(path)) == 20
+def test_more_trials_are_added_to_a_file(records):
+    few = runs.run(trials(weights=[0.1], images=DIGITS.take([0, 1])), records)
+    more = runs.run(trials(), records)
+    assert len(records.read()) == 20
     same = more[more.id.isin(few.id)].set_index("id").loc[few.id]
     assert same.psnr.tolist() == few.psnr.tolist()
 
@@ -166,63 +151,79 @@ def test_precision_of_products_tells_rows_apart(path):
     assert len(set(names)) == 3
 
 
-def test_records_of_another_data_set_or_version_are_not_mixed(path, monkeypatch):
-    runs.run(trials(weights=[0.1]), path)
+def test_records_are_of_one_data_set(records):
     other = dataclasses.replace(DIGITS, name="mnist")
-    with pytest.raises(ValueError, match="dataset digits, this run has mnist"):
-        runs.run(trials(images=other), path)
-    monkeypatch.setattr(runs, "__version__", "9.9")
-    with pytest.raises(ValueError, match=r"this run has 9\.9; move the file away"):
-        runs.run(trials(), path)
-    with pytest.raises(ValueError, match="one data set"):
-        runs.run([*trials(), *trials(images=other)], path)
+    with pytest.raises(ValueError, match=r"one data set, these trials of \['digits', 'mnist'\]"):
+        runs.run([*trials(), *trials(images=other)], records)
 
 
-def test_rows_with_other_columns_are_not_mixed(path):
-    runs.run(trials(weights=[0.1]), path)
-    changed = [dataclasses.replace(t, labels={"new": 1}) for t in trials()]
-    with pytest.raises(ValueError, match="other columns"):
-        runs.run(changed, path)
+def test_rows_with_other_labels_lie_in_one_table(records):
+    runs.run(trials(weights=[0.1]), records)
+    changed = [dataclasses.replace(t, labels={"new": 1}) for t in trials(weights=[1.0])]
+    runs.run(changed, records)
+    table = records.read()
+    assert table.new.notna().tolist() == [False] * 10 + [True] * 10
+    assert table.defense.isna().tolist() == [False] * 10 + [True] * 10
+    assert list(table)[:5] == ["id", "dataset", "split", "defense", "weight"]
+    index = list(table).index("index")
+    assert "new" in list(table)[:index]
+    assert list(table)[index + 1 :][:4] == ["mse", "psnr", "ssim", "log_posterior"]
 
 
-def test_two_runs_never_write_one_file(path):
-    with (
-        records.only_writer(path),
-        pytest.raises(RuntimeError, match=r"another run is writing .*some\.csv"),
-    ):
-        runs.run(trials(), path)
-    assert not path.exists()
-    runs.run(trials(weights=[0.1]), path)
+class Unlabelled(gl.Trial):
+    """A trial whose rows are named without its labels."""
+
+    def row_id(self, index):
+        told = {k: v for k, v in self.parameters().items() if k not in self.labels}
+        return digest([told, index])
 
 
-def test_only_the_rows_that_were_used_are_published(path, tmp_path):
-    runs.run(trials(), path)
-    path.with_suffix(".ids").unlink()  # a new run begins
-    used = runs.run(trials(weights=[0.1]), path)
-    records.copy_used(path, tmp_path / "published")
-    copy = tmp_path / "published" / path.name
-    pd.testing.assert_frame_equal(records.read(copy), used)
-    assert records.facts(copy)["rows"] == len(used)
-    kept = used[used["index"].isin([0, 3])]
-    assert torch.equal(records.images(copy, kept.id), records.images(path, kept.id))
+def test_what_differs_in_labels_only_is_computed_once_and_shown_twice(records, monkeypatch):
+    known = vars(trials(weights=[0.1])[0])
+    one = Unlabelled(**{**known, "images": DIGITS.take([0, 1, 2]), "keep": (0,)})
+    two = Unlabelled(**{**known, "labels": {"arm": "two"}, "keep": (1, 4)})
+    compute, computed = batches.compute, []
+
+    def counted(batch, transforming):
+        computed.extend(i for _, images in batch for i in images.index)
+        return compute(batch, transforming)
+
+    monkeypatch.setattr(runs, "compute", counted)
+    table = runs.run([one, two], records)
+    assert sorted(computed) == [0, 1, 2, 3, 4]
+    assert table["index"].tolist() == [0, 1, 2, 0, 1, 2, 3, 4]
+    assert table.psnr[:3].tolist() == table.psnr[3:6].tolist()
+    assert table.arm.tolist()[3:] == ["two"] * 5
+    assert table.defense.isna().tolist() == [False] * 3 + [True] * 5
+    pd.testing.assert_frame_equal(records.read(), table)
+    assert set(records.pictures(table.id)) == {two.row_id(i) for i in (0, 1, 4)}
+    assert records.facts()["seconds"] == pytest.approx(table.seconds[3:].sum(), abs=0.06)
+    runs.run([two, one], records)
+    assert len(computed) == 5
 
 
-def test_accuracies_are_measured_once(path):
+def test_accuracies_are_measured_once(records):
     other = gl.models.mlp((1, 8, 8), 10, widths=(16,), seed=1)
-    networks = [({"seed": 0}, lambda: MODEL), ({"seed": 1}, lambda: other)]
-    table = runs.accuracies(networks, DIGITS, path, "a command")
+    networks = [({"seed": s}, m, lambda m=m: m) for s, m in enumerate((MODEL, other))]
+    table = runs.accuracies(networks, DIGITS, records, "a command")
     assert table.accuracy.tolist() == [gl.train.accuracy(m, DIGITS) for m in (MODEL, other)]
-    again = runs.accuracies([(networks[1][0], None)], DIGITS, path)
+    again = runs.accuracies([(*networks[1][:2], None)], DIGITS, records)
     assert again.accuracy.tolist() == table.accuracy.tolist()[1:]
-    assert records.facts(path)["command"] == "a command"
-    with pytest.raises(ValueError, match="holds records of dataset"):
-        runs.accuracies(networks, dataclasses.replace(DIGITS, name="other"), path)
+    assert list(again) == ["id", "dataset", "split", "images", "seed", "accuracy", "seconds"]
+
+
+def test_what_decides_a_measured_row_besides_its_labels(records):
+    """Another network, another image or another label is another row; the same is not."""
+    other, few = gl.models.mlp((1, 8, 8), 10, widths=(16,), seed=1), DIGITS.take([0, 1])
+    turned = dataclasses.replace(few, x=few.x.flip(-1))
+    relabelled = dataclasses.replace(few, y=few.y + 1)
+    decides = [MODEL, other, [MODEL, few], [MODEL, turned], [MODEL, relabelled], 1, ()]
+    found = []
+    for what in [*decides, *decides]:
+        table = runs.measured([({"a": 1}, what, lambda: {"n": len(found)})], records)
+        found.append(table.n.item())
+    assert found == [*range(len(decides)), *range(len(decides))]
 
 
 def test_grid_is_every_combination():
     assert grid(a=[1, 2], b="x") == [{"a": 1, "b": "x"}, {"a": 2, "b": "x"}]
-
-
-def test_missing_records_say_so(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no records at"):
-        records.read(tmp_path / "none.csv")

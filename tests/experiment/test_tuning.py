@@ -19,15 +19,18 @@ def trial(scale, weight, temperature, images=TRAIN.take(range(3))):
 
 
 def test_the_setting_with_the_highest_mean_psnr_wins(tmp_path):
-    found = gl.experiment.tune(trial, CELLS, SPACE, TEST, tmp_path / "t.csv")
+    records = gl.experiment.Records(tmp_path, "t")
+    found = gl.experiment.tune(trial, CELLS, SPACE, TEST, records)
     for cell, best in zip(CELLS, found, strict=True):
         scores = [
-            gl.experiment.run([trial(**cell, **s)], tmp_path / "alone.csv").psnr.mean()
+            gl.experiment.run(
+                [trial(**cell, **s)], gl.experiment.Records(tmp_path, "alone")
+            ).psnr.mean()
             for s in SPACE
         ]
         assert best == SPACE[int(np.argmax(scores))]
     assert found[0]["weight"] == 0.3, "a prior that drowns what was released loses"
-    table = gl.experiment.records.read(tmp_path / "t.csv")
+    table = records.read()
     assert len(table) == 2 * 4 * 3
     assert set(table.split) == {"train"}
 
@@ -36,14 +39,14 @@ def test_tuning_on_what_is_evaluated_is_refused(tmp_path):
     def on_test(**setting):
         return trial(**setting, images=TEST.take([7, 9]))
 
-    path = tmp_path / "t.csv"
+    records = gl.experiment.Records(tmp_path, "t")
     with pytest.raises(ValueError, match=r"images \[9\] of digits \(test\) are tuned on"):
-        gl.experiment.tune(on_test, CELLS, SPACE, TEST.take([8, 9]), path)
-    assert not path.exists()
+        gl.experiment.tune(on_test, CELLS, SPACE, TEST.take([8, 9]), records)
+    assert not list(tmp_path.iterdir())
     gl.experiment.check_disjoint(TEST.take([7, 9]), TEST.take([8]))
     gl.experiment.check_disjoint(TRAIN.take([7]), TEST.take([7]))
 
 
 def test_nothing_to_tune(tmp_path):
     with pytest.raises(ValueError, match="nothing to tune: 2 cells and 0 settings"):
-        gl.experiment.tune(trial, CELLS, [], TEST, tmp_path / "t.csv")
+        gl.experiment.tune(trial, CELLS, [], TEST, gl.experiment.Records(tmp_path, "t"))

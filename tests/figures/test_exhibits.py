@@ -44,14 +44,15 @@ def test_pictures_are_put_in_the_order_of_the_private_images(tmp_path):
     client = gl.Client(gl.models.cnn(few.shape, 10))
     adversary = gl.inverting_gradients(client, optimizer=gl.Adam(steps=2))
     trial = gl.Trial(client, adversary, few.take([0, 1]), {}, keep=[1, 3])
-    rows = gl.experiment.run([trial], tmp_path / "r.csv").sort_values("index")
-    frame = gl.figures.frame("0", few, {"cosine": rows}, tmp_path / "r.csv")
+    records = gl.experiment.Records(tmp_path, "r")
+    rows = gl.experiment.run([trial], records).sort_values("index")
+    frame = gl.figures.frame("0", few, {"cosine": rows}, records)
     private, cosine = frame.rows
     assert torch.equal(torch.as_tensor(private.images), few.x)
     assert list(cosine.scores) == rows.psnr[::-1].tolist()
     found = gl.psnr(torch.as_tensor(cosine.images), few.x)
     assert found.tolist() == pytest.approx(list(cosine.scores), abs=0.1)
-    assert len(gl.figures.gallery(few, {"cosine": rows}, tmp_path / "r.csv").axes) == 4
+    assert len(gl.figures.gallery(few, {"cosine": rows}, records.export(tmp_path)).axes) == 4
 
 
 def test_other_committed_records_are_found(tmp_path):
@@ -62,7 +63,9 @@ def test_other_committed_records_are_found(tmp_path):
         facts = f'{{"command": "{name}", "dataset": "digits", "hardware": "abacus"}}'
         (tmp_path / f"{name}.json").write_text(facts)
     rows.assign(id=["c", "d"], psnr=3.0).to_csv(tmp_path / "toy-paper-digits-answers.csv")
-    found = list(gl.figures.committed(tmp_path / "elsewhere" / "toy-quick-digits.csv", tmp_path))
+    found = list(
+        gl.figures.committed(gl.experiment.Records(tmp_path, "toy-quick-digits"), tmp_path)
+    )
     ((caption, shown),) = found
     for told in ("**1 images** of digits", "abacus", "`toy-paper-digits` with `Adam(steps=3)`"):
         assert told in caption

@@ -48,7 +48,7 @@ def test_attacks_climb_it_and_images_it_was_fitted_to_are_refused(tmp_path):
         return gl.Trial(client, gl.bayes(client, prior, optimizer=climb), images, {"w": weight})
 
     rows = gl.experiment.run(
-        [trial(w, test.take(range(8))) for w in (1e-3, 1.0)], tmp_path / "a.csv"
+        [trial(w, test.take(range(8))) for w in (1e-3, 1.0)], gl.experiment.Records(tmp_path, "a")
     )
     psnr = rows.groupby("w").psnr.mean()
     assert psnr[1.0] > psnr[1e-3] + 1.5

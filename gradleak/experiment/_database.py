@@ -1,0 +1,43 @@
+"""The SQLite file of a folder's records: what is committed outlives a kill at any moment."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+FILE = "records.sqlite"
+# found: the columns that were computed. told: those that say what a row is of, which may differ for
+# one row, as labels do not decide it. made: where and when it was computed.
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS rows (id TEXT PRIMARY KEY, found TEXT, made TEXT);
+CREATE TABLE IF NOT EXISTS pictures (id TEXT PRIMARY KEY, shape TEXT, pixels BLOB);
+CREATE TABLE IF NOT EXISTS asked (name TEXT, id TEXT, told TEXT, UNIQUE (name, id, told));
+CREATE TABLE IF NOT EXISTS commands (name TEXT PRIMARY KEY, command TEXT);
+CREATE TABLE IF NOT EXISTS adopted (digest TEXT PRIMARY KEY);
+"""
+
+
+@contextmanager
+def opened(folder: Path) -> Iterator[sqlite3.Connection]:
+    """The database, made if it is not there, in one transaction; writers wait for one another."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with closing(sqlite3.connect(folder / FILE, timeout=60, isolation_level="IMMEDIATE")) as db:
+        _prepare(db)
+        with db:
+            yield db
+
+
+def _prepare(db: sqlite3.Connection, tries: int = 200) -> None:
+    # Of two that give a new file its write-ahead log at once, one is refused without a wait.
+    for left in reversed(range(tries)):
+        try:
+            db.execute("PRAGMA journal_mode = WAL")
+            db.executescript(SCHEMA)
+            return
+        except sqlite3.OperationalError:
+            if not left:
+                raise
+            time.sleep(0.05)

@@ -1,0 +1,99 @@
+"""Records as they are published: plain files that any program reads."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from gradleak.device import precision
+from gradleak.version import __version__
+
+NAMES = 2  # how rows are named; raised when equal computations get other names
+
+
+@dataclass(frozen=True)
+class Exported:
+    """The records in a .csv; beside it the facts (.json) and the kept reconstructions (.npz)."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """What the records are called, such as soteria-quick-cifar10."""
+        return self.path.stem
+
+    def read(self) -> pd.DataFrame:
+        """One row for each reconstruction, its name in the column `id`."""
+        if not self.path.exists():
+            raise FileNotFoundError(f"no records at {self.path}; gradleak publish writes them")
+        return pd.read_csv(self.path, dtype={"id": str})
+
+    def facts(self) -> dict[str, Any]:
+        """What is known of the records: command, seconds, dates, hardware and versions."""
+        return json.loads(self.path.with_suffix(".json").read_text())
+
+    def images(self, ids: Iterable[str]) -> Tensor:
+        """Kept reconstructions (N, C, H, W) in [0, 1], stored with 8 bits, by row id."""
+        return images(self.pictures(), ids)
+
+    def pictures(self) -> dict[str, np.ndarray]:
+        """All kept reconstructions as they are stored, by row id."""
+        path = self.path.with_suffix(".npz")
+        if not path.exists():
+            return {}
+        with np.load(path) as kept:
+            return dict(kept)
+
+    def write(
+        self,
+        table: pd.DataFrame,
+        facts: Mapping[str, Any],
+        pictures: Mapping[str, np.ndarray] | None = None,
+    ) -> None:
+        """Write the files; the same records always make the same bytes."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        table.to_csv(self.path, index=False, lineterminator="\n")
+        self.path.with_suffix(".json").write_text(json.dumps(facts, indent=1) + "\n")
+        self.path.with_suffix(".npz").unlink(missing_ok=True)
+        if pictures:
+            np.savez_compressed(self.path.with_suffix(".npz"), **dict(sorted(pictures.items())))
+
+
+def images(pictures: Mapping[str, np.ndarray], ids: Iterable[str]) -> Tensor:
+    """Stored reconstructions of rows, (N, C, H, W) in [0, 1]; KeyError where none was kept."""
+    ids = list(ids)
+    missing = [i for i in ids if i not in pictures]
+    if missing:
+        raise KeyError(
+            f"no reconstructions of the rows {missing[:5]} are kept: give their trials keep=, the "
+            "indices of their images"
+        )
+    return torch.from_numpy(np.stack([pictures[i] for i in ids])).float() / 255
+
+
+def made(device: torch.device) -> dict[str, str]:
+    """Where and when something is computed: version, date, hardware, and those of its software."""
+    return {
+        "version": __version__,
+        "date": datetime.now(timezone.utc).date().isoformat(),
+        "hardware": hardware(device),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def hardware(device: torch.device) -> str:
+    """The device in words."""
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)}, {precision.chosen()}"
+    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"

@@ -1,0 +1,223 @@
+"""Records outlive kills, go on anywhere, and are published as plain files."""
+
+import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import gradleak as gl
+from gradleak.experiment import Exported, Records, batches, made, run, runs
+
+DIGITS = gl.data.load("digits").take(range(5))
+MODEL = gl.models.mlp((1, 8, 8), 10, widths=(16,))
+HERE = made(torch.device("cpu"))
+
+
+def trials(weights=(0.1, 1.0), keep=(0, 3)):
+    client = gl.Client(MODEL, gl.GaussianNoise(0.1))
+    return [
+        gl.Trial(
+            client,
+            gl.bayes(client, gl.TotalVariation(w), optimizer=gl.Adam(steps=4)),
+            DIGITS,
+            {"weight": w},
+            keep=keep,
+        )
+        for w in weights
+    ]
+
+
+@pytest.fixture
+def records(tmp_path):
+    return Records(tmp_path / "results", "toy-quick-digits", tmp_path / "committed")
+
+
+def comparable(table: pd.DataFrame) -> pd.DataFrame:
+    return table.drop(columns="seconds")
+
+
+@pytest.fixture
+def computed(monkeypatch):
+    """How many rows each batch computes, in batches of four."""
+    monkeypatch.setitem(batches.AT_ONCE, "cpu", 4)
+    compute, sizes = batches.compute, []
+
+    def counted(batch, transforming):
+        rows, kept = compute(batch, transforming)
+        sizes.append(len(rows))
+        return rows, kept
+
+    monkeypatch.setattr(runs, "compute", counted)
+    return sizes
+
+
+# The third batch is killed before it is kept, or between its first row and the end of its
+# transaction.
+KILLED = """
+import os, signal, sqlite3, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import test_records as t
+from gradleak.experiment import Records, batches, run, runs
+
+batches.AT_ONCE["cpu"] = 4
+records, compute, calls = Records(Path(sys.argv[2]), "toy-quick-digits"), batches.compute, []
+
+def until_the_third(batch, transforming):
+    calls.append(batch)
+    if len(calls) == 3:
+        if sys.argv[3] == "writing":
+            db = sqlite3.connect(records.folder / "records.sqlite", isolation_level=None)
+            db.execute("BEGIN IMMEDIATE")
+            db.execute("PRAGMA cache_spill = 1")
+            db.executemany("INSERT INTO rows VALUES (?, ?, ?)",
+                           [(f"{i}", "torn" * 9999, "") for i in range(200)])
+        os.kill(os.getpid(), signal.SIGKILL)
+    return compute(batch, transforming)
+
+runs.compute = until_the_third
+run(t.trials(), records, "a command")
+"""
+
+
+@pytest.mark.parametrize("moment", ["computing", "writing"])
+def test_a_killed_run_goes_on_where_it_was(records, computed, tmp_path, moment):
+    words = [sys.executable, "-c", KILLED, Path(__file__).parent, records.folder, moment]
+    killed = subprocess.run(list(map(str, words)), capture_output=True, text=True, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    before = records.read()
+    assert len(before) == 8
+    assert records.facts()["missing"] == 2
+    table = run(trials(), records)
+    assert computed == [2], "what was kept is not computed again"
+    assert records.facts()["missing"] == 0
+    pd.testing.assert_frame_equal(table[:8], before)
+    whole = run(trials(), Records(tmp_path / "elsewhere", "whole"))
+    pd.testing.assert_frame_equal(comparable(table), comparable(whole))
+
+
+def test_many_may_write_at_once(tmp_path):
+    """Into a database that none of them finds there; each keeps its own and what all have."""
+
+    def write(k):
+        own = Records(tmp_path / "new", f"toy-{k}")
+        for i in range(15):
+            rows = {f"{k}-{i}": {"seconds": 1.0, "n": i}, f"shared-{i}": {"seconds": 1.0, "n": i}}
+            own.ask([(id, {"index": i}) for id in rows], "")
+            own.add(rows, {f"{k}-{i}": np.full((1, 2, 2), k, np.uint8)}, HERE)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(write, range(8)))
+    for k in range(8):
+        table = Records(tmp_path / "new", f"toy-{k}").read()
+        assert table.n.tolist() == [i for i in range(15) for _ in range(2)]
+    ids = [f"{k}-{i}" for k in range(8) for i in range(15)]
+    shown = Records(tmp_path / "new", "any").images(ids)
+    assert torch.equal(shown[:, 0, 0, 0] * 255, torch.arange(8.0).repeat_interleave(15))
+
+
+def test_an_export_says_what_the_records_say_and_always_the_same_bytes(records, tmp_path):
+    table = run(trials(), records, "a command")
+    exported = [records.export(tmp_path / name) for name in ("a", "b")]
+    for suffix in (".csv", ".json", ".npz"):
+        first, second = (e.path.with_suffix(suffix).read_bytes() for e in exported)
+        assert first == second
+    pd.testing.assert_frame_equal(exported[0].read(), table)
+    pd.testing.assert_frame_equal(records.read(), table)
+    facts = exported[0].facts()
+    assert facts == records.facts()
+    assert list(facts) == ["command", "seconds", "dataset", "version", "rows", "date", "hardware",
+                           "torch", "python", "names", "missing"]  # fmt: skip
+    assert (facts["command"], facts["rows"], facts["dataset"]) == ("a command", 10, "digits")
+    assert facts["seconds"] == pytest.approx(table.seconds.sum(), abs=0.06)
+    kept = table.id[table["index"].isin([0, 3])]
+    assert set(exported[0].pictures()) == set(kept)
+    assert torch.equal(exported[0].images(kept), records.images(kept))
+    without = Exported(tmp_path / "a" / exported[0].path.name)
+    without.write(table, facts)
+    assert not without.pictures(), "pictures of what was there before are gone"
+
+
+def test_only_what_the_last_run_asked_for_is_published(records, tmp_path):
+    run(trials(), records)
+    (found,) = Records.beginning(records.folder, "toy-quick-")
+    assert not Records.beginning(records.folder, "toy-quick-d_")
+    found.forget()
+    assert not Records.beginning(records.folder, "toy-quick-")
+    with pytest.raises(FileNotFoundError, match="no records called toy-quick-digits"):
+        records.read()
+    last = run(trials(weights=[1.0]), records)
+    copy = records.export(tmp_path / "published")
+    pd.testing.assert_frame_equal(copy.read(), last)
+    assert set(copy.pictures()) == set(last.id[last["index"].isin([0, 3])])
+
+
+def test_a_run_goes_on_from_what_is_committed(records, computed):
+    """A fresh clone computes what the export of a stopped run lacks, and no more."""
+    elsewhere = Records(records.folder.parent / "elsewhere", records.name)
+    first = run(trials(weights=[0.1]), elsewhere, "a command")
+    old = {**elsewhere.facts(), "hardware": "abacus", "date": "1999-12-31"}
+    shown = elsewhere.export(records.committed)
+    shown.write(shown.read(), old, shown.pictures())
+    computed.clear()
+    table = run(trials(), records, "a command")
+    assert computed == [4, 1]
+    pd.testing.assert_frame_equal(table[:5], first)
+    assert torch.equal(records.images(first.id[[0, 3]]), elsewhere.images(first.id[[0, 3]]))
+    assert records.facts()["hardware"] == f"abacus; {HERE['hardware']}"
+    assert records.facts()["date"] == HERE["date"]
+    run(trials(weights=[0.1], keep=(0, 1)), records)
+    assert computed == [4, 1, 1], "a picture that was not kept is made"
+
+
+def test_what_functions_returned_goes_on_from_what_is_committed(records):
+    cells = [({"dataset": "digits", "n": n}, (), lambda n=n: {"square": n * n}) for n in range(3)]
+    elsewhere = Records(records.folder.parent / "elsewhere", records.name)
+    first = runs.measured(cells, elsewhere)
+    elsewhere.export(records.committed)
+    lazy = [(*cell[:2], lambda: pytest.fail("was committed")) for cell in cells]
+    pd.testing.assert_frame_equal(
+        runs.measured(lazy[::-1], records), first[::-1].reset_index(drop=True)
+    )
+
+
+def test_an_export_of_an_older_layout_says_how_to_carry_it_over(records):
+    shown = Exported(records.committed / "toy-quick-digits.csv")
+    shown.write(pd.DataFrame({"id": ["a"]}), {"command": "gradleak run toy"})
+    with pytest.raises(ValueError, match="gradleak carry toy --profile quick"):
+        run(trials(weights=[0.1]), records)
+
+
+def test_a_table_has_the_score_against_the_private_image_where_another_row_has_it(records):
+    """Rows may come from a run in which nothing transformed its images."""
+    found = {"a": {"psnr": 1.0, "ssim": 0.5}, "b": {"psnr": 2.0, "ssim": 0.1, "psnr_x": 3.0}}
+    records.add({i: {**row, "seconds": 0.0} for i, row in found.items()}, {}, HERE)
+    assert records.rows([("a", {}), ("b", {})]).psnr_x.tolist() == [1.0, 3.0]
+
+
+def test_numbers_come_back_as_they_were(records):
+    values = dict(zip("abcdef", np.random.default_rng(0).normal(size=6).tolist(), strict=True))
+    found = {**values, "infinite": -np.inf, "whole": 3, "numpy": np.float32(0.1), "text": "x,\n'"}
+    records.add({"i": found}, {}, HERE)
+    records.ask([("i", {"label": "None", "index": 2})], "")
+    records.add({"i": {"a": 0.0}}, {}, HERE)  # what is there stays
+    row = records.rows([("i", {"label": "None", "index": 2})]).iloc[0].to_dict()
+    expected = {**found, "numpy": float(np.float32(0.1)), "id": "i", "index": 2}
+    assert np.isnan(row.pop("label"))
+    assert row == expected
+
+
+def test_missing_records_say_so(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no records called some in"):
+        Records(tmp_path, "some").read()
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(FileNotFoundError, match="no records at"):
+        Exported(tmp_path / "none.csv").read()
+    with pytest.raises(KeyError, match="no reconstructions of the rows"):
+        Records(tmp_path, "some").images(["a"])
