@@ -1,5 +1,4 @@
 from . import ats_search, records
-from .answering import answers
 from .page import profile
 from .records import Plain, copy_used, write_facts
 from .runs import accuracies, measured, run
@@ -10,7 +9,6 @@ __all__ = [
     "Plain",
     "Trial",
     "accuracies",
-    "answers",
     "ats_search",
     "check_disjoint",
     "copy_used",

@@ -9,8 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from gradleak import priors
-from gradleak.attacks import Adversary
+from gradleak.attacks import Attack
 from gradleak.client import Client
 from gradleak.data import Images
 from gradleak.experiment.records import Plain
@@ -18,39 +17,32 @@ from gradleak.experiment.records import Plain
 
 @dataclass(frozen=True)
 class Trial:
-    """An adversary against clients that hold one image each (or batch_size of them).
+    """An attack against clients that hold one image each (or batch_size of them).
 
     labels: what a table calls it, such as defense="Gaussian", adversary="Bayes", train_step=0.
     keep: indices of the images whose reconstruction is stored as well.
     """
 
     client: Client
-    adversary: Adversary
+    attack: Attack
     images: Images
     labels: Mapping[str, Plain]
-    restarts: int = 1
     seed: int = 0
     keep: Sequence[int] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
-        for source in priors.sources(self.adversary.prior):
+        for source in self.attack.sources:
             source.refuse(self.images)
 
     def parameters(self) -> dict[str, Plain]:
         """Everything that tells this trial from another, as plain values."""
-        a = self.adversary
         return {
             "dataset": self.images.name,
             "split": self.images.split,
             **self.labels,
             "true_defense": repr(self.client.defense),
             "transform": repr(self.client.transform),
-            "belief": repr(a.belief),
-            "prior": repr(a.prior),
-            "optimizer": repr(a.optimizer),
-            "temperature": float(a.temperature),
-            "ball": repr(a.ball),
-            "restarts": self.restarts,
+            **self.attack.columns(),
             "seed": self.seed,
         }
 

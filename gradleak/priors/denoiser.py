@@ -31,6 +31,8 @@ class Denoiser(UNet):
     images it has seen, if known.
     """
 
+    levels = (LOWEST, HIGHEST)
+
     def __init__(self, shape: Shape, deviation: float, width: int = 16, seed: int = 0) -> None:
         with seeded(DENOISER, seed):
             super().__init__(shape[0], shape[0], 8, width)
