@@ -88,7 +88,7 @@ def test_records_score_against_both_images(tmp_path):
         found[name] = gl.Trial(client, held, few, {"arm": name})
     table = gl.experiment.run(list(found.values()), tmp_path / "r.csv").set_index("arm")
     view = found["ats"].client.release(few.x, few.y, key=few.index)
-    x_hat = found["ats"].adversary.attack(view).x
+    x_hat = found["ats"].attack.attack(view).x
     seen = found["ats"].client.transformed(few.x, key=few.index)
     assert table.loc["ats"].psnr.tolist() == pytest.approx(gl.psnr(x_hat, seen).tolist(), abs=1e-3)
     assert table.loc["ats"].psnr_x.tolist() == pytest.approx(

@@ -17,10 +17,9 @@ def trials(weights=(0.1, 1.0), images=DIGITS, keep=(0, 3)):
     return [
         gl.Trial(
             client,
-            gl.bayes(client, gl.TotalVariation(w), optimizer=gl.Adam(steps=4)),
+            gl.bayes(client, gl.TotalVariation(w), optimizer=gl.Adam(steps=4), restarts=2),
             images,
             {"defense": type(client.defense).__name__, "weight": w},
-            restarts=2,
             keep=keep,
         )
         for client in clients
@@ -43,7 +42,7 @@ def test_rows_hold_what_was_computed(path):
     row = table[(table.defense == "LaplaceNoise") & (table.weight == 1.0)].iloc[3]
     trial = trials()[3]
     view = trial.client.release(DIGITS.x, DIGITS.y, key=DIGITS.index)
-    x_hat = trial.adversary.attack(view, restarts=2).x
+    x_hat = trial.attack.attack(view).x
     assert row.psnr == pytest.approx(gl.psnr(x_hat, DIGITS.x)[3].item(), abs=1e-3)
     assert row.ssim == pytest.approx(gl.ssim(x_hat, DIGITS.x)[3].item(), abs=1e-3)
     assert row.belief == "LaplaceNoise(scale=0.1)"
@@ -108,11 +107,11 @@ def test_a_batch_holds_no_more_gradients_than_fit():
     client = gl.Client(enormous, gl.GaussianNoise(0.1))
     (small, *_) = trials()
     large = dataclasses.replace(
-        small, client=client, adversary=gl.bayes(client, gl.TotalVariation(1.0))
+        small, client=client, attack=gl.bayes(client, gl.TotalVariation(1.0))
     )
     cpu = torch.device("cpu")
     assert batches._at_once(large, cpu) == 1
-    assert batches._at_once(small, cpu) == batches.AT_ONCE["cpu"] // small.restarts
+    assert batches._at_once(small, cpu) == batches.AT_ONCE["cpu"] // small.attack.restarts
 
 
 def test_a_defense_of_ones_own_need_not_be_hashable(tmp_path):
@@ -125,8 +124,8 @@ def test_a_defense_of_ones_own_need_not_be_hashable(tmp_path):
 
     few = gl.data.load("digits").take([0, 1])
     client = gl.Client(gl.models.cnn(few.shape, 10), Halved())
-    adversary = gl.bayes(client, gl.Box(), optimizer=gl.Adam(steps=2))
-    trial = gl.Trial(client, adversary, few, {})
+    attack = gl.bayes(client, gl.Box(), optimizer=gl.Adam(steps=2))
+    trial = gl.Trial(client, attack, few, {})
     assert len(gl.experiment.run([trial], tmp_path / "r.csv")) == 2
 
 
@@ -143,16 +142,39 @@ def test_settings_are_computed_together_where_they_can_be():
     assert [len(batch) for batch in found] == [2, 2]
 
 
+def test_attacks_of_every_kind_are_trials(path):
+    """What is no climb is asked view by view, in rows of the same scores."""
+    client = gl.Client(MODEL)
+    trial = gl.Trial(client, gl.attacks.FirstLayer(), DIGITS, {"who": "ratio"}, keep=(3,))
+    table = runs.run([trial, dataclasses.replace(trial, seed=1)], path)
+    assert (table.psnr > 60).all()
+    assert table.attack.tolist() == ["FirstLayer(tolerance=0.001)"] * 10
+    assert table.log_posterior.isna().all()
+    assert list(table["index"]) == 2 * list(DIGITS.index)
+    (image,) = records.images(path, table.id[[3]])
+    torch.testing.assert_close(image, DIGITS.x[3], rtol=0, atol=1 / 255)
+
+
+def test_images_that_an_attack_was_made_from_are_refused():
+    @dataclasses.dataclass(frozen=True)
+    class Knowing(gl.Attack):
+        sources = (DIGITS.source,)
+
+    gl.Trial(gl.Client(MODEL), Knowing(), gl.data.load("digits").take([5, 6]), {})
+    with pytest.raises(ValueError, match=r"images \[4\] of digits \(test\) are attacked"):
+        gl.Trial(gl.Client(MODEL), Knowing(), gl.data.load("digits").take([4, 5]), {})
+
+
 def test_every_parameter_tells_rows_apart():
     (trial, *_) = trials()
+    changes = (dict(restarts=3), dict(optimizer=gl.Adam(steps=5)), dict(temperature=2.0))
     others = [
         dataclasses.replace(trial, seed=1),
-        dataclasses.replace(trial, restarts=3),
         dataclasses.replace(trial, labels={**trial.labels, "train_step": 5}),
-        dataclasses.replace(
-            trial, adversary=dataclasses.replace(trial.adversary, optimizer=gl.Adam(steps=5))
+        *(
+            dataclasses.replace(trial, attack=dataclasses.replace(trial.attack, **change))
+            for change in changes
         ),
-        dataclasses.replace(trial, adversary=dataclasses.replace(trial.adversary, temperature=2.0)),
     ]
     ids = {t.row_id(0) for t in [trial, *others]} | {trial.row_id(1)}
     assert len(ids) == len(others) + 2
