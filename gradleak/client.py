@@ -4,26 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from types import FunctionType
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gradleak import gradients
-from gradleak.defenses import Defense, Distribution, InputDefense, NoDefense
+from gradleak.defenses import Defense, Distribution, InputDefense, NoDefense, Transform
 from gradleak.gradients import Gradient, Loss
-
-
-class Transform(Protocol):
-    """What a client does to its images before it takes a gradient, at random."""
-
-    def __call__(self, x: Tensor, keys: Sequence[tuple[int, ...]]) -> Tensor:
-        """T_n(x_n) for images (N, C, H, W) in [0, 1]; T_n depends on keys[n] alone.
-
-        If T adds to the image, a method `image(T(x))` returns the image that records score.
-        """
-        ...
 
 
 @dataclass(frozen=True)
@@ -54,6 +43,14 @@ class Client:
                 )
         if not any(p.requires_grad for p in self.model.parameters()):
             raise ValueError("the model has no trainable parameters, so it releases no gradient")
+
+    def __repr__(self) -> str:
+        """All but the weights."""
+        loss = self.loss.__qualname__ if isinstance(self.loss, FunctionType) else repr(self.loss)
+        return (
+            f"Client({type(self.model).__name__}, {self.defense}, loss={loss}, "
+            f"batch_size={self.batch_size}, transform={self.transform})"
+        )
 
     def gradient(self, x: Tensor, y: Tensor) -> Gradient:
         """The true gradient of each of N clients, differentiable in x."""
@@ -89,6 +86,10 @@ class Client:
             raise ValueError("a transform takes clients of one image: use batch_size=None")
         key = range(len(x)) if key is None else key
         return self.transform(x, [(seed, k) for k in key])
+
+    def image(self, seen: Tensor) -> Tensor:
+        """The images in what the network sees, (N, *shape): a transform may have added to them."""
+        return seen if self.transform is None else self.transform.image(seen)
 
     def release(
         self, x: Tensor, y: Tensor, *, seed: int = 0, key: Sequence[int] | None = None

@@ -1,14 +1,16 @@
 from . import analytic, exact, grid, latents
-from .adversary import AT_ONCE, Adversary, Reconstruction, attack_all, log_posterior
+from .adversary import AT_ONCE, Adversary, attack_all, log_posterior
 from .amortised import Amortised
-from .analytic import first_layer, labels, layer_input
-from .langevin import Langevin, most_within, posterior_samples
+from .analytic import FirstLayer, labels, layer_input
+from .attack import Attack, Reconstruction, answered
+from .exact import ExactAnswer, FinitePrior
+from .langevin import Langevin, Mean, MostWithin, PosteriorSamples, Sample
 from .latents import FreshLatents, Joint, Known, ReadOff, StandardNormal, latent
 from .maximise import Adam, maximize
 from .presets import bayes, dlg, inverting_gradients, l1, prior_only
 from .smoothing import Ball, Smoothing
 from .stack import mergeable
-from .undo_ats import undo
+from .undo_ats import Averaged, Picked, UndoATS, undo
 from .unrolled import Unrolled
 
 __all__ = [
@@ -16,22 +18,33 @@ __all__ = [
     "Adam",
     "Adversary",
     "Amortised",
+    "Attack",
+    "Averaged",
     "Ball",
+    "ExactAnswer",
+    "FinitePrior",
+    "FirstLayer",
     "FreshLatents",
     "Joint",
     "Known",
     "Langevin",
+    "Mean",
+    "MostWithin",
+    "Picked",
+    "PosteriorSamples",
     "ReadOff",
     "Reconstruction",
+    "Sample",
     "Smoothing",
     "StandardNormal",
+    "UndoATS",
     "Unrolled",
     "analytic",
+    "answered",
     "attack_all",
     "bayes",
     "dlg",
     "exact",
-    "first_layer",
     "grid",
     "inverting_gradients",
     "l1",
@@ -42,8 +55,6 @@ __all__ = [
     "log_posterior",
     "maximize",
     "mergeable",
-    "most_within",
-    "posterior_samples",
     "prior_only",
     "undo",
 ]

@@ -8,33 +8,41 @@ Gaussian noise has the same law in any of them, and the rest of it tells nothing
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from gradleak.attacks.attack import Reconstruction, answered
+from gradleak.attacks.learnt import Learnt, told
 from gradleak.client import Client, ServerView
 from gradleak.data import Images
 from gradleak.defenses import GaussianNoise, NoDefense
 from gradleak.gradients import Gradient
+from gradleak.identity import given, made
 from gradleak.priors import fit, log_uniform
 from gradleak.randomness import AMORTISED, generator, seeded
 
 AT_ONCE = 100  # gradients that are held as tensors
 
 
-@dataclass(frozen=True, eq=False)
-class Directions:
+class Directions(nn.Module):
     """Orthonormal directions in the space of gradients.
 
     entries: parameter name -> (K, its size). power: the mean square of an image's gradient along
     each, (K,), largest first.
     """
 
-    entries: dict[str, Tensor] = field(repr=False)
-    power: Tensor = field(repr=False)
+    def __init__(self, entries: Mapping[str, Tensor], power: Tensor) -> None:
+        super().__init__()
+        self.names = tuple(entries)
+        for place, held in enumerate(entries.values()):  # a buffer's name has no dots
+            self.register_buffer(f"entry{place}", held)
+        self.register_buffer("power", power)
 
     @classmethod
     def leading(cls, g: Gradient, rank: int) -> Directions:
@@ -47,23 +55,34 @@ class Directions:
         mix = (vectors / values.sqrt()).T.to(gram.device, next(iter(flat.values())).dtype)
         return cls({k: mix @ v for k, v in flat.items()}, (values / len(gram)).to(mix))
 
-    def of(self, g: Gradient) -> Tensor:
+    @property
+    def entries(self) -> dict[str, Tensor]:
+        """By name."""
+        return {k: self.get_buffer(f"entry{place}") for place, k in enumerate(self.names)}
+
+    def forward(self, g: Gradient) -> Tensor:
         """The coordinates of N gradients, (N, K)."""
         return sum(g[k].flatten(1) @ directions.T for k, directions in self.entries.items())
 
 
-@dataclass(frozen=True, eq=False)
-class Amortised:
-    """(released gradient, label, noise scale) -> image; see `Amortised.fit`.
+class Answering(nn.Module):
+    """What an amortised attack learns: directions, and a network of coordinates along them."""
 
-    lowest, highest: the noise scales that it was trained on.
-    """
+    def __init__(self, directions: Directions, network: nn.Module, classes: int) -> None:
+        super().__init__()
+        self.directions, self.network, self.classes = directions, network, classes
 
-    directions: Directions = field(repr=False)
-    network: nn.Module = field(repr=False)
-    classes: int
-    lowest: float
-    highest: float
+    def forward(self, z: Tensor, y: Tensor, scale: Tensor) -> Tensor:
+        """Images (N, C, H, W) of coordinates z (N, K), labels y and noise scales (N,)."""
+        scale = scale.unsqueeze(1)
+        label = F.one_hot(y, self.classes).to(z)
+        z = z / (self.directions.power + scale.square()).sqrt()
+        return self.network(torch.cat([z, label, scale.log()], 1))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Amortised(Learnt):
+    """(released gradient, label, noise scale) -> image; see `Amortised.fit`."""
 
     @classmethod
     def fit(
@@ -85,54 +104,48 @@ class Amortised:
         images: whatever the adversary has. Scales are log-uniform. The directions are those of the
         gradients of the first `rank` images.
         """
+        options = dict(rank=rank, steps=steps, width=width, batch_size=batch_size, lr=lr, seed=seed)
         bare = replace(client, defense=NoDefense())
-        device = next(client.model.parameters()).device
-        with torch.no_grad():
-            first = images.take(range(min(rank, len(images))))
-            directions = Directions.leading(_gradient(bare, first), rank)
-            parts = torch.arange(len(images)).split(AT_ONCE)
-            seen = torch.cat(
-                [
-                    directions.of(_gradient(bare, images.take(part.tolist())))
-                    for part in tqdm(parts, desc="gradients", delay=2, disable=None)
-                ]
-            )
-        network = _network(len(directions.power), images, width, seed).to(device)
-        found = cls(directions, network, images.classes, lowest, highest)
+        directions, seen = _coordinates(bare, images, rank)
         rng = generator(AMORTISED, seed)
 
         def loss(network: nn.Module) -> Tensor:
             index = torch.randint(len(images), (batch_size,), generator=rng)
-            scale = log_uniform(lowest, highest, batch_size, rng).to(device)
-            noise = torch.randn(batch_size, seen.shape[1], generator=rng).to(device)
+            scale = log_uniform(lowest, highest, batch_size, rng).to(seen.device)
+            noise = torch.randn(batch_size, seen.shape[1], generator=rng).to(seen.device)
             z = seen[index] + scale.unsqueeze(1) * noise
-            guess = replace(found, network=network)._answer(z, images.y[index].to(device), scale)
-            return F.mse_loss(guess, images.x[index].to(device))
+            answers = Answering(directions, network, images.classes)
+            guess = answers(z, images.y[index].to(seen.device), scale)
+            return F.mse_loss(guess, images.x[index].to(seen.device))
 
-        return replace(found, network=fit(network, loss, steps, lr, "amortised"))
+        network = _network(seen.shape[1], images, width, seed).to(seen.device)
+        network = fit(network, loss, steps, lr, "amortised")
+        how = given(cls.fit, bare, images.digests, lowest, highest, **options)
+        learnt = made(Answering(directions, network, images.classes), cls, how)
+        return cls(learnt, GaussianNoise, lowest, highest, images.source, told(images, options))
 
     @torch.no_grad()
-    def attack(self, view: ServerView) -> Tensor:
-        """The posterior mean of each client's image, (N, C, H, W).
+    def attack(self, view: ServerView, seed: int = 0) -> Reconstruction:
+        """The posterior mean of each client's image, (N, C, H, W); nothing is random.
 
-        Raises ValueError for hidden labels, a defense or a scale that it was not trained on.
+        Raises ValueError for hidden labels, a defense or a scale that it was not trained for.
         """
-        defense = view.client.defense
-        if not isinstance(defense, GaussianNoise):
-            raise ValueError(f"trained for Gaussian noise, this client has {defense}")
-        if not self.lowest <= defense.scale <= self.highest:
-            raise ValueError(
-                f"trained for scales of {self.lowest:g} to {self.highest:g}, this client's is "
-                f"{defense.scale:g}"
-            )
-        z = self.directions.of(view.g)
-        return self._answer(z, view.labels, z.new_full((len(z),), defense.scale))
+        begin, scale = time.perf_counter(), self.scale(view)
+        z = self.learnt.directions(view.g)
+        return answered(self.learnt(z, view.labels, z.new_full((len(z),), scale)), begin)
 
-    def _answer(self, z: Tensor, y: Tensor, scale: Tensor) -> Tensor:
-        scale = scale.unsqueeze(1)
-        label = F.one_hot(y, self.classes).to(z)
-        z = z / (self.directions.power + scale.square()).sqrt()
-        return self.network(torch.cat([z, label, scale.log()], 1))
+
+def _coordinates(client: Client, images: Images, rank: int) -> tuple[Directions, Tensor]:
+    """The directions of the first images' gradients, and the coordinates of all (N, K)."""
+    with torch.no_grad():
+        first = images.take(range(min(rank, len(images))))
+        directions = Directions.leading(_gradient(client, first), rank)
+        parts = torch.arange(len(images)).split(AT_ONCE)
+        found = [
+            directions(_gradient(client, images.take(part.tolist())))
+            for part in tqdm(parts, desc="gradients", delay=2, disable=None)
+        ]
+        return directions, torch.cat(found)
 
 
 def _gradient(client: Client, images: Images) -> Gradient:

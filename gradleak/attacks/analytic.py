@@ -7,16 +7,67 @@ proposition 3.1).
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.linalg import vector_norm
 
+from gradleak.attacks.attack import Attack, Reconstruction, answered
 from gradleak.client import ServerView
 from gradleak.gradients import Gradient
+from gradleak.models import Normalize
 
 ONE_EXAMPLE = 1e-3  # a larger residual is no rounding: several examples, or noise
+
+
+@dataclass(frozen=True)
+class FirstLayer(Attack):
+    """The image as the input of the network's first layer with parameters: exact, without a search.
+
+    Needs one example a client and a first layer that is linear with a bias. tolerance: the largest
+    residual (see `LayerInput`) that is believed; infinite to answer whatever the residual is.
+    """
+
+    tolerance: float = ONE_EXAMPLE
+
+    def attack(self, view: ServerView, seed: int = 0) -> Reconstruction:
+        """The images, (N, C, H, W), before any normalisation; mid-grey where no unit is active.
+
+        Nothing is random and labels are not needed. Raises ValueError for another first layer, for
+        several examples a client, and where rows disagree by more than the tolerance.
+        """
+        begin = time.perf_counter()
+        if view.client.batch_size is not None:
+            raise ValueError(
+                f"the gradient is a mean over {view.client.batch_size} examples, and a ratio gives "
+                "a mixture of them: this needs clients of one example (batch_size=None)"
+            )
+        layer = view.g.layers[0]
+        active = view.g.get(f"{layer}.bias", torch.ones(len(view), 1)).flatten(1).any(1)
+        found = layer_input(view.g.rows(active.nonzero().flatten()), layer)
+        if found.residual.numel() and (worst := found.residual.max()) > self.tolerance:
+            raise ValueError(
+                f"the rows of '{layer}' disagree by {worst:.2g}: this is not the gradient of one "
+                "example without noise; search for the image (gradleak.bayes), or take what the "
+                "largest row tells: FirstLayer(tolerance=math.inf)"
+            )
+        shape = view.client.image(found.a.new_empty(1, *view.shape)).shape[1:]
+        if found.a.shape[1] != shape.numel():
+            raise ValueError(
+                f"'{layer}' sees {found.a.shape[1]} numbers and an image has {shape.numel()}: what "
+                "enters it is not the image; see layer_input"
+            )
+        x = found.a.new_full((len(view), *shape), 0.5)
+        x[active] = _before_normalisation(view.client.model, found.a.view(-1, *shape))
+        return answered(x, begin)
+
+
+def _before_normalisation(model: torch.nn.Module, a: Tensor) -> Tensor:
+    """The images whose normalised ones are a; a itself where the model does not normalise."""
+    layers = [layer for layer in model.modules() if isinstance(layer, Normalize)]
+    return layers[0].inverse(a) if layers else a
 
 
 @dataclass(frozen=True)
@@ -59,28 +110,6 @@ def layer_input(g: Gradient, layer: str) -> LayerInput:
     apart = vector_norm((weight - bias.unsqueeze(2) * a.unsqueeze(1)).flatten(1), dim=1)
     residual = apart / vector_norm(weight.flatten(1), dim=1).clamp_min(torch.finfo(a.dtype).tiny)
     return LayerInput(a, residual)
-
-
-def first_layer(view: ServerView) -> Tensor:
-    """The input of the network's first layer with parameters, exactly, (N, I).
-
-    Needs one example a client and a first layer that is linear with a bias. Raises ValueError
-    otherwise, and where the gradient is not that of one example.
-    """
-    if view.client.batch_size is not None:
-        raise ValueError(
-            f"the gradient is a mean over {view.client.batch_size} examples, and a ratio gives a "
-            "mixture of them: this needs clients of one example (batch_size=None)"
-        )
-    found = layer_input(view.g, view.g.layers[0])
-    worst = found.residual.max()
-    if worst > ONE_EXAMPLE:
-        raise ValueError(
-            f"the rows of '{view.g.layers[0]}' disagree by {worst:.2g}: this is not the gradient "
-            "of one example without noise; see the residuals of layer_input, or search for the "
-            "image: gradleak.bayes"
-        )
-    return found.a
 
 
 def labels(g: Gradient) -> Tensor:

@@ -7,6 +7,7 @@ from the private one. Logarithms and chances are float64.
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,13 +16,14 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from gradleak.client import Client
+from gradleak.attacks.attack import Attack, Reconstruction, answered
+from gradleak.client import Client, ServerView
 from gradleak.defenses import Defense
 from gradleak.gradients import Gradient
 from gradleak.randomness import NOISE, generator
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FinitePrior:
     """Example n is the private one with probability p[n]; nothing else is possible.
 
@@ -50,6 +52,10 @@ class FinitePrior:
     def __len__(self) -> int:
         """N."""
         return len(self.x)
+
+    def __repr__(self) -> str:
+        chances = "equal chances" if self.p is None else "given chances"
+        return f"FinitePrior({len(self)} examples, {chances})"
 
     @property
     def chances(self) -> Tensor:
@@ -130,6 +136,34 @@ def log_likelihoods(belief: Defense, gradients: Gradient, g: Gradient) -> Tensor
         held = belief(gradients)
         each = [held.log_prob(g.rows(slice(m, m + 1))) for m in range(g.attacks)]
         return torch.stack(each).cpu()
+
+
+@dataclass(frozen=True)
+class ExactAnswer(Attack):
+    """The optimal answer where the private example is one of a list: nobody can do better.
+
+    client: the one believed in, whose defense needs a density. delta: pixels (L2) within which an
+    answer counts as right; 0 for the private example itself.
+    """
+
+    client: Client
+    prior: FinitePrior
+    delta: float = 0.0
+
+    def attack(self, view: ServerView, seed: int = 0) -> Reconstruction:
+        """The example with the most mass within delta, and the logarithm of its own chance.
+
+        Nothing is random. With hidden labels all examples stay possible.
+        """
+        begin = time.perf_counter()
+        gradients = self.prior.gradients(self.client)
+        likelihoods = log_likelihoods(self.client.defense, gradients, view.g)
+        y = None if view.y is None else view.y.cpu()
+        held = posterior(likelihoods, self.prior.log_prob(y))
+        who = answer(held, self.prior.near(self.delta))
+        chance = held.gather(1, who.unsqueeze(1)).squeeze(1)
+        x, _ = self.client.placed(self.prior.x[who], self.prior.y[who])
+        return answered(x, begin, chance.log().to(x))
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Samples of the posterior: Langevin dynamics while a learned prior's noise level falls.
+"""Samples of the posterior: Langevin dynamics while a score-based prior's noise level falls.
 
 Song & Ermon 2019, with the likelihood of the released gradient added to the slope. From samples
 come the estimates that a climb cannot give: the posterior mean, and the best guess for a distance.
@@ -6,14 +6,17 @@ come the estimates that a climb cannot give: the posterior mean, and the best gu
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from gradleak.attacks.attack import Attack, Reconstruction, answered
 from gradleak.client import Client, ServerView
-from gradleak.priors import Learned
+from gradleak.data import Source
+from gradleak.priors import Learned, Moment
 from gradleak.randomness import LANGEVIN, generator
 from gradleak.scales import per_attack
 
@@ -39,58 +42,100 @@ class Langevin:
             )
 
 
-def posterior_samples(
-    client: Client,
-    view: ServerView,
-    prior: Learned,
-    count: int,
-    langevin: Langevin = Langevin(),
-    seed: int = 0,
-) -> Tensor:
-    """Draws x ~ p(x | g, y) under the client believed in, (N, count, *shape).
+Answer = Callable[[Tensor], Tensor]
+"""Samples (N, K, *shape) -> one answer for each client, (N, *shape)."""
 
-    All of them move at once, from noise; a draw depends on (seed, client's key, its number) only.
-    At the end the last level's noise is removed. Raises ValueError where labels are hidden.
+
+@dataclass(frozen=True)
+class Mean:
+    """The mean of the samples: near the posterior mean, the answer of least squared error."""
+
+    def __call__(self, samples: Tensor) -> Tensor:
+        """(N, *shape)."""
+        return samples.mean(1)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One of the samples, by its number."""
+
+    k: int = 0
+
+    def __call__(self, samples: Tensor) -> Tensor:
+        """(N, *shape)."""
+        return samples[:, self.k]
+
+
+@dataclass(frozen=True)
+class MostWithin:
+    """The sample with most others within delta pixels (L2); the first of equals.
+
+    The delta-ball optimum of the paper's section 4, with the posterior replaced by its samples.
     """
-    keys = [(seed, key, k) for key in view.key for k in range(count)]
+
+    delta: float
+
+    def __call__(self, samples: Tensor) -> Tensor:
+        """(N, *shape)."""
+        flat = samples.flatten(2)
+        near = torch.cdist(flat, flat) <= self.delta
+        best = near.sum(2).argmax(1)
+        return samples[torch.arange(len(samples), device=samples.device), best]
+
+
+@dataclass(frozen=True)
+class PosteriorSamples(Attack):
+    """Draw `count` images from p(x | g, y) under the client believed in, and answer from them.
+
+    prior: score-based, by itself: the sum of several has no such slope. langevin: how the samples
+    move. answer: what is made of them; others may be made of `Reconstruction.samples`. All move at
+    once, from noise; a draw depends on (seed, client's key, its number) only. At the end the last
+    level's noise is removed.
+    """
+
+    client: Client
+    prior: Learned
+    count: int
+    langevin: Langevin = Langevin()
+    answer: Answer = Mean()
+
+    @property
+    def sources(self) -> list[Source]:
+        """What its prior was made from."""
+        return self.prior.sources
+
+    def attack(self, view: ServerView, seed: int = 0) -> Reconstruction:
+        """An answer for each client, and its samples. Raises ValueError where labels are hidden."""
+        begin = time.perf_counter()
+        samples = _draws(self, view, seed)
+        return answered(self.answer(samples), begin, samples=samples)
+
+
+def _draws(how: PosteriorSamples, view: ServerView, seed: int) -> Tensor:
+    """Draws x ~ p(x | g, y), (N, count, *shape)."""
+    prior, langevin = how.prior, how.langevin
+    keys = [(seed, key, k) for key in view.key for k in range(how.count)]
     like = next(iter(view.g.values()))
     rngs = [generator(LANGEVIN, *key) for key in keys]
-    y = view.labels.repeat_interleave(count, 0)
+    y = view.labels.repeat_interleave(how.count, 0)
 
     def fit(x: Tensor) -> Tensor:
-        return client.slope(view.g, x, y)
+        return how.client.slope(view.g, x, y)
 
-    now = prior.at(0.0)
+    now = prior.at(Moment(0, langevin.steps))
     x = 0.5 + now.level * _noise(rngs, view.shape, like)
     direction = _noise(rngs, view.shape, like)
-    curvature = like.new_zeros(len(keys))
     for step in range(langevin.steps):
-        now = prior.at(step / langevin.steps)
+        now = prior.at(Moment(step, langevin.steps))
         slope = fit(x)
         if step % langevin.look == 0:
             for _ in range(5 if step == 0 else 1):
                 direction, curvature = _power_iteration(fit, x, slope, direction)
-        e = langevin.rate / (1 / now.level**2 + curvature)
-        e = per_attack(e, x)
-        x = (
-            x
-            + e * (slope + now.weight * now.score(x))
-            + (2 * e).sqrt() * _noise(rngs, view.shape, like)
-        )
-    last = prior.at(1.0)
-    return (x + last.level**2 * last.score(x)).unflatten(0, (len(view), count))
-
-
-def most_within(samples: Tensor, delta: float) -> Tensor:
-    """Of each client's draws (N, K, *shape), the one with most others within delta, (N, *shape).
-
-    The delta-ball optimum of the paper's section 4, with the posterior replaced by its samples.
-    delta: pixels (L2). The first of equals.
-    """
-    flat = samples.flatten(2)
-    near = torch.cdist(flat, flat) <= delta
-    best = near.sum(2).argmax(1)
-    return samples[torch.arange(len(samples), device=samples.device), best]
+        e = per_attack(langevin.rate / (1 / now.level**2 + curvature), x)
+        uphill = slope + now.weight * now.score(x)
+        x = x + e * uphill + (2 * e).sqrt() * _noise(rngs, view.shape, like)
+    last = prior.at(Moment(langevin.steps, langevin.steps))
+    return (x + last.level**2 * last.score(x)).unflatten(0, (len(view), how.count))
 
 
 def _noise(rngs: Sequence[torch.Generator], shape: tuple[int, ...], like: Tensor) -> Tensor:

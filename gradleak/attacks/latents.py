@@ -11,14 +11,15 @@ from torch import Tensor
 from gradleak.attacks.analytic import layer_input
 from gradleak.attacks.smoothing import Smoothing
 from gradleak.client import ServerView
+from gradleak.data import Source
 from gradleak.defenses import join, split
 from gradleak.gradients import Gradient
-from gradleak.priors import Prior
+from gradleak.priors import Moment, Prior
 from gradleak.randomness import LATENT, generator
 
 
 @dataclass(frozen=True)
-class Known:
+class Known(Prior):
     """A latent that the adversary takes for certain: a number, or z (N, size) for N clients."""
 
     z: float | Tensor = 0.0
@@ -33,7 +34,7 @@ class Known:
 
 
 @dataclass(frozen=True)
-class ReadOff:
+class ReadOff(Prior):
     """A latent that the adversary reads off each gradient; see `latent`."""
 
     def given(self, view: ServerView) -> Known:
@@ -42,31 +43,34 @@ class ReadOff:
 
 
 @dataclass(frozen=True)
-class StandardNormal:
+class StandardNormal(Prior):
     """A latent drawn from N(0, I), to be found."""
 
     def log_prob(self, z: Tensor) -> Tensor:
         """log density up to a constant, (N,)."""
         return -0.5 * z.square().sum(1)
 
-    def project(self, z: Tensor) -> Tensor:
-        """Return z."""
-        return z
-
 
 @dataclass(frozen=True)
-class Joint:
+class Joint(Prior):
     """A prior of joined vectors: one of images of this shape, one of latents."""
 
     image: Prior
-    latent: Known | StandardNormal | ReadOff
+    latent: Prior
     shape: tuple[int, ...]
 
     def given(self, view: ServerView) -> Joint:
         """What it is once the gradients are seen."""
-        if not isinstance(self.latent, ReadOff):
-            return self
-        return replace(self, latent=self.latent.given(view))
+        return replace(self, image=self.image.given(view), latent=self.latent.given(view))
+
+    def at(self, moment: Moment) -> Joint:
+        """Both at this moment of the climb."""
+        return replace(self, image=self.image.at(moment), latent=self.latent.at(moment))
+
+    @property
+    def sources(self) -> list[Source]:
+        """What both were made from."""
+        return [*self.image.sources, *self.latent.sources]
 
     def log_prob(self, joined: Tensor) -> Tensor:
         """The sum of both, (N,)."""
@@ -90,11 +94,10 @@ class FreshLatents(Smoothing):
     samples: int
     size: int
 
-    def points(self, joined: Tensor, keys: Sequence[tuple[int, ...]], progress: float) -> Tensor:
+    def points(self, joined: Tensor, keys: Sequence[tuple[int, ...]], moment: Moment) -> Tensor:
         """(N, samples, *): the same image with different latents."""
-        step = round(progress * 2**20)
         shape = (self.samples, self.size)
-        draws = [torch.randn(shape, generator=generator(LATENT, *key, step)) for key in keys]
+        draws = [torch.randn(shape, generator=generator(LATENT, *key, moment.key)) for key in keys]
         x = joined[:, None, : -self.size].expand(-1, self.samples, -1)
         return torch.cat([x, torch.stack(draws).to(x)], 2)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gradleak.priors import END, Moment
 from gradleak.scales import Scale, per_attack
 
 
@@ -61,8 +62,8 @@ class Climb:
         return Climb(self.x[index], self.mean[index], self.square[index])
 
 
-Objective = Callable[[Tensor, float], Tensor]
-"""f(x, progress) -> (N,), what N climbs maximise; progress runs from 0 to 1."""
+Objective = Callable[[Tensor, Moment], Tensor]
+"""f(x, moment) -> (N,), what N climbs maximise at a moment of the climb."""
 
 Part = tuple[Objective, Adam, Callable[[Tensor], Tensor]]
 """What some of the climbs maximise, how, and how they are projected."""
@@ -74,7 +75,7 @@ def maximize(
     optimizer: Adam,
     project: Callable[[Tensor], Tensor] = lambda x: x,
 ) -> Tensor:
-    """Climb f(x, progress) -> (N,) from x (N, *shape); the N climbs are independent.
+    """Climb f(x, moment) -> (N,) from x (N, *shape); the N climbs are independent.
 
     Knows nothing about gradients of networks. A climb whose derivative is not finite stands still.
     """
@@ -96,7 +97,7 @@ def maximize_with_patience(
         f, own, project = part(left)
         climb = advance(f, climb, own, steps, project)
         with torch.enable_grad():  # so that gradients of networks stay in factors
-            now = f(climb.x.requires_grad_(), 1.0).detach()
+            now = f(climb.x.requires_grad_(), END).detach()
         judged = steps.stop >= first_look
         rose = now > best[left] if judged else torch.ones_like(now, dtype=torch.bool)
         kept = rose.nonzero().flatten()
@@ -120,7 +121,7 @@ def advance(
     x, mean, square = climb.x, climb.mean, climb.square
     for step in steps:
         x = x.detach().requires_grad_()
-        (slope,) = torch.autograd.grad(f(x, step / optimizer.steps).sum(), x)
+        (slope,) = torch.autograd.grad(f(x, Moment(step, optimizer.steps)).sum(), x)
         finite = slope.isfinite().flatten(1).all(1)
         slope = torch.where(per_attack(finite, slope).bool(), slope, 0)
         slope = slope.sign() if optimizer.signed else slope

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from gradleak.attacks.maximise import Objective
+from gradleak.priors import END, Moment
 from gradleak.randomness import BALL, generator
 from gradleak.scales import Scale, per_attack
 
@@ -18,18 +20,16 @@ class Smoothing(Protocol):
 
     samples: int
 
-    def points(self, x: Tensor, keys: Sequence[tuple[int, ...]], progress: float) -> Tensor:
+    def points(self, x: Tensor, keys: Sequence[tuple[int, ...]], moment: Moment) -> Tensor:
         """The points (N, samples, *shape) of x (N, *shape); attack n's come from keys[n] alone."""
         ...
 
-    def around(
-        self, f: Callable[[Tensor, float], Tensor], keys: Sequence[tuple[int, ...]]
-    ) -> Callable[[Tensor, float], Tensor]:
+    def around(self, f: Objective, keys: Sequence[tuple[int, ...]]) -> Objective:
         """The mean of f over the points; f takes N * samples of them, each attack's together."""
 
-        def mean(x: Tensor, progress: float = 1.0) -> Tensor:
-            points = self.points(x, keys, progress)
-            return f(points.flatten(0, 1), progress).unflatten(0, (len(x), -1)).mean(1)
+        def mean(x: Tensor, moment: Moment = END) -> Tensor:
+            points = self.points(x, keys, moment)
+            return f(points.flatten(0, 1), moment).unflatten(0, (len(x), -1)).mean(1)
 
         return mean
 
@@ -55,15 +55,14 @@ class Ball(Smoothing):
                 f"{self.samples}; for none at all use ball=None"
             )
 
-    def points(self, x: Tensor, keys: Sequence[tuple[int, ...]], progress: float) -> Tensor:
+    def points(self, x: Tensor, keys: Sequence[tuple[int, ...]], moment: Moment) -> Tensor:
         """Points around x (N, *shape), (N, samples, *shape); attack n's come from keys[n] alone."""
-        step = round(progress * 2**20)
         shape, size = (self.samples, *x.shape[1:]), x[0].numel()
         offsets = []
         for key in keys:
-            rng = generator(BALL, *key, step)
+            rng = generator(BALL, *key, moment.key)
             direction = torch.randn(shape, generator=rng).flatten(1)
             length = torch.rand(self.samples, 1, generator=rng) ** (1 / size)
             offsets.append((length * direction / direction.norm(dim=1, keepdim=True)).view(shape))
         radius = per_attack(self.radius, x.unsqueeze(1))
-        return x.unsqueeze(1) + (1 - progress) * radius * torch.stack(offsets).to(x)
+        return x.unsqueeze(1) + (1 - moment.progress) * radius * torch.stack(offsets).to(x)

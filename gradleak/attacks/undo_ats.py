@@ -7,11 +7,17 @@ is affine, both p(T | u) and E[x | T, u] are closed forms, and marginalising ove
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.distributions import LowRankMultivariateNormal
 
+from gradleak.attacks.attack import Attack, Reconstruction, answered
+from gradleak.client import ServerView
+from gradleak.data import Source
 from gradleak.defenses import ATS, Transformation
 from gradleak.priors import LowRankGaussian
 
@@ -31,6 +37,51 @@ class Undone:
     chances: Tensor
     picked: Tensor
     averaged: Tensor
+
+
+@dataclass(frozen=True)
+class Averaged:
+    """Answer with E[x | u], the mean over all transformations."""
+
+    def __call__(self, undone: Undone) -> Tensor:
+        """(N, C, H, W)."""
+        return undone.averaged
+
+
+@dataclass(frozen=True)
+class Picked:
+    """Answer with E[x | T, u] at the most probable transformation T."""
+
+    def __call__(self, undone: Undone) -> Tensor:
+        """(N, C, H, W)."""
+        return undone.picked
+
+
+@dataclass(frozen=True)
+class UndoATS(Attack):
+    """Find u = T(x) by another attack, and undo T.
+
+    inner: finds u. ats: the transform believed in. images: what images are, fitted to others.
+    noise: how far inner ends from T(x), the standard deviation in pixels. answer: which of the two.
+    """
+
+    inner: Attack
+    ats: ATS
+    images: LowRankGaussian
+    noise: float
+    answer: Callable[[Undone], Tensor] = Averaged()
+
+    @property
+    def sources(self) -> list[Source]:
+        """What the inner attack and the Gaussian were made from."""
+        return [*self.inner.sources, *self.images.sources]
+
+    def attack(self, view: ServerView, seed: int = 0) -> Reconstruction:
+        """The images before their transformation."""
+        begin = time.perf_counter()
+        u = self.inner.attack(view, seed).x
+        undone = undo(u.cpu(), self.ats, self.images, self.noise)
+        return answered(self.answer(undone).to(u), begin)
 
 
 def undo(u: Tensor, ats: ATS, images: LowRankGaussian, noise: float) -> Undone:
@@ -68,7 +119,7 @@ def undo(u: Tensor, ats: ATS, images: LowRankGaussian, noise: float) -> Undone:
 
 
 class _Affine:
-    """u = T(x) + noise as a Gaussian of u: offset + directions z + independent rest."""
+    """u = T(x) + noise as a Gaussian of u, and what it tells of x."""
 
     def __init__(self, t: Transformation, images: LowRankGaussian, noise: float) -> None:
         self.t, self.images = t, images
@@ -76,33 +127,27 @@ class _Affine:
         along = torch.stack([images.mean - grey, ones, *images.directions])
         moved = t(torch.cat([grey.unsqueeze(0), grey + STEP * along]))
         of_mean, gain, *slopes = (moved[1:] - moved[0]).flatten(1) / STEP
-        self.offset = moved[0] + of_mean.view_as(grey)
         self.directions = torch.stack(slopes)
-        self.rest = gain.square() * images.variance + noise**2
-        weighted = self.directions / self.rest
-        identity = torch.eye(len(weighted)).double()
-        self.weighted, self.factor = (
-            weighted,
-            torch.linalg.cholesky(identity + weighted @ self.directions.T),
+        self.law = LowRankMultivariateNormal(
+            moved[0].flatten() + of_mean,
+            self.directions.T,
+            gain.square() * images.variance + noise**2,
+            validate_args=False,
         )
 
     def log_prob(self, u: Tensor) -> Tensor:
-        """log p(u | T) + const, (N,)."""
-        error = (u - self.offset).flatten(1)
-        told = torch.linalg.solve_triangular(self.factor, self.weighted @ error.T, upper=False)
-        misfit = (error.square() / self.rest).sum(1) - told.square().sum(0)
-        log_det = self.rest.log().sum() + 2 * self.factor.diagonal().log().sum()
-        return -0.5 * (misfit + log_det)
-
-    def mean(self, u: Tensor) -> Tensor:
-        """E[x | T, u], (N, C, H, W)."""
-        error = (u - self.offset).flatten(1)
-        z = torch.cholesky_solve(self.weighted @ error.T, self.factor).T
-        left = (error - z @ self.directions) / self.rest
-        x = self.images.mean + torch.einsum("nk,kchw->nchw", z, self.images.directions)
-        return x + self.images.variance * self._transposed(left.view_as(u))
+        """log p(u | T), (N,)."""
+        return self.law.log_prob(u.flatten(1))
 
     @torch.enable_grad()
+    def mean(self, u: Tensor) -> Tensor:
+        """E[x | T, u] = E[x] + Cov(x, u) Cov(u)^-1 (u - E[u]), (N, C, H, W)."""
+        u = u.detach().requires_grad_()
+        weighted = -torch.autograd.grad(self.log_prob(u).sum(), u)[0]  # Cov(u)^-1 (u - E[u])
+        z = weighted.flatten(1) @ self.directions.T
+        x = self.images.mean + torch.einsum("nk,kchw->nchw", z, self.images.directions)
+        return x + self.images.variance * self._transposed(weighted)
+
     def _transposed(self, v: Tensor) -> Tensor:
         """The transpose of T's linear part, applied to v."""
         x = torch.full_like(v, 0.5).requires_grad_()

@@ -8,48 +8,41 @@ as in Putzky & Welling 2017 and Adler & Oktem 2017, here one after the other.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from gradleak import identity
+from gradleak.attacks.attack import Reconstruction, answered
+from gradleak.attacks.learnt import Family, Learnt, told
 from gradleak.client import Client, ServerView
-from gradleak.data import Images, Source
+from gradleak.data import Images
+from gradleak.defenses import NoDefense
+from gradleak.identity import given
 from gradleak.priors import UNet, fit, log_uniform, waves
 from gradleak.randomness import UNROLLED, generator, seeded
 from gradleak.scales import per_attack
 
 AT_ONCE = 64  # clients of one noise scale, whose gradients are held as tensors
 
-Clients = Callable[[float], Client]
-"""The client believed in, by its noise scale."""
-
 Shown = tuple[Tensor, Tensor, Tensor, Tensor]
 """What a stage sees of N attacks: x and slope (N, C, H, W), noise scale (N,), label (N,)."""
 
 
-@dataclass(frozen=True, eq=False)
-class Unrolled:
-    """(released gradient, label, noise scale) -> image; see `Unrolled.fit`.
-
-    lowest, highest: the noise scales that it was trained on. start: the mean image of each class,
-    where it begins. stages: what it learnt, in order. trained_on: which images it has seen.
-    """
-
-    clients: Clients = field(repr=False)
-    lowest: float
-    highest: float
-    start: Tensor = field(repr=False)
-    stages: tuple[nn.Module, ...] = field(repr=False)
-    trained_on: Source = field(repr=False)
+@dataclass(frozen=True, eq=False, repr=False)
+class Unrolled(Learnt):
+    """(released gradient, label, noise scale) -> image; see `Unrolled.fit`."""
 
     @classmethod
     def fit(
         cls,
-        clients: Clients,
+        client: Client,
+        family: Family,
         images: Images,
         lowest: float,
         highest: float,
@@ -63,52 +56,57 @@ class Unrolled:
     ) -> Unrolled:
         """Trained for clients of any noise scale between the two, on images the adversary has.
 
-        Each image releases one gradient, at a log-uniform scale, and every stage learns from all of
+        client: its network and loss, whatever its defense; family: the defense by its scale. Each
+        image releases one gradient, at a log-uniform scale, and every stage learns from all of
         them, in `steps` training steps. Raises ValueError for clients of more than one image.
         """
-        if clients(lowest).batch_size is not None:
+        options = dict(
+            stages=stages, steps=steps, width=width, batch_size=batch_size, lr=lr, seed=seed
+        )
+        if client.batch_size is not None:
             raise ValueError("learnt stages attack clients of one image: use batch_size=None")
-        device = next(clients(lowest).model.parameters()).device
         rng = generator(UNROLLED, seed)
         order = torch.randperm(len(images), generator=rng)
         parts = [images.take(part.tolist()) for part in order.split(AT_ONCE)]
         scales = log_uniform(lowest, highest, len(parts), rng).tolist()
-        start = _class_means(images).to(device)
-        x, stage, learnt = [start[part.y] for part in parts], None, []
+        clients = [replace(client, defense=family(scale)) for scale in scales]
+        start, _ = client.placed(_class_means(images), images.y)
+        x, made = [start[part.y] for part in parts], []
         for name in (f"{number + 1}/{stages}" for number in range(stages)):
-            seen = []
-            for k in tqdm(range(len(parts)), desc=f"slopes {name}", delay=2, disable=None):
-                part = parts[k]
-                view = clients(scales[k]).release(part.x, part.y, seed=seed, key=part.index)
-                seen.append(_shown(view, x[k], scales[k]))
-            stage = _begin(stage, seen, images.classes, width, seed)
-            loss = _loss(seen, parts, batch_size, rng)
-            stage = fit(stage, loss, steps, lr, f"stage {name}")
-            x = [_moved(stage, shown) for shown in seen]
-            learnt.append(stage)
-        return cls(clients, lowest, highest, start, tuple(learnt), images.source)
+            seen = _seen(clients, parts, x, scales, seed, name)
+            stage = _begin(made, seen, images.classes, width, seed)
+            made.append(fit(stage, _loss(seen, parts, batch_size, rng), steps, lr, f"stage {name}"))
+            x = [_moved(made[-1], shown) for shown in seen]
+        bare = replace(client, defense=NoDefense())
+        how = given(cls.fit, bare, family, images.digests, lowest, highest, **options)
+        learnt = identity.made(Stages(start, made), cls, how)
+        return cls(learnt, family, lowest, highest, images.source, told(images, options))
 
-    def attack(self, view: ServerView, scale: float) -> Tensor:
-        """Nearly the posterior mean of each client's image, (N, C, H, W).
+    def attack(self, view: ServerView, seed: int = 0) -> Reconstruction:
+        """Nearly the posterior mean of each client's image, (N, C, H, W); nothing is random.
 
-        scale: the clients' noise scale. Raises ValueError for another defense than it was trained
-        for, for a scale outside of its training, and where labels are hidden.
+        Raises ValueError for another defense than it was trained for, for a scale outside of its
+        training, and where labels are hidden.
         """
-        if not self.lowest <= scale <= self.highest:
-            raise ValueError(
-                f"trained for scales of {self.lowest:g} to {self.highest:g}, got {scale:g}"
-            )
-        learnt, met = repr(self.clients(scale).defense), repr(view.client.defense)
-        if learnt != met:
-            raise ValueError(f"trained for {learnt}, this client has {met}")
-        found = []
-        for k in range(0, len(view), AT_ONCE):
-            some = view[k : k + AT_ONCE]
-            x = self.start[some.labels]
-            for stage in self.stages:
-                x = _moved(stage, _shown(some, x, scale))
-            found.append(x)
-        return torch.cat(found)
+        begin, scale = time.perf_counter(), self.scale(view)
+        parts = (view[k : k + AT_ONCE] for k in range(0, len(view), AT_ONCE))
+        return answered(torch.cat([self.learnt(part, scale) for part in parts]), begin)
+
+
+class Stages(nn.Module):
+    """What an unrolled attack learns. start: the mean image of each class; stages: in order."""
+
+    def __init__(self, start: Tensor, stages: Iterable[nn.Module]) -> None:
+        super().__init__()
+        self.register_buffer("start", start)
+        self.stages = nn.ModuleList(stages)
+
+    def forward(self, view: ServerView, scale: float) -> Tensor:
+        """Where the last stage ends, (N, C, H, W)."""
+        x = self.start[view.labels]
+        for stage in self.stages:
+            x = _moved(stage, _shown(view, x, scale))
+        return x
 
 
 class _Stage(nn.Module):
@@ -137,15 +135,28 @@ def _moved(stage: nn.Module, shown: Shown) -> Tensor:
     return stage(*shown).clamp(0, 1)
 
 
+def _seen(
+    clients: Sequence[Client], parts: Sequence[Images], x: Sequence[Tensor],
+    scales: Sequence[float], seed: int, name: str,
+) -> list[Shown]:  # fmt: skip
+    """What the next stage sees of all training images."""
+    seen = []
+    for k in tqdm(range(len(parts)), desc=f"slopes {name}", delay=2, disable=None):
+        part = parts[k]
+        view = clients[k].release(part.x, part.y, seed=seed, key=part.index)
+        seen.append(_shown(view, x[k], scales[k]))
+    return seen
+
+
 def _begin(
-    last: nn.Module | None, seen: Sequence[Shown], classes: int, width: int, seed: int
+    made: Sequence[nn.Module], seen: Sequence[Shown], classes: int, width: int, seed: int
 ) -> nn.Module:
     """A stage before its training: the last one, in its own unit, or a new one."""
     errors = torch.cat([slope * per_attack(scale, slope) ** 2 for _, slope, scale, _ in seen])
     with seeded(UNROLLED, seed, 1):
         stage = _Stage(errors.shape[1], classes, width, errors.std())
-    if last is not None:
-        stage.network.load_state_dict(last.network.state_dict())
+    if made:
+        stage.network.load_state_dict(made[-1].network.state_dict())
     return stage.to(errors.device)
 
 

@@ -18,7 +18,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from tqdm import tqdm
 
 from gradleak import gradients
-from gradleak.attacks import Adversary, attack_all, log_posterior
+from gradleak.attacks import Adversary, log_posterior
 from gradleak.bench.cases import ADVERSARIES, PRIOR, STEPS, Case, released, start
 from gradleak.bench.floor import copy_speed, least_flops, product_speed, seconds
 from gradleak.bench.loop import usual_loop
@@ -125,7 +125,7 @@ def run_compiled(device: torch.device, case: Case, rounds: int = 5) -> Iterator[
     def step(x: Tensor, y: Tensor, *g: Tensor) -> Tensor:
         x = x.detach().requires_grad_()
         f = log_posterior(adversary, gradients.Gradient(dict(zip(view.g, g, strict=True))), y)
-        return torch.autograd.grad(f(x, 0.0).sum(), x)[0]
+        return torch.autograd.grad(f(x).sum(), x)[0]
 
     inputs = (x, y, *view.g.values())
     expected = step(*inputs)
@@ -207,5 +207,5 @@ def _few(case: Case, most: int = 64) -> Case:
 
 
 def _steps(adversary: Adversary, view: ServerView, restarts: int, count: int) -> None:
-    climb = replace(adversary, optimizer=replace(adversary.optimizer, steps=count))
-    attack_all([(climb, view)], restarts=restarts)
+    optimizer = replace(adversary.optimizer, steps=count)
+    replace(adversary, optimizer=optimizer, restarts=restarts).attack(view)

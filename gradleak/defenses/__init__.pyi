@@ -9,7 +9,15 @@ from .beliefs import (
     Uninformative,
     UnknownMask,
 )
-from .distributions import Distribution, Laplace, MaskedAtRandom, Normal, PointMass, Rescaled
+from .distributions import (
+    Density,
+    Distribution,
+    Laplace,
+    MaskedAtRandom,
+    Normal,
+    PointMass,
+    Rescaled,
+)
 from .noise import (
     Defense,
     GaussianNoise,
@@ -17,6 +25,7 @@ from .noise import (
     LaplaceNoise,
     LearnedNoise,
     NoDefense,
+    Noisy,
     RandomMask,
     learned_noise,
 )
@@ -33,12 +42,14 @@ from .precode import (
     split,
 )
 from .pruning import MagnitudePruning, Soteria
+from .transform import Transform
 
 __all__ = [
     "ATS",
     "OPERATIONS",
     "Bottleneck",
     "Defense",
+    "Density",
     "Direction",
     "Distribution",
     "GaussianNoise",
@@ -53,6 +64,7 @@ __all__ = [
     "MagnitudePruning",
     "MaskedAtRandom",
     "NoDefense",
+    "Noisy",
     "Normal",
     "PointMass",
     "Precode",
@@ -60,6 +72,7 @@ __all__ = [
     "Rescaled",
     "Soteria",
     "Survivors",
+    "Transform",
     "Transformation",
     "Uninformative",
     "UnknownMask",

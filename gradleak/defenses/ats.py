@@ -1,7 +1,7 @@
 """ATS: clients transform their images before they take a gradient (Gao et al. 2021).
 
 A gradient of T(x) tells about x only what T(x) tells. So attacks find T(x), as if there were no
-defense; what T(x) says about T and x is a question about images (`gradleak.undoing`).
+defense; what T(x) says about T and x is a question about images (`gradleak.attacks.undo_ats`).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gradleak.defenses.ats_operations import OPERATIONS, apply
+from gradleak.defenses.transform import Transform
 from gradleak.randomness import TRANSFORM, generator
 
 PADDING = 4  # pixels on each side before the random crop
@@ -44,7 +45,7 @@ class Transformation:
 
 
 @dataclass(frozen=True)
-class ATS:
+class ATS(Transform):
     """Transform every image anew: a random crop, a random flip, and one of the policies.
 
     policy: indices into `operations.OPERATIONS` such as "21-13-3", applied in turn; several joined

@@ -1,14 +1,16 @@
-"""Beliefs about the defense that no client holds: what the older attacks assume."""
+"""Beliefs about the defense that no client holds: what the older attacks assume.
+
+A belief is p(g | x, y) as the attacker holds it: the likelihood, elsewhere called data fidelity.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from gradleak.defenses.distributions import Distribution, MaskedAtRandom, Rescaled
+from gradleak.defenses.distributions import Density, Distribution, MaskedAtRandom, Rescaled
 from gradleak.defenses.noise import (
     Defense,
     GaussianNoise,
@@ -35,24 +37,7 @@ class Direction:
 
     def __call__(self, gradient: Gradient) -> Distribution:
         """The belief about g around this gradient."""
-        return _Direction(gradient, self.concentration)
-
-
-@dataclass(frozen=True)
-class _Direction:
-    loc: Gradient
-    concentration: Scale
-
-    def sample(self, keys: Sequence[tuple[int, ...]]) -> Gradient:
-        raise NotImplementedError("Direction is a belief; a client needs a defense that can sample")
-
-    def log_prob(self, g: Gradient) -> Tensor:
-        inner, norm = self.loc.moments(g)
-        shared = len(norm) // g.attacks
-        norms = (norm * g.sq_norm().repeat_interleave(shared)).clamp_min(
-            torch.finfo(norm.dtype).tiny
-        )
-        return self.concentration * inner / norms.sqrt()
+        return Density(lambda g: _von_mises_fisher(gradient, self.concentration, g))
 
 
 @dataclass(frozen=True)
@@ -70,22 +55,12 @@ class LayerDirections:
 
     def __call__(self, gradient: Gradient) -> Distribution:
         """The belief about g around this gradient."""
-        return _LayerDirections(gradient, self.concentration)
 
+        def log_prob(g: Gradient) -> Tensor:
+            parts = [_von_mises_fisher(gradient.only(k), self.concentration, g.only(k)) for k in g]
+            return torch.stack(parts).sum(0)
 
-@dataclass(frozen=True)
-class _LayerDirections:
-    loc: Gradient
-    concentration: Scale
-
-    def sample(self, keys: Sequence[tuple[int, ...]]) -> Gradient:
-        raise NotImplementedError(
-            "LayerDirections is a belief; a client needs a defense that can sample"
-        )
-
-    def log_prob(self, g: Gradient) -> Tensor:
-        parts = [_Direction(self.loc.only(k), self.concentration).log_prob(g.only(k)) for k in g]
-        return torch.stack(parts).sum(0)
+        return Density(log_prob)
 
 
 @dataclass(frozen=True)
@@ -94,19 +69,8 @@ class Uninformative:
 
     def __call__(self, gradient: Gradient) -> Distribution:
         """The belief, whatever the gradient."""
-        return _Uninformative(gradient)
-
-
-@dataclass(frozen=True)
-class _Uninformative:
-    loc: Gradient
-
-    def sample(self, keys: Sequence[tuple[int, ...]]) -> Gradient:
-        raise NotImplementedError("Uninformative is a belief; no client can sample from it")
-
-    def log_prob(self, g: Gradient) -> Tensor:
         # Zero, but connected to x, so that its derivative is zero and not missing.
-        return 0.0 * self.loc.sq_norm()
+        return Density(lambda g: 0.0 * gradient.sq_norm())
 
 
 @dataclass(frozen=True)
@@ -156,19 +120,8 @@ class Ignore:
                 f"ignoring {', '.join(names)} leaves nothing of the gradient to believe in; for "
                 "the prior alone use Uninformative()"
             )
-        return _Part(self.then(left), names)
-
-
-@dataclass(frozen=True)
-class _Part:
-    base: Distribution
-    ignored: tuple[str, ...]
-
-    def sample(self, keys: Sequence[tuple[int, ...]]) -> Gradient:
-        raise NotImplementedError("Ignore is a belief; a client needs a defense that can sample")
-
-    def log_prob(self, g: Gradient) -> Tensor:
-        return self.base.log_prob(g.without(self.ignored))
+        base = self.then(left)
+        return Density(lambda g: base.log_prob(g.without(names)))
 
 
 @dataclass(frozen=True)
@@ -186,20 +139,7 @@ class Survivors:
     def __call__(self, gradient: Gradient) -> Distribution:
         """The distribution of what survived."""
         names = (self.layer,) if isinstance(self.layer, str) else tuple(self.layer)
-        return _Surviving(gradient, names, self.then)
-
-
-@dataclass(frozen=True)
-class _Surviving:
-    loc: Gradient
-    names: tuple[str, ...]
-    then: Defense
-
-    def sample(self, keys: Sequence[tuple[int, ...]]) -> Gradient:
-        raise NotImplementedError("Survivors is a belief; a client needs a defense that can sample")
-
-    def log_prob(self, g: Gradient) -> Tensor:
-        return self.then(self.loc.masked(g.nonzero(self.names))).log_prob(g)
+        return Density(lambda g: self.then(gradient.masked(g.nonzero(names))).log_prob(g))
 
 
 @dataclass(frozen=True)
@@ -227,3 +167,11 @@ class LayerWeights:
         by_layer = dict(zip(gradient.layers, self.weights, strict=True))
         weights = {name: by_layer[layer_of(name)] for name in gradient}
         return Rescaled(self.then(gradient.scaled(weights)), weights)
+
+
+def _von_mises_fisher(loc: Gradient, concentration: Scale, g: Gradient) -> Tensor:
+    """The concentration times the cosine of loc and g of each attack, (N,)."""
+    inner, norm = loc.moments(g)
+    shared = len(norm) // g.attacks
+    norms = norm * g.sq_norm().repeat_interleave(shared)
+    return concentration * inner / norms.clamp_min(torch.finfo(norm.dtype).tiny).sqrt()

@@ -155,6 +155,17 @@ class PointMass:
         )
 
 
+@dataclass(frozen=True)
+class Density:
+    """What a belief holds where no client could draw: log p(g) + const of each attack, (N,)."""
+
+    log_prob: Callable[[Gradient], Tensor]
+
+    def sample(self, keys: Sequence[tuple[int, ...]]) -> Gradient:
+        """Raise NotImplementedError: nothing to draw from."""
+        raise NotImplementedError("this is a belief; a client needs a defense that can sample")
+
+
 def _drawn(what: int, like: Gradient, keys: Sequence[tuple[int, ...]], draw: Draw) -> Gradient:
     """Numbers of the shapes of `like` on the CPU, those of attack n from (what, keys[n]) alone."""
     if len(keys) != like.attacks:

@@ -14,7 +14,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -33,13 +33,21 @@ class Defense(Protocol):
         ...
 
 
-@runtime_checkable
-class InputDefense(Protocol):
-    """A defense that looks at the client's input besides its gradient."""
+class InputDefense:
+    """A defense that looks at the client's input besides its gradient: inherit from it."""
 
     def at(self, model: nn.Module, x: Tensor) -> Defense:
         """The defense of N clients that hold x (N, *shape)."""
-        ...
+        raise NotImplementedError(f"{type(self).__name__} needs a method at(model, x)")
+
+
+class Noisy:
+    """A defense that adds noise of one scale, which learnt attacks read off it."""
+
+    @property
+    def noise_scale(self) -> Scale:
+        """The scale of its noise."""
+        raise NotImplementedError(f"{type(self).__name__} needs a property noise_scale")
 
 
 @dataclass(frozen=True)
@@ -52,7 +60,7 @@ class NoDefense:
 
 
 @dataclass(frozen=True)
-class GaussianNoise:
+class GaussianNoise(Noisy):
     """Add independent N(0, scale^2) to every entry. No clipping, so no privacy accounting.
 
     `scale` is in units of the gradient: a positive number, or a tensor (N,) with one for each
@@ -64,13 +72,18 @@ class GaussianNoise:
     def __post_init__(self) -> None:
         check_scale(self.scale)
 
+    @property
+    def noise_scale(self) -> Scale:
+        """Its scale."""
+        return self.scale
+
     def __call__(self, gradient: Gradient) -> Normal:
         """Gaussian around the gradient."""
         return Normal(gradient, self.scale)
 
 
 @dataclass(frozen=True)
-class LaplaceNoise:
+class LaplaceNoise(Noisy):
     """Add independent Laplace noise of scale b, density exp(-|t| / b) / 2b, to every entry.
 
     `scale` is b, in units of the gradient: a positive number, or a tensor (N,) with one for
@@ -82,13 +95,18 @@ class LaplaceNoise:
     def __post_init__(self) -> None:
         check_scale(self.scale)
 
+    @property
+    def noise_scale(self) -> Scale:
+        """Its scale."""
+        return self.scale
+
     def __call__(self, gradient: Gradient) -> Laplace:
         """Laplace around the gradient."""
         return Laplace(gradient, self.scale)
 
 
 @dataclass(frozen=True)
-class RandomMask:
+class RandomMask(Noisy):
     """Set each entry to zero with probability `rate`, then apply another defense to all of them.
 
     The mask is public and the same for every client and image: it is a function of `seed` and
@@ -101,6 +119,13 @@ class RandomMask:
 
     def __post_init__(self) -> None:
         check_rate(self.rate)
+
+    @property
+    def noise_scale(self) -> Scale:
+        """That of `then`; ValueError if it adds none."""
+        if not isinstance(self.then, Noisy):
+            raise ValueError(f"{self.then} after a mask adds no noise of one scale")
+        return self.then.noise_scale
 
     def __call__(self, gradient: Gradient) -> Distribution:
         """The distribution that `then` makes of the masked gradient."""

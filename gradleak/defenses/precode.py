@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gradleak.defenses.transform import Transform
 from gradleak.models import NORMALIZATION, Normalize, Shape, check_shape, constructor
 from gradleak.randomness import LATENT, MODEL, generator
 
@@ -73,7 +74,7 @@ def split(joined: Tensor, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
 
 
 @dataclass(frozen=True)
-class Latent:
+class Latent(Transform):
     """A client's transform: join a latent of `size` dimensions, N(0, scale^2), to each image.
 
     scale is 1 in PRECODE; 0 is the same network without randomness.
@@ -88,9 +89,9 @@ class Latent:
         draws = [torch.randn(self.size, generator=generator(LATENT, *key)) for key in keys]
         return join(x, self.scale * torch.stack(draws).to(x))
 
-    def image(self, joined: Tensor) -> Tensor:
-        """The images of joined vectors, (N, C, H, W)."""
-        return split(joined, self.shape)[0]
+    def image(self, seen: Tensor) -> Tensor:
+        """The images of joined vectors, (N, C, H, W); images stay as they are."""
+        return seen if seen.shape[1:] == self.shape else split(seen, self.shape)[0]
 
 
 def kl(mean: Tensor, log_variance: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from gradleak.defenses.distributions import PointMass
-from gradleak.defenses.noise import Defense, check_rate
+from gradleak.defenses.noise import Defense, InputDefense, check_rate
 from gradleak.gradients import Gradient
 from gradleak.randomness import DIRECTION, generator
 
@@ -44,7 +44,7 @@ class MagnitudePruning:
 
 
 @dataclass(frozen=True)
-class Soteria:
+class Soteria(InputDefense):
     """Hide the features of a representation that tell most about the input (Sun et al. 2021).
 
     layer: name of the linear layer after the representation r; its weight's gradient loses the

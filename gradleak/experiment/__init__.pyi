@@ -1,7 +1,6 @@
 from . import ats_search, records
-from .answering import answers
 from .exported import Exported, made
-from .page import profile
+from .page import Page, page, said
 from .records import Plain, Records
 from .runs import accuracies, measured, run
 from .trials import Trial, digest, grid
@@ -9,19 +8,20 @@ from .tuning import check_disjoint, tune
 
 __all__ = [
     "Exported",
+    "Page",
     "Plain",
     "Records",
     "Trial",
     "accuracies",
-    "answers",
     "ats_search",
     "check_disjoint",
     "digest",
     "grid",
     "made",
     "measured",
-    "profile",
+    "page",
     "records",
     "run",
+    "said",
     "tune",
 ]

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from gradleak import metrics
-from gradleak.attacks import AT_ONCE, attack_all, mergeable
+from gradleak.attacks import AT_ONCE, Adversary, Reconstruction, attack_all, mergeable
 from gradleak.client import Client, ServerView
 from gradleak.data import Images
 from gradleak.device import free
@@ -52,12 +52,14 @@ def _at_once(trial: Trial, device: torch.device) -> int:
     parameters = [p for p in trial.client.model.parameters() if p.requires_grad]
     released = sum(p.numel() * p.element_size() for p in parameters)
     fit = free(device) // (4 * released)  # the true gradient, its noise, their sum, and a copy
-    return max(1, min(AT_ONCE.get(device.type, 64) // trial.attack.restarts, fit))
+    starts = trial.attack.restarts if isinstance(trial.attack, Adversary) else 1
+    return max(1, min(AT_ONCE.get(device.type, 64) // starts, fit))
 
 
 def _together(a: Trial, b: Trial) -> bool:
+    climbs = isinstance(a.attack, Adversary) and isinstance(b.attack, Adversary)
     same = (a.seed, a.images.shape) == (b.seed, b.images.shape)
-    return same and mergeable([a.attack, b.attack])
+    return climbs and same and mergeable([a.attack, b.attack])
 
 
 def _key(client: Client) -> Any:
@@ -73,20 +75,17 @@ def compute(
     batch: list[Part], transforming: bool
 ) -> tuple[list[dict[str, Plain]], dict[str, np.ndarray]]:
     """The rows of a batch of attacks and the reconstructions to keep, by row id."""
-    trial = batch[0][0]
     views: dict[Any, ServerView] = {}  # trials that attack the same release share it
     for t, part in batch:
         if (_key(t.client), part.index) not in views:
             view = t.client.release(part.x, part.y, seed=t.seed, key=part.index)
             views[_key(t.client), part.index] = view
-    attacks = [(t.attack, views[_key(t.client), part.index]) for t, part in batch]
-    found = attack_all(attacks, restarts=trial.attack.restarts, seed=trial.seed)
+    seen = [views[_key(t.client), part.index] for t, part in batch]
+    found = _found([t for t, _ in batch], seen)
     rows, kept = [], {}
     for (t, part), result in zip(batch, found, strict=True):
-        # What a network sees besides an image, the transform leaves out.
-        image = getattr(t.client.transform, "image", lambda seen: seen)
-        x_hat = image(result.x.detach().float().cpu())
-        seen = image(t.client.transformed(part.x, seed=t.seed, key=part.index))
+        x_hat = t.client.image(result.x.detach().float().cpu())
+        seen = t.client.image(t.client.transformed(part.x, seed=t.seed, key=part.index))
         scores = metrics.scores(x_hat, seen)
         if transforming:
             private = metrics.scores(x_hat, part.x)
@@ -101,3 +100,11 @@ def compute(
             if index in t.keep:
                 kept[row["id"]] = records.pixels(x_hat[k])
     return rows, kept
+
+
+def _found(trials: Sequence[Trial], views: Sequence[ServerView]) -> list[Reconstruction]:
+    """What the trials' attacks find: climbs in one computation, others view by view."""
+    first, pairs = trials[0], list(zip(trials, views, strict=True))
+    if isinstance(first.attack, Adversary):
+        return attack_all([(t.attack, view) for t, view in pairs], first.seed)
+    return [t.attack.attack(view, t.seed) for t, view in pairs]

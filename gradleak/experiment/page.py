@@ -20,7 +20,7 @@ from gradleak.attacks import Adam
 from gradleak.client import Client
 from gradleak.data import Images
 from gradleak.device import named
-from gradleak.experiment.records import Exported, Records
+from gradleak.experiment.records import Records
 from gradleak.experiment.runs import run
 from gradleak.experiment.trials import Trial, grid
 from gradleak.experiment.tuning import tune
@@ -89,8 +89,10 @@ class Page:
         )  # fmt: skip
         return [{**cell, **setting} for cell, setting in zip(cells, best, strict=True)]
 
-    def networks(self, client: Client, steps: Iterable[int], **options: Any) -> dict[int, nn.Module]:
-        """{training steps: network}, trained on the data set's images, once; see `train.trained`."""
+    def networks(
+        self, client: Client, steps: Iterable[int], **options: Any
+    ) -> dict[int, nn.Module]:
+        """{training steps: network}, trained on the data set; see `train.trained`."""
         folder = self.records.folder / "models"
         return train.trained(client, self.train, steps, folder, **options)
 
@@ -174,9 +176,7 @@ def page(
     return Page(size, command(name, profile, given), records, named(device))
 
 
-def sizes(
-    name: str, profiles: Mapping[str, Mapping[str, Any]], **given: Any
-) -> SimpleNamespace:
+def sizes(name: str, profiles: Mapping[str, Mapping[str, Any]], **given: Any) -> SimpleNamespace:
     """The sizes of a profile, with those that were given (not empty and not 0) in their place.
 
     Of few `images`, no more can be `shown` or `swept` by a slider. Lists come sorted. Raises

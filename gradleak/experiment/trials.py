@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from gradleak.attacks import Adversary
+from gradleak.attacks import Attack
 from gradleak.client import Client
 from gradleak.data import Images
 from gradleak.device import precision
@@ -18,7 +18,7 @@ from gradleak.identity import describe, digest
 
 @dataclass(frozen=True)
 class Trial:
-    """An attack on clients that hold one image each (or batch_size of them).
+    """An attack against clients that hold one image each (or batch_size of them).
 
     attack: anything with `attack(view, seed=0) -> Reconstruction`, as `gradleak.attacks` are.
     labels: what a table calls it, such as defense="Gaussian", adversary="Bayes", train_step=0.
@@ -28,7 +28,7 @@ class Trial:
     """
 
     client: Client
-    attack: Adversary
+    attack: Attack
     images: Images
     labels: Mapping[str, Plain]
     seed: int = 0

@@ -1,4 +1,4 @@
-from .exhibits import committed, compared, floors, frame, gallery, means
+from .exhibits import arms, compared, frame, frames, gallery, means, tables
 from .html import Frame, Row
 from .plot import COLORS, curves, differences, images, intervals, panels, table, tradeoff
 from .slider import strength
@@ -7,12 +7,12 @@ __all__ = [
     "COLORS",
     "Frame",
     "Row",
-    "committed",
+    "arms",
     "compared",
     "curves",
     "differences",
-    "floors",
     "frame",
+    "frames",
     "gallery",
     "images",
     "intervals",
@@ -20,5 +20,6 @@ __all__ = [
     "panels",
     "strength",
     "table",
+    "tables",
     "tradeoff",
 ]

@@ -59,7 +59,7 @@ def tables(
     *,
     floor: float | None = None,
 ) -> dict[str, dict[Any, Paired]]:
-    """Show the means of PSNR, and below them each row minus the row `against`; return the latter."""
+    """Show means of PSNR, and below them each row minus the row `against`; return those."""
     from IPython.display import display
 
     pairs = compared(rows, by, across, against)

@@ -2,11 +2,13 @@ from .denoiser import Denoiser, read_denoiser, trained_denoiser
 from .fit import fit, log_uniform
 from .mixture import GaussianMixture, Mixture
 from .ppca import LowRankGaussian
-from .score import Learned
-from .simple import Box, BoxPenalty, Flat, Prior, Sum, TotalVariation, at, sources
+from .prior import END, Moment, Prior
+from .score import Learned, Trained
+from .simple import Box, BoxPenalty, Flat, Sum, TotalVariation
 from .unet import UNet, waves
 
 __all__ = [
+    "END",
     "Box",
     "BoxPenalty",
     "Denoiser",
@@ -15,15 +17,15 @@ __all__ = [
     "Learned",
     "LowRankGaussian",
     "Mixture",
+    "Moment",
     "Prior",
     "Sum",
     "TotalVariation",
+    "Trained",
     "UNet",
-    "at",
     "fit",
     "log_uniform",
     "read_denoiser",
-    "sources",
     "trained_denoiser",
     "waves",
 ]

@@ -32,6 +32,7 @@ class Denoiser(UNet):
     images it has seen, if known.
     """
 
+    levels = (LOWEST, HIGHEST)
     revision: ClassVar[int] = 0  # raised by hand when training gives other denoisers, too
 
     def __init__(self, shape: Shape, deviation: float, width: int = 16, seed: int = 0) -> None:

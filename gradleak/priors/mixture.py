@@ -2,37 +2,33 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 
 from gradleak.data import Images, Source
+from gradleak.identity import given, made
+from gradleak.priors.prior import Prior
 from gradleak.scales import Scale
 
 
 class Mixture(nn.Module):
     """K Gaussians of P pixels with full covariance.
 
-    log_chances (K,), means (K, P), whitening (K, P, P) with (x - mean) @ whitening standard normal.
+    chances (K,), means (K, P), roots (K, P, P): lower triangles with root @ root.T = covariance.
     trained_on: which images it was fitted to, if known.
     """
 
     def __init__(
-        self,
-        log_chances: Tensor,
-        means: Tensor,
-        whitening: Tensor,
-        trained_on: Source | None = None,
+        self, chances: Tensor, means: Tensor, roots: Tensor, trained_on: Source | None = None
     ) -> None:
         super().__init__()
         self.trained_on = trained_on
+        self.register_buffer("chances", chances)
         self.register_buffer("means", means)
-        self.register_buffer("whitening", whitening)
-        log_det = whitening.diagonal(dim1=1, dim2=2).log().sum(1)
-        constant = log_chances + log_det - means.shape[1] / 2 * math.log(2 * math.pi)
-        self.register_buffer("constant", constant)
+        self.register_buffer("roots", roots)
 
     def forward(self, x: Tensor) -> Tensor:
         """log p(x), (N,), of flat images x (N, P)."""
@@ -41,13 +37,13 @@ class Mixture(nn.Module):
                 f"this mixture was fitted to images of {self.means.shape[1]} pixels, these have "
                 f"{x.shape[1]}"
             )
-        apart = x.unsqueeze(0) - self.means.unsqueeze(1)
-        distance = torch.bmm(apart, self.whitening).square().sum(2)
-        return torch.logsumexp(self.constant.unsqueeze(1) - distance / 2, 0)
+        which = Categorical(self.chances, validate_args=False)
+        parts = MultivariateNormal(self.means, scale_tril=self.roots, validate_args=False)
+        return MixtureSameFamily(which, parts, validate_args=False).log_prob(x)
 
 
 @dataclass(frozen=True, eq=False)
-class GaussianMixture:
+class GaussianMixture(Prior):
     """Images come from one of K Gaussians with full covariance.
 
     name: what records call it. weight: of its log-density.
@@ -70,24 +66,22 @@ class GaussianMixture:
 
         found = Fitted(components, reg_covar=blur**2, random_state=seed, max_iter=50, tol=0.1)
         found.fit(images.x.flatten(1).double().cpu().numpy())
+        covariances = torch.tensor(found.covariances_)
         mixture = Mixture(
-            torch.tensor(found.weights_).log().float(),
+            torch.tensor(found.weights_).float(),
             torch.tensor(found.means_).float(),
-            torch.tensor(found.precisions_cholesky_).float(),
+            torch.linalg.cholesky(covariances).float(),
             images.source,
         )
-        return cls(mixture, f"{components} of {images.name}")
+        how = given(cls.fit, images.digests, components, blur=blur, seed=seed)
+        return cls(made(mixture, cls, how), f"{components} of {images.name}")
 
     @property
-    def trained_on(self) -> Source | None:
+    def sources(self) -> list[Source]:
         """Which images it was fitted to, if known."""
-        return self.mixture.trained_on
+        return [] if self.mixture.trained_on is None else [self.mixture.trained_on]
 
     def log_prob(self, x: Tensor) -> Tensor:
         """The weighted log-density of each attack's images, (N,); x (N, ..., C, H, W)."""
         each = self.mixture(x.flatten(0, -4).flatten(1))
         return self.weight * each.view(len(x), -1).sum(1)
-
-    def project(self, x: Tensor) -> Tensor:
-        """Return x."""
-        return x

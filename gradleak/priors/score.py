@@ -2,66 +2,80 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from gradleak.data import Source
-from gradleak.priors.denoiser import HIGHEST, LOWEST, Denoiser
+from gradleak.priors.prior import END, Moment, Prior
 from gradleak.randomness import DENOISER, generator
 from gradleak.scales import Scale, per_attack
 
 
+@runtime_checkable
+class Trained(Protocol):
+    """A denoiser that says what it was trained on: levels (lowest, highest) in pixels, images."""
+
+    levels: tuple[float, float]
+    trained_on: Source | None
+
+
 @dataclass(frozen=True, eq=False)
-class Learned:
-    """Images are what a denoiser takes for images.
+class Learned(Prior):
+    """Images are what a denoiser takes for images: a score-based (plug-and-play) prior.
 
     Only the slope of its log-density is known, at a noise level that falls geometrically from
     `start` to `end` pixels during the climb; `log_prob` is zero everywhere, with that slope times
     `weight`, so that restarts are compared by their likelihood. While the level falls, the denoiser
     looks at x with as much noise as it was trained for, fresh at each step and the same for all
     attacks (Mardani et al. 2024): the slope is (D(x + level z) - x) / level^2, with the right mean.
+
+    denoiser: D(x, sigma) -> the clean images, x (N, C, H, W), sigma (N,) in pixels. Those of
+    deepinv, such as `deepinv.models.DRUNet`, fit as they are; levels and training images are
+    checked where a denoiser declares them, as `Trained` does.
     name: what records call it. seed: of the noise. Raises ValueError for levels outside of those
     that the denoiser was trained on.
     """
 
-    denoiser: Denoiser = field(repr=False)
+    denoiser: Callable[[Tensor, Tensor], Tensor] = field(repr=False)
     name: str
     weight: Scale = 1.0
     start: float = 0.5
     end: float = 0.05
     seed: int = 0
-    progress: float = field(default=1.0, repr=False)
+    moment: Moment = field(default=END, repr=False)
 
     def __post_init__(self) -> None:
-        if not LOWEST <= self.end <= self.start <= HIGHEST:
+        trained = isinstance(self.denoiser, Trained)
+        lowest, highest = self.denoiser.levels if trained else (0.0, math.inf)
+        if not (lowest <= self.end <= self.start <= highest and self.end > 0):
             raise ValueError(
-                f"noise levels must fall within those of the training, {LOWEST} to {HIGHEST} "
+                f"noise levels must fall within those of the training, {lowest} to {highest} "
                 f"pixels, got {self.start} to {self.end}"
             )
 
     @property
-    def trained_on(self) -> Source | None:
+    def sources(self) -> list[Source]:
         """Which images the denoiser has seen, if it tells."""
-        return getattr(self.denoiser, "trained_on", None)
+        seen = self.denoiser.trained_on if isinstance(self.denoiser, Trained) else None
+        return [] if seen is None else [seen]
 
-    @property
-    def _step(self) -> int:
-        return round(self.progress * 2**20)
-
-    def at(self, progress: float) -> Learned:
-        """The prior at this progress of the climb, from 0 to 1."""
-        return replace(self, progress=progress)
+    def at(self, moment: Moment) -> Learned:
+        """The prior at this moment of the climb, with its noise level."""
+        return replace(self, moment=moment)
 
     @property
     def level(self) -> float:
         """The noise level, in pixels."""
-        return self.start ** (1 - self.progress) * self.end**self.progress
+        return self.start ** (1 - self.moment.progress) * self.end**self.moment.progress
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Zero, (N,), with the slope of the log-density."""
-        z = torch.randn(x.shape[-3:], generator=generator(DENOISER, self.seed, self._step))
+        z = torch.randn(x.shape[-3:], generator=generator(DENOISER, self.seed, self.moment.key))
         slope = per_attack(self.weight, x) * self.score(x.detach(), self.level * z.to(x))
         told = (x * slope).flatten(1).sum(1)
         return told - told.detach()
@@ -75,7 +89,3 @@ class Learned:
         flat = x.flatten(0, -4)
         level = x.new_full((len(flat),), self.level)
         return ((self.denoiser(flat + noise, level) - flat) / self.level**2).view_as(x)
-
-    def project(self, x: Tensor) -> Tensor:
-        """Return x."""
-        return x

@@ -2,8 +2,7 @@
 
 `log_prob(x)` takes x (N, ..., H, W) in [0, 1] and returns (N,), up to a constant. `project(x)`
 moves x to the nearest point with non-zero density; the identity for most. A `weight` is a number
-or a tensor (N,). A prior that was made from images may say which (`trained_on`); they cannot be
-attacked in a trial. In the literature's "L2 loss + lambda R(x)", lambda is 2 scale^2 weight, where
+or a tensor (N,). In the literature's "L2 loss + lambda R(x)", lambda is 2 scale^2 weight, where
 scale is that of the Gaussian noise believed in.
 """
 
@@ -11,42 +10,27 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from gradleak.data import Source
+from gradleak.priors.prior import Moment, Prior
 from gradleak.scales import Scale
 
 
-class Prior(Protocol):
-    """p(x)."""
-
-    def log_prob(self, x: Tensor) -> Tensor:
-        """log p(x) + const of each attack, (N,)."""
-        ...
-
-    def project(self, x: Tensor) -> Tensor:
-        """The nearest x that the prior holds possible."""
-        ...
-
-
 @dataclass(frozen=True)
-class Flat:
+class Flat(Prior):
     """Every x alike."""
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Zero."""
         return x.new_zeros(len(x))
 
-    def project(self, x: Tensor) -> Tensor:
-        """Return x."""
-        return x
-
 
 @dataclass(frozen=True)
-class TotalVariation:
+class TotalVariation(Prior):
     """Neighbouring pixels are alike: -weight * sum |difference|^power, rows and columns.
 
     Summed over pixels, channels and a client's batch; borders do not wrap. power 1 is total
@@ -69,13 +53,9 @@ class TotalVariation:
         f = torch.abs if self.power == 1 else torch.square
         return -self.weight * (f(rows).flatten(1).sum(1) + f(columns).flatten(1).sum(1))
 
-    def project(self, x: Tensor) -> Tensor:
-        """Return x."""
-        return x
-
 
 @dataclass(frozen=True)
-class Box:
+class Box(Prior):
     """Pixels lie in [0, 1], certainly; `project` keeps them there."""
 
     def log_prob(self, x: Tensor) -> Tensor:
@@ -89,7 +69,7 @@ class Box:
 
 
 @dataclass(frozen=True)
-class BoxPenalty:
+class BoxPenalty(Prior):
     """Pixels lie near [0, 1]: -weight * sum (x - clip(x))^2, half of the paper's Table 5 prior."""
 
     weight: Scale
@@ -101,13 +81,9 @@ class BoxPenalty:
         """Negative penalty, (N,)."""
         return -self.weight * (x - x.clamp(0, 1)).square().flatten(1).sum(1)
 
-    def project(self, x: Tensor) -> Tensor:
-        """Return x."""
-        return x
-
 
 @dataclass(frozen=True)
-class Sum:
+class Sum(Prior):
     """The product of several priors: their log-densities add."""
 
     priors: tuple[Prior, ...]
@@ -120,28 +96,24 @@ class Sum:
         """Sum of the parts, (N,)."""
         return sum(prior.log_prob(x) for prior in self.priors)
 
-    def at(self, progress: float) -> Sum:
-        """The parts at this progress of the climb."""
-        return Sum(tuple(at(prior, progress) for prior in self.priors))
+    def at(self, moment: Moment) -> Sum:
+        """The parts at this moment of the climb."""
+        return Sum(tuple(prior.at(moment) for prior in self.priors))
+
+    def given(self, view: Any) -> Sum:
+        """The parts once they have seen the gradients."""
+        return Sum(tuple(prior.given(view) for prior in self.priors))
+
+    @property
+    def sources(self) -> list[Source]:
+        """What the parts were made from."""
+        return [source for prior in self.priors for source in prior.sources]
 
     def project(self, x: Tensor) -> Tensor:
         """Apply each part's projection in turn."""
         for prior in self.priors:
             x = prior.project(x)
         return x
-
-
-def at(prior: Prior, progress: float) -> Prior:
-    """The prior at a progress from 0 to 1 of the climb, if it changes on the way."""
-    change = getattr(prior, "at", None)
-    return prior if change is None else change(progress)
-
-
-def sources(prior: Prior) -> list[Source]:
-    """What a prior was made from, as far as it tells: its `trained_on`, or its parts'."""
-    own = getattr(prior, "trained_on", None)
-    parts = prior.priors if isinstance(prior, Sum) else ()
-    return [*([] if own is None else [own]), *(s for part in parts for s in sources(part))]
 
 
 def _check_weight(weight: Scale) -> None:

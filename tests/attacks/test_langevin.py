@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 import gradleak as gl
-from gradleak.attacks.langevin import Langevin, most_within, posterior_samples
+from gradleak.attacks.langevin import Langevin, Mean, MostWithin, PosteriorSamples, Sample
 from gradleak.priors.score import Learned
 
 SHAPE = (1, 4, 4)
@@ -39,7 +39,8 @@ def test_samples_have_the_mean_and_the_spread_of_the_closed_form():
     view = client.release(x, torch.zeros(2, dtype=torch.long))
     prior = Learned(Exact(), "exact", start=0.5, end=0.02)
     how = Langevin(steps=600, rate=0.2)
-    found = posterior_samples(client, view, prior, 300, how)
+    attack = PosteriorSamples(client, prior, 300, how)
+    found = attack.attack(view).samples
     assert found.shape == (2, 300, *SHAPE)
     told, known = (gains / SCALE) ** 2, 1 / SPREAD**2
     g = view.g["2.weight"].view_as(x)
@@ -57,18 +58,27 @@ def test_a_draw_depends_on_its_key_alone():
     x = torch.rand(3, *SHAPE, dtype=torch.double)
     view = client.release(x, torch.zeros(3, dtype=torch.long), key=[4, 7, 9])
     prior, how = Learned(Exact(), "exact"), Langevin(steps=20)
-    all_of_them = posterior_samples(client, view, prior, 3, how)
-    alone = posterior_samples(client, view[[1]], prior, 2, how)
+    all_of_them = PosteriorSamples(client, prior, 3, how).attack(view).samples
+    alone = PosteriorSamples(client, prior, 2, how).attack(view[[1]]).samples
     torch.testing.assert_close(alone[0], all_of_them[1, :2])
     assert not torch.allclose(all_of_them[0, 0], all_of_them[0, 1])
-    with pytest.raises(ValueError, match="needs labels"):
-        posterior_samples(client, view.without_labels(), prior, 1, how)
+
+
+def test_answers_are_made_of_the_samples():
+    client = linear(torch.ones(SHAPE, dtype=torch.double))
+    view = client.release(torch.rand(2, *SHAPE, dtype=torch.double), torch.zeros(2).long())
+    for answer in (Mean(), Sample(2), MostWithin(1.0)):
+        how = PosteriorSamples(client, Learned(Exact(), "exact"), 4, Langevin(steps=5), answer)
+        found = how.attack(view, seed=3)
+        assert torch.equal(found.x, answer(found.samples))
+    assert torch.equal(Mean()(found.samples), found.samples.mean(1))
+    assert torch.equal(Sample(2)(found.samples), found.samples[:, 2])
 
 
 def test_the_choice_within_delta_is_the_one_with_most_neighbours():
     points = torch.tensor([0.0, 0.9, 1.0, 1.1, 3.0]).view(1, 5, 1, 1, 1)
-    assert most_within(points, 0.15).item() == 1.0
-    assert most_within(points, 0.01).item() == 0.0  # all alike: the first
+    assert MostWithin(0.15)(points).item() == 1.0
+    assert MostWithin(0.01)(points).item() == 0.0  # all alike: the first
 
 
 def test_bad_settings_are_told():

@@ -9,7 +9,7 @@ from torch import nn
 from torch.distributions import Independent, Normal, kl_divergence
 
 import gradleak as gl
-from gradleak.attacks import analytic, latents
+from gradleak.attacks import FirstLayer, analytic, latents
 from gradleak.attacks.latents import FreshLatents, Joint, Known, ReadOff, StandardNormal
 from gradleak.defenses.precode import (
     Bottleneck,
@@ -23,6 +23,7 @@ from gradleak.defenses.precode import (
     slipped_kl,
     split,
 )
+from gradleak.priors import Moment
 
 SHAPE = (1, 8, 8)
 
@@ -92,7 +93,7 @@ def test_the_image_and_the_latent_are_read_off_exactly(activation, size, seed):
     assume(bool((hiding.gradient(joined, y).sq_norm() > 1e-6).all()))  # ReLUs may all be closed
     view = hiding.release(x, y, seed=seed)
     model = hiding.model
-    found = model.encoder.normalize.inverse(analytic.first_layer(view).view_as(x))
+    found = FirstLayer().attack(view).x
     torch.testing.assert_close(found, x, rtol=0, atol=1e-4)
     _, z = split(joined, SHAPE)
     torch.testing.assert_close(latents.latent(view.g, model), z, rtol=1e-3, atol=2e-3)
@@ -104,7 +105,7 @@ def test_a_convolution_hides_the_image_but_not_the_latent():
     hiding = client(precode_lenet)
     view = hiding.release(x, y)
     with pytest.raises(ValueError, match=r"'encoder.conv1' is no linear layer.*search for the"):
-        analytic.first_layer(view)
+        FirstLayer().attack(view)
     _, z = split(hiding.transformed(x), SHAPE)
     torch.testing.assert_close(latents.latent(view.g, hiding.model), z, rtol=1e-3, atol=1e-3)
 
@@ -115,22 +116,30 @@ def test_several_examples_are_told_by_their_residual():
     view = gl.Client(model, batch_size=2).release(x.unflatten(0, (2, 2)), y.unflatten(0, (2, 2)))
     assert (analytic.layer_input(view.g, "dense1").residual > 0.1).all()
     with pytest.raises(ValueError, match="mean over 2 examples"):
-        analytic.first_layer(view)
+        FirstLayer().attack(view)
     noisy = gl.Client(model, gl.GaussianNoise(0.1)).release(x, y)
     with pytest.raises(ValueError, match="rows of 'dense1' disagree"):
-        analytic.first_layer(noisy)
+        FirstLayer().attack(noisy)
+    anyway = FirstLayer(tolerance=math.inf).attack(noisy)
+    a = analytic.layer_input(noisy.g, "dense1").a
+    torch.testing.assert_close(anyway.x, model.normalize.inverse(a.view_as(x)))
+    pooled = nn.Sequential(nn.AvgPool2d(2), nn.Flatten(), nn.Linear(16, 10))
+    with pytest.raises(ValueError, match="'2' sees 16 numbers and an image has 64"):
+        FirstLayer().attack(gl.Client(pooled).release(x, y))
 
 
 def test_dead_layers_and_missing_biases_are_told():
     x, y = gl.data.batch("digits", range(2))
     model = gl.models.mlp(SHAPE, 10)
     nn.init.constant_(model.dense1.bias, -100)
+    dead = gl.Client(model).release(x, y)
     with pytest.raises(ValueError, match="no unit of 'dense1' is active for client 0, 1"):
-        analytic.first_layer(gl.Client(model).release(x, y))
+        analytic.layer_input(dead.g, "dense1")
+    assert (FirstLayer().attack(dead).x == 0.5).all()
     bare = nn.Sequential(nn.Flatten(), nn.Linear(64, 10, bias=False))
     view = gl.Client(bare).release(x, y)
     with pytest.raises(ValueError, match=r"no linear layer with a bias.*those are none"):
-        analytic.first_layer(view)
+        FirstLayer().attack(view)
     with pytest.raises(ValueError, match="no bias to read the label"):
         analytic.labels(view.g)
 
@@ -166,10 +175,10 @@ def test_fresh_latents_average_over_the_latent():
     def f(v, _):
         return (v[:, 5:] * torch.tensor([1.0, 2.0, 3.0])).square().sum(1) + v[:, :5].sum(1)
 
-    mean = smoothing.around(f, [(0, 0), (0, 1)])(joined, 0.5)
+    mean = smoothing.around(f, [(0, 0), (0, 1)])(joined, Moment(1, 2))
     expected = 14 + joined[:, :5].sum(1)
     torch.testing.assert_close(mean, expected, rtol=0.06, atol=0)
-    again = smoothing.around(f, [(0, 1)])(joined[1:], 0.5)
+    again = smoothing.around(f, [(0, 1)])(joined[1:], Moment(1, 2))
     torch.testing.assert_close(again, mean[1:])
 
 
@@ -177,7 +186,7 @@ def test_each_belief_is_another_attack_and_knowing_more_helps(tmp_path):
     """On the convolutional variant: the latent read off beats believing in none."""
     few = gl.data.load("digits").take(range(4))
     hiding = client(precode_lenet)
-    cosine, climb = gl.Direction(1e3), gl.Adam(steps=150, lr=0.1, decay=0.98, signed=True)
+    cosine, climb = gl.Direction(1e3), gl.Adam(steps=60, lr=0.1, decay=0.95, signed=True)
     trials = {}
     for name, latent in (("plain", Known()), ("joint", StandardNormal()), ("read off", ReadOff())):
         held = gl.Adversary(replace(hiding, defense=cosine), Joint(PRIOR, latent, SHAPE), climb)
@@ -200,4 +209,4 @@ def test_a_bottleneck_fits_any_network():
     x, y = gl.data.batch("digits", range(2))
     view = gl.Client(model, transform=Latent(5, SHAPE)).release(x, y)
     assert gl.gradients.path(model, torch.rand(2, 1, 69), y[:, None]) == "captured"
-    torch.testing.assert_close(analytic.first_layer(view).view_as(x), x, rtol=0, atol=1e-4)
+    torch.testing.assert_close(FirstLayer().attack(view).x, x, rtol=0, atol=1e-4)

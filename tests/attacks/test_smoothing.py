@@ -7,6 +7,7 @@ import scipy.stats
 import torch
 
 import gradleak as gl
+from gradleak.priors.prior import Moment
 
 X, Y = gl.data.batch("digits", range(4))
 
@@ -15,7 +16,7 @@ def test_points_are_uniform_in_volume():
     """(|u| / radius)^3 is uniform on [0, 1] in three dimensions, and directions are on a sphere."""
     x = torch.zeros(200, 3, dtype=torch.double)
     ball = gl.Ball(0.7, samples=10)
-    u = ball.points(x, [(n,) for n in range(200)], progress=0.0).flatten(0, 1)
+    u = ball.points(x, [(n,) for n in range(200)], Moment(0, 1)).flatten(0, 1)
     volume = (u.norm(dim=1) / 0.7) ** 3
     assert scipy.stats.kstest(volume.numpy(), "uniform").pvalue > 1e-3
     direction = (u / u.norm(dim=1, keepdim=True))[:, 0]  # uniform on [-1, 1] on a sphere
@@ -25,11 +26,11 @@ def test_points_are_uniform_in_volume():
 def test_the_radius_falls_to_zero():
     x = torch.rand(2, 1, 4, 4)
     radius = torch.tensor([0.5, 2.0])
-    for progress in (0.0, 0.5, 1.0):
-        points = gl.Ball(radius, samples=50).points(x, [(0,), (1,)], progress)
+    for moment in (Moment(0, 4), Moment(2, 4), Moment(4, 4)):
+        points = gl.Ball(radius, samples=50).points(x, [(0,), (1,)], moment)
         far = (points - x[:, None]).flatten(2).norm(dim=2).amax(1)
-        assert (far <= (1 - progress) * radius + 1e-6).all()
-        assert (far >= 0.8 * (1 - progress) * radius).all()
+        assert (far <= (1 - moment.progress) * radius + 1e-6).all()
+        assert (far >= 0.8 * (1 - moment.progress) * radius).all()
 
 
 def test_mean_over_the_ball_is_the_closed_form_of_a_quadratic():
@@ -39,8 +40,8 @@ def test_mean_over_the_ball_is_the_closed_form_of_a_quadratic():
         lambda points, _: -(points - c).square().sum(1), [(0,)]
     )
     expected = -(c**2) * d - 0.5**2 * d / (d + 2)
-    assert float(mean(x, 0.0)) == pytest.approx(expected, abs=2e-3)
-    assert float(mean(x, 1.0)) == pytest.approx(-(c**2) * d)
+    assert float(mean(x, Moment(0, 1))) == pytest.approx(expected, abs=2e-3)
+    assert float(mean(x, Moment(1, 1))) == pytest.approx(-(c**2) * d)
 
 
 def test_it_bounds_the_logarithm_of_the_mass_from_below():
@@ -48,11 +49,11 @@ def test_it_bounds_the_logarithm_of_the_mass_from_below():
     x, key = torch.full((1, 2), 0.4, dtype=torch.double), [(3,)]
     ball = gl.Ball(0.3, samples=1000)
 
-    def log_density(points, _=0.0):
+    def log_density(points, _=None):
         return -(points - 0.5).square().sum(1) / (2 * 0.1**2)
 
-    bound = float(ball.around(log_density, key)(x, 0.0))
-    mass = log_density(ball.points(x, key, 0.0)[0]).exp().mean().log()
+    bound = float(ball.around(log_density, key)(x, Moment(0, 1)))
+    mass = log_density(ball.points(x, key, Moment(0, 1))[0]).exp().mean().log()
     assert bound <= float(mass)
 
 
@@ -61,14 +62,14 @@ def test_attacks_with_a_ball_do_not_mix():
     view = client.release(X, Y)
     search = gl.Adam(steps=4, lr=0.05)
     several = [
-        gl.bayes(client, gl.TotalVariation(w), optimizer=search, ball=gl.Ball(r, samples=3))
+        gl.bayes(client, gl.TotalVariation(w), optimizer=search, ball=gl.Ball(r, 3), restarts=2)
         for w, r in ((1.0, 0.5), (3.0, 2.0))
     ]
-    together = gl.attacks.attack_all([(a, view) for a in several], restarts=2, chunk=5)
+    together = gl.attacks.attack_all([(a, view) for a in several], chunk=5)
     for adversary, found in zip(several, together, strict=True):
-        alone = adversary.attack(view[[2]], restarts=2)
+        alone = adversary.attack(view[[2]])
         torch.testing.assert_close(found.x[2:3], alone.x, rtol=1e-6, atol=1e-8)
-        plain = replace(adversary, ball=None).attack(view, restarts=2)
+        plain = replace(adversary, ball=None).attack(view)
         assert not torch.allclose(found.x, plain.x, atol=1e-4)
         again = gl.attacks.log_posterior(adversary, view.g, view.y)(found.x)
         torch.testing.assert_close(again, found.log_posterior)

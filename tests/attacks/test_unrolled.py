@@ -1,11 +1,11 @@
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
 from torch import nn
 
 import gradleak as gl
-from gradleak.attacks.unrolled import Unrolled
+from gradleak.attacks.unrolled import Stages, Unrolled
 from gradleak.data import Images
 
 
@@ -18,38 +18,51 @@ def gaussian_images(count, rng):
     return Images("toy", "train", x, y, tuple(range(count)), 1), mix @ mix.T
 
 
-def linear_clients():
-    """Their gradient is a fixed linear map of x, so the posterior is Gaussian."""
+def linear_client():
+    """Its gradient is a fixed linear map of x, so the posterior is Gaussian."""
     model = nn.Sequential(nn.Flatten(), nn.Linear(16, 1, bias=False))
-    return lambda scale: gl.Client(model, gl.GaussianNoise(scale), loss=lambda out, y: out.mean())
+    return gl.Client(model, loss=lambda out, y: out.mean())
+
+
+@dataclass(frozen=True)
+class HalfMasked:
+    """A family of defenses: half of the entries hidden, then noise."""
+
+    def __call__(self, scale):
+        return gl.RandomMask(0.5, then=gl.GaussianNoise(scale))
+
+
+def noised(client, scale):
+    return replace(client, defense=gl.GaussianNoise(scale))
 
 
 def test_it_learns_the_posterior_mean_of_a_linear_client():
     """The gradient is x itself and pixels are Gaussian, so the best answer is a closed form."""
     rng = torch.Generator().manual_seed(0)
     images, covariance = gaussian_images(4000, rng)
-    clients = linear_clients()
-    fitted = Unrolled.fit(clients, images, 0.05, 0.2, stages=2, steps=400, width=8)
+    client = linear_client()
+    fitted = Unrolled.fit(client, gl.GaussianNoise, images, 0.05, 0.2, stages=2, steps=400, width=8)
     fresh, _ = gaussian_images(500, rng)
     for scale in (0.05, 0.2):
-        view = clients(scale).release(fresh.x, fresh.y)
+        view = noised(client, scale).release(fresh.x, fresh.y)
         gain = covariance @ torch.linalg.inv(covariance + scale**2 * torch.eye(16))
         best = 0.5 + (view.g["1.weight"].flatten(1) - 0.5) @ gain.T
         least = gl.mse(best.view_as(fresh.x), fresh.x).mean()
-        found = gl.mse(fitted.attack(view, scale), fresh.x).mean()
-        blind = gl.mse(fitted.start[fresh.y], fresh.x).mean()
+        found = gl.mse(fitted.attack(view).x, fresh.x).mean()
+        blind = gl.mse(fitted.learnt.start[fresh.y], fresh.x).mean()
         assert least * 0.99 < found < 1.2 * least < blind
 
 
 def test_an_answer_depends_on_its_own_client_only():
     images = gl.data.load("digits")
     model = gl.models.cnn((1, 8, 8), 10)
-    clients = lambda scale: gl.Client(model, gl.GaussianNoise(scale))  # noqa: E731
-    fitted = Unrolled.fit(clients, images.take(range(130)), 0.05, 0.2, stages=2, steps=3, width=8)
+    client, some = gl.Client(model), images.take(range(130))
+    fitted = Unrolled.fit(client, HalfMasked(), some, 0.05, 0.2, stages=2, steps=3, width=8)
     some = images.take(range(200, 270))
-    view = clients(0.1).release(some.x, some.y, key=some.index)
-    whole = fitted.attack(view, 0.1)
-    torch.testing.assert_close(whole[66:68], fitted.attack(view[66:68], 0.1), rtol=0, atol=2e-2)
+    client = replace(client, defense=HalfMasked()(0.1))
+    view = client.release(some.x, some.y, key=some.index)
+    whole = fitted.attack(view).x
+    torch.testing.assert_close(whole[66:68], fitted.attack(view[66:68]).x, rtol=0, atol=2e-2)
     assert whole.min() >= 0
     assert whole.max() <= 1
 
@@ -57,13 +70,15 @@ def test_an_answer_depends_on_its_own_client_only():
 def test_each_stage_adds_something_on_a_network():
     images = gl.data.load("digits")
     model = gl.models.cnn((1, 8, 8), 10)
-    clients = lambda scale: gl.Client(model, gl.GaussianNoise(scale))  # noqa: E731
-    fitted = Unrolled.fit(clients, images, 0.02, 0.05, stages=2, steps=120, width=8)
+    client = gl.Client(model)
+    fitted = Unrolled.fit(client, gl.GaussianNoise, images, 0.02, 0.05,
+                          stages=2, steps=120, width=8)  # fmt: skip
     test = gl.data.load("digits", "test").take(range(100))
-    view = clients(0.03).release(test.x, test.y)
-    start = gl.mse(fitted.start[test.y], test.x).mean()
-    short = replace(fitted, stages=fitted.stages[:1])
-    one, two = (gl.mse(f.attack(view, 0.03), test.x).mean() for f in (short, fitted))
+    view = noised(client, 0.03).release(test.x, test.y)
+    start = gl.mse(fitted.learnt.start[test.y], test.x).mean()
+    first = Stages(fitted.learnt.start, fitted.learnt.stages[:1])
+    short = replace(fitted, learnt=first)
+    one, two = (gl.mse(f.attack(view).x, test.x).mean() for f in (short, fitted))
     assert two < 0.9 * one
     assert one < 0.9 * start
 
@@ -82,16 +97,12 @@ def test_the_slope_is_that_of_the_log_likelihood():
 def test_what_it_was_not_trained_for_is_refused():
     images = gl.data.load("digits").take(range(40))
     model = gl.models.cnn((1, 8, 8), 10)
-    clients = lambda scale: gl.Client(model, gl.GaussianNoise(scale))  # noqa: E731
-    fitted = Unrolled.fit(clients, images, 0.05, 0.2, stages=1, steps=2, width=8)
-    view = clients(0.1).release(images.x[:1], images.y[:1])
-    with pytest.raises(ValueError, match=r"trained for scales of 0.05 to 0.2, got 1"):
-        fitted.attack(view, 1.0)
-    with pytest.raises(ValueError, match=r"trained for GaussianNoise.*0.2.*has GaussianNoise.*0.1"):
-        fitted.attack(view, 0.2)
-    with pytest.raises(ValueError, match="needs labels"):
-        fitted.attack(view.without_labels(), 0.1)
+    client = gl.Client(model)
+    fitted = Unrolled.fit(client, gl.GaussianNoise, images, 0.05, 0.2, stages=1, steps=2, width=8)
+    told = r"trained for GaussianNoise\(scale=0.05\) to GaussianNoise\(scale=0.2\), this client has"
+    for defense in (gl.GaussianNoise(1.0), gl.LaplaceNoise(0.1), gl.NoDefense(), HalfMasked()(0.1)):
+        view = replace(client, defense=defense).release(images.x[:1], images.y[:1])
+        with pytest.raises(ValueError, match=told):
+            fitted.attack(view)
     with pytest.raises(ValueError, match="one image"):
-        Unrolled.fit(lambda s: gl.Client(model, gl.GaussianNoise(s), batch_size=2), images, 0.1, 1)
-    with pytest.raises(ValueError, match=r"images \[0, 1\] of digits.*learnt from"):
-        gl.answering.answers([], images.take([0, 1]), "unused.csv", learnt_from=[fitted.trained_on])
+        Unrolled.fit(gl.Client(model, batch_size=2), gl.GaussianNoise, images, 0.1, 1)

@@ -6,7 +6,7 @@ import torch
 
 import gradleak as gl
 from gradleak.experiment import Records, batches, runs
-from gradleak.experiment.trials import digest, grid
+from gradleak.experiment.trials import grid
 
 DIGITS = gl.data.load("digits").take(range(5))
 MODEL = gl.models.mlp((1, 8, 8), 10, widths=(16,))
@@ -38,7 +38,7 @@ def test_rows_hold_what_was_computed(records):
     row = table[(table.defense == "LaplaceNoise") & (table.weight == 1.0)].iloc[3]
     trial = trials()[3]
     view = trial.client.release(DIGITS.x, DIGITS.y, key=DIGITS.index)
-    x_hat = trial.attack.attack(view, restarts=2).x
+    x_hat = trial.attack.attack(view).x
     assert row.psnr == pytest.approx(gl.psnr(x_hat, DIGITS.x)[3].item(), abs=1e-3)
     assert row.ssim == pytest.approx(gl.ssim(x_hat, DIGITS.x)[3].item(), abs=1e-3)
     assert row.belief == "LaplaceNoise(scale=0.1)"
@@ -109,8 +109,8 @@ def test_a_defense_of_ones_own_need_not_be_hashable(tmp_path):
 
     few = gl.data.load("digits").take([0, 1])
     client = gl.Client(gl.models.cnn(few.shape, 10), Halved())
-    adversary = gl.bayes(client, gl.Box(), optimizer=gl.Adam(steps=2))
-    trial = gl.Trial(client, adversary, few, {})
+    attack = gl.bayes(client, gl.Box(), optimizer=gl.Adam(steps=2))
+    trial = gl.Trial(client, attack, few, {})
     assert len(gl.experiment.run([trial], Records(tmp_path, "r"))) == 2
 
 
@@ -127,21 +127,58 @@ def test_settings_are_computed_together_where_they_can_be():
     assert [len(batch) for batch in found] == [2, 2]
 
 
-def test_a_network_that_is_trained_between_two_runs_is_another(path):
+def test_a_network_that_is_trained_between_two_runs_is_another(records):
     """Also where the trial was made before."""
     net = gl.models.mlp((1, 8, 8), 10, widths=(16,))
     client = gl.Client(net)
     held = gl.bayes(client, gl.Box(), optimizer=gl.Adam(steps=2, signed=True))
     held = dataclasses.replace(held, client=gl.Client(net, gl.Direction()))
     trial = gl.Trial(client, held, DIGITS, {})
-    first = runs.run([trial], path)
+    first = runs.run([trial], records)
     with torch.no_grad():
         net.dense1.weight.mul_(2)
-    second = runs.run([trial], path)
+    second = runs.run([trial], records)
     assert not set(first.id) & set(second.id)
 
 
-def test_precision_of_products_tells_rows_apart(path):
+def test_attacks_of_every_kind_are_trials(records):
+    """What is no climb is asked view by view, in rows of the same scores."""
+    client = gl.Client(MODEL)
+    trial = gl.Trial(client, gl.attacks.FirstLayer(), DIGITS, {"who": "ratio"}, keep=(3,))
+    table = runs.run([trial, dataclasses.replace(trial, seed=1)], records)
+    assert (table.psnr > 60).all()
+    assert table.attack.tolist() == ["FirstLayer(tolerance=0.001)"] * 10
+    assert table.log_posterior.isna().all()
+    assert list(table["index"]) == 2 * list(DIGITS.index)
+    (image,) = records.images(table.id[[3]])
+    torch.testing.assert_close(image, DIGITS.x[3], rtol=0, atol=1 / 255)
+
+
+def test_images_that_an_attack_was_made_from_are_refused():
+    @dataclasses.dataclass(frozen=True)
+    class Knowing(gl.Attack):
+        sources = (DIGITS.source,)
+
+    gl.Trial(gl.Client(MODEL), Knowing(), gl.data.load("digits").take([5, 6]), {})
+    with pytest.raises(ValueError, match=r"images \[4\] of digits \(test\) are attacked"):
+        gl.Trial(gl.Client(MODEL), Knowing(), gl.data.load("digits").take([4, 5]), {})
+
+
+def test_every_parameter_tells_rows_apart():
+    (trial, *_) = trials()
+    changes = (dict(restarts=3), dict(optimizer=gl.Adam(steps=5)), dict(temperature=2.0))
+    others = [
+        dataclasses.replace(trial, seed=1),
+        *(
+            dataclasses.replace(trial, attack=dataclasses.replace(trial.attack, **change))
+            for change in changes
+        ),
+    ]
+    ids = {t.row_id(0) for t in [trial, *others]} | {trial.row_id(1)}
+    assert len(ids) == len(others) + 2
+
+
+def test_precision_of_products_tells_rows_apart():
     (trial, *_) = trials(weights=[0.1], images=DIGITS.take([0]))
     names = [trial.row_id(0)]
     for precision in ("float32", "tf32", "bfloat16"):
@@ -170,18 +207,10 @@ def test_rows_with_other_labels_lie_in_one_table(records):
     assert list(table)[index + 1 :][:4] == ["mse", "psnr", "ssim", "log_posterior"]
 
 
-class Unlabelled(gl.Trial):
-    """A trial whose rows are named without its labels."""
-
-    def row_id(self, index):
-        told = {k: v for k, v in self.parameters().items() if k not in self.labels}
-        return digest([told, index])
-
-
 def test_what_differs_in_labels_only_is_computed_once_and_shown_twice(records, monkeypatch):
-    known = vars(trials(weights=[0.1])[0])
-    one = Unlabelled(**{**known, "images": DIGITS.take([0, 1, 2]), "keep": (0,)})
-    two = Unlabelled(**{**known, "labels": {"arm": "two"}, "keep": (1, 4)})
+    (first, *_) = trials(weights=[0.1])
+    one = dataclasses.replace(first, images=DIGITS.take([0, 1, 2]), keep=(0,))
+    two = dataclasses.replace(first, labels={"arm": "two"}, keep=(1, 4))
     compute, computed = batches.compute, []
 
     def counted(batch, transforming):

@@ -7,6 +7,7 @@ from torch import nn
 import gradleak as gl
 from gradleak.identity import digest
 from gradleak.priors.denoiser import Denoiser, read_denoiser, trained_denoiser
+from gradleak.priors.prior import Moment
 from gradleak.priors.score import Learned
 
 SHAPE = (1, 8, 8)
@@ -25,8 +26,9 @@ class Exact(nn.Module):
 
 def test_the_slope_is_that_of_the_noised_density():
     x = torch.rand(3, *SHAPE, dtype=torch.double)
-    for progress in (0.0, 0.4, 1.0):
-        prior = Learned(Exact(), "exact", start=0.8, end=0.1).at(progress)
+    for step in (0, 2, 5):
+        prior = Learned(Exact(), "exact", start=0.8, end=0.1).at(Moment(step, 5))
+        progress = step / 5
         assert prior.level == pytest.approx(0.8 ** (1 - progress) * 0.1**progress)
         free = x.clone().requires_grad_()
         width = (Exact.spread**2 + prior.level**2) ** 0.5
@@ -74,6 +76,25 @@ def test_the_climb_anneals_it():
     torch.testing.assert_close(found, closed[0.05], rtol=0, atol=0.025)
     far = {level: (found - image).abs().mean() for level, image in closed.items()}
     assert far[0.05] < far[0.15] / 2
+
+
+class DenoiserOfDeepinv(nn.Module):
+    """The signature of deepinv.models.Denoiser, and what it says of itself: nothing."""
+
+    def forward(self, x: torch.Tensor, sigma: float | torch.Tensor, *args, **kwargs):
+        return Exact()(x, sigma)
+
+
+def test_a_denoiser_of_deepinv_fits_as_it_is():
+    x = torch.rand(3, *SHAPE, dtype=torch.double)
+    theirs, ours = (Learned(d, "any", start=3.0, end=0.001) for d in (DenoiserOfDeepinv(), Exact()))
+    torch.testing.assert_close(theirs.score(x), ours.score(x))
+    assert theirs.sources == []
+    client = gl.Client(gl.models.mlp(SHAPE, 10), gl.GaussianNoise(0.1))
+    view = client.release(*gl.data.batch("digits", range(2)))
+    climb = gl.Adam(steps=20, decay=0.9)
+    found = [gl.bayes(client, p, optimizer=climb).attack(view).x for p in (theirs, ours)]
+    assert torch.equal(*found)
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +149,8 @@ def test_denoisers_of_photographs_of_two_sizes_are_two(tmp_path):
 def test_bad_levels_and_images_are_told():
     for start, end in ((0.5, 0.001), (0.1, 0.2), (5.0, 0.1)):
         with pytest.raises(ValueError, match=r"levels must fall within .* 0.01 to 2.0"):
-            Learned(Exact(), "exact", start=start, end=end)
+            Learned(Denoiser(SHAPE, 0.3, 8), "small", start=start, end=end)
+    with pytest.raises(ValueError, match=r"must fall within .* 0.0 to inf"):
+        Learned(Exact(), "exact", start=0.1, end=0.2)
     with pytest.raises(ValueError, match=r"made for images \(1, 8, 8\), these are \(3, 9, 9\)"):
         Denoiser(SHAPE, 0.3, 8)(torch.rand(2, 3, 9, 9), torch.ones(2))
