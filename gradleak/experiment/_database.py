@@ -22,7 +22,10 @@ CREATE TABLE IF NOT EXISTS adopted (digest TEXT PRIMARY KEY);
 
 @contextmanager
 def opened(folder: Path) -> Iterator[sqlite3.Connection]:
-    """The database, made if it is not there, in one transaction; writers wait for one another."""
+    """The database, made if it is not there, in one transaction; writers wait for one another.
+
+    The last to close it writes the log back, which takes a disk's time: hold it open over several.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with closing(sqlite3.connect(folder / FILE, timeout=60, isolation_level="IMMEDIATE")) as db:
         _prepare(db)
@@ -35,6 +38,7 @@ def _prepare(db: sqlite3.Connection, tries: int = 200) -> None:
     for left in reversed(range(tries)):
         try:
             db.execute("PRAGMA journal_mode = WAL")
+            db.execute("PRAGMA synchronous = NORMAL")  # a power cut may cost the last batches
             db.executescript(SCHEMA)
             return
         except sqlite3.OperationalError:

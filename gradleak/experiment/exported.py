@@ -36,7 +36,7 @@ class Exported:
         """One row for each reconstruction, its name in the column `id`."""
         if not self.path.exists():
             raise FileNotFoundError(f"no records at {self.path}; gradleak publish writes them")
-        return pd.read_csv(self.path, dtype={"id": str})
+        return pd.read_csv(self.path, dtype={"id": str}, low_memory=False)
 
     def facts(self) -> dict[str, Any]:
         """What is known of the records: command, seconds, dates, hardware and versions."""
