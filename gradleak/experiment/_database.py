@@ -10,12 +10,15 @@ from pathlib import Path
 
 FILE = "records.sqlite"
 # found: the columns that were computed. told: those that say what a row is of, which may differ for
-# one row, as labels do not decide it. made: where and when it was computed.
+# one row, as labels do not decide it. made: where and when it was computed. name: of the records
+# that a row was asked for in, chapter: by whom.
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS rows (id TEXT PRIMARY KEY, found TEXT, made TEXT);
 CREATE TABLE IF NOT EXISTS pictures (id TEXT PRIMARY KEY, shape TEXT, pixels BLOB);
-CREATE TABLE IF NOT EXISTS asked (name TEXT, id TEXT, told TEXT, UNIQUE (name, id, told));
-CREATE TABLE IF NOT EXISTS commands (name TEXT PRIMARY KEY, command TEXT);
+CREATE TABLE IF NOT EXISTS asked (name TEXT, chapter TEXT, id TEXT, told TEXT,
+                                  UNIQUE (name, chapter, id, told));
+CREATE TABLE IF NOT EXISTS commands (name TEXT, chapter TEXT, command TEXT,
+                                     PRIMARY KEY (name, chapter));
 CREATE TABLE IF NOT EXISTS adopted (digest TEXT PRIMARY KEY);
 """
 
