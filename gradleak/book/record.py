@@ -119,7 +119,7 @@ def _place(chapter: Chapter, profile: str) -> Path:
 def _records(chapter: Chapter, profile: str, folder: Path) -> list[Records]:
     from gradleak.experiment import Records  # pandas and torch, which most commands can spare
 
-    return Records.beginning(folder, f"{chapter.name}-{profile}-")
+    return Records.of(folder, chapter.name, profile)
 
 
 def digest(home: Path, files: Iterable[Path], *texts: str) -> str:

@@ -10,19 +10,25 @@ from pathlib import Path
 
 FILE = "records.sqlite"
 # found: the columns that were computed. told: those that say what a row is of, which may differ for
-# one row, as labels do not decide it. made: where and when it was computed.
+# one row, as labels do not decide it. made: where and when it was computed. name: of the records
+# that a row was asked for in, chapter: by whom.
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS rows (id TEXT PRIMARY KEY, found TEXT, made TEXT);
 CREATE TABLE IF NOT EXISTS pictures (id TEXT PRIMARY KEY, shape TEXT, pixels BLOB);
-CREATE TABLE IF NOT EXISTS asked (name TEXT, id TEXT, told TEXT, UNIQUE (name, id, told));
-CREATE TABLE IF NOT EXISTS commands (name TEXT PRIMARY KEY, command TEXT);
+CREATE TABLE IF NOT EXISTS asked (name TEXT, chapter TEXT, id TEXT, told TEXT,
+                                  UNIQUE (name, chapter, id, told));
+CREATE TABLE IF NOT EXISTS commands (name TEXT, chapter TEXT, command TEXT,
+                                     PRIMARY KEY (name, chapter));
 CREATE TABLE IF NOT EXISTS adopted (digest TEXT PRIMARY KEY);
 """
 
 
 @contextmanager
 def opened(folder: Path) -> Iterator[sqlite3.Connection]:
-    """The database, made if it is not there, in one transaction; writers wait for one another."""
+    """The database, made if it is not there, in one transaction; writers wait for one another.
+
+    The last to close it writes the log back, which takes a disk's time: hold it open over several.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with closing(sqlite3.connect(folder / FILE, timeout=60, isolation_level="IMMEDIATE")) as db:
         _prepare(db)
@@ -35,6 +41,7 @@ def _prepare(db: sqlite3.Connection, tries: int = 200) -> None:
     for left in reversed(range(tries)):
         try:
             db.execute("PRAGMA journal_mode = WAL")
+            db.execute("PRAGMA synchronous = NORMAL")  # a power cut may cost the last batches
             db.executescript(SCHEMA)
             return
         except sqlite3.OperationalError:

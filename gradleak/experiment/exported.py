@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -36,7 +36,7 @@ class Exported:
         """One row for each reconstruction, its name in the column `id`."""
         if not self.path.exists():
             raise FileNotFoundError(f"no records at {self.path}; gradleak publish writes them")
-        return pd.read_csv(self.path, dtype={"id": str})
+        return pd.read_csv(self.path, dtype={"id": str}, low_memory=False)
 
     def facts(self) -> dict[str, Any]:
         """What is known of the records: command, seconds, dates, hardware and versions."""
@@ -79,6 +79,25 @@ def images(pictures: Mapping[str, np.ndarray], ids: Iterable[str]) -> Tensor:
             "indices of their images"
         )
     return torch.from_numpy(np.stack([pictures[i] for i in ids])).float() / 255
+
+
+def table_of(rows: Sequence[tuple[str, Mapping[str, Any], Mapping[str, Any]]]) -> pd.DataFrame:
+    """Columns: id, what each row is of, its index, what was found; in the order of the longest."""
+    told, found = (
+        list(dict.fromkeys(k for row in sorted((r[part] for r in rows), key=len, reverse=True)
+                           for k in row))
+        for part in (1, 2)
+    )  # fmt: skip
+    told.sort(key=lambda name: name == "index")
+    columns = dict.fromkeys(["id", *told, *found])
+    plain = [{**found, "id": id, **told} for id, told, found in rows]
+    # A file says nothing where a repr says None, so neither does a table.
+    cells = [{k: np.nan if v == "None" else v for k, v in row.items()} for row in plain]
+    table = pd.DataFrame(cells, columns=list(columns) if rows else ["id", "seconds"])
+    for score in ("psnr", "ssim"):  # where nothing transforms images, both are of the same
+        if f"{score}_x" in table:
+            table[f"{score}_x"] = table[f"{score}_x"].fillna(table[score])
+    return table
 
 
 def made(device: torch.device) -> dict[str, str]:

@@ -16,7 +16,7 @@ import pandas as pd
 from torch import Tensor
 
 from gradleak.experiment._database import FILE, opened
-from gradleak.experiment.exported import NAMES, Exported, images
+from gradleak.experiment.exported import NAMES, Exported, images, table_of
 
 Plain = str | int | float
 Asked = Sequence[tuple[str, Mapping[str, Plain]]]
@@ -27,60 +27,50 @@ AMONG = "id IN (SELECT value FROM json_each(?))"
 
 @dataclass(frozen=True)
 class Records:
-    """What the present run called `name`, such as soteria-quick-cifar10, asked for in a folder.
+    """What the present run of a chapter asked for, in the database of a folder.
 
-    A row lies once in the folder's database, whoever asks for it and under whatever labels.
+    A row lies there once, whoever asks for it and under whatever labels.
+    name: such as soteria-quick-cifar10: chapter, profile and data set; the chapter is the one that
+        asks unless `chapter` says another, which then shares these records.
     committed: folder of exports; rows that are missing come from the export of this name there.
     """
 
     folder: Path
     name: str
     committed: Path | None = None
+    chapter: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "chapter", self.chapter or self.name.split("-")[0])
 
     @classmethod
-    def beginning(cls, folder: Path, prefix: str) -> list[Records]:
-        """All records of a folder whose names begin so."""
+    def of(cls, folder: Path, chapter: str, profile: str) -> list[Records]:
+        """All records in a folder that a chapter asked for in a profile."""
         if not (folder / FILE).exists():
             return []
-        query = "SELECT name FROM commands WHERE substr(name, 1, ?) = ? ORDER BY name"
+        query = "SELECT name FROM commands WHERE chapter = ? ORDER BY name"
         with opened(folder) as db:
-            return [cls(folder, name) for (name,) in db.execute(query, [len(prefix), prefix])]
+            names = [name for (name,) in db.execute(query, [chapter])]
+        return [cls(folder, n, None, chapter) for n in names if n.split("-")[1:2] == [profile]]
 
     def beside(self, what: str) -> Records:
         """The records of another kind that belong to these, such as `accuracy`."""
         return replace(self, name=f"{self.name}-{what}")
 
+    def others(self) -> list[Exported]:
+        """What is committed of the same kind, of other profiles and data sets."""
+        chapter, *_, kind = [*self.name.split("-", 3), "", "", ""][:4]
+        paths = self.committed.glob(f"{chapter}-*-*.csv") if self.committed else ()
+        alike = [p for p in sorted(paths) if [*p.stem.split("-", 3), ""][3] == kind]
+        return [Exported(path) for path in alike if path.stem != self.name]
+
     def read(self) -> pd.DataFrame:
         """The rows asked for that are there, in the order in which they were asked for."""
-        return self.rows(self._asked())
+        return self.rows(self._asked(self.chapter))
 
     def facts(self) -> dict[str, Any]:
         """What is known of the rows, and how many of those asked for are missing."""
-        asked = self._asked()
-        table = self.rows(asked)
-        query = """SELECT made FROM rows JOIN asked USING (id) WHERE name = ?
-                   GROUP BY made ORDER BY min(asked.rowid)"""
-        with opened(self.folder) as db:
-            made = [json.loads(text) for (text,) in db.execute(query, [self.name])]
-            select = "SELECT command FROM commands WHERE name = ?"
-            (command,) = db.execute(select, [self.name]).fetchone()
-
-        def told(name: str, where: Iterable[Mapping[str, Any]] = made) -> str:
-            return "; ".join(dict.fromkeys(str(m[name]) for m in where if name in m))
-
-        return {
-            "command": command,
-            "seconds": round(float(table.drop_duplicates("id")["seconds"].sum()), 1),
-            "dataset": told("dataset", (t for _, t in asked)),
-            "version": told("version"),
-            "rows": len(table),
-            "date": max((m["date"] for m in made), default=""),
-            "hardware": told("hardware"),
-            "torch": told("torch"),
-            "python": told("python"),
-            "names": NAMES,
-            "missing": len(asked) - len(table),
-        }
+        return self._facts(self.chapter)
 
     def images(self, ids: Iterable[str]) -> Tensor:
         """Kept reconstructions (N, C, H, W) in [0, 1], stored with 8 bits, by row id."""
@@ -95,23 +85,25 @@ class Records:
                     for id, shape, blob in db.execute(query, [_listed(ids)])}  # fmt: skip
 
     def export(self, folder: Path) -> Exported:
-        """Write the rows asked for that are there, their facts and pictures as plain files."""
-        exported, table = Exported(folder / f"{self.name}.csv"), self.read()
-        exported.write(table, self.facts(), self.pictures(table["id"]))
+        """Write what all chapters asked for that is there, facts and pictures as plain files."""
+        exported, table = Exported(folder / f"{self.name}.csv"), self.rows(self._asked("%"))
+        exported.write(table, self._facts("%"), self.pictures(table["id"]))
         return exported
 
     def ask(self, asked: Asked, command: str) -> None:
         """Note what a run asks for, and the command that makes it."""
-        rows = [(self.name, id, json.dumps(told)) for id, told in asked]
+        own = (self.name, self.chapter)
+        rows = [(*own, id, json.dumps(told)) for id, told in asked]
         with opened(self.folder) as db:
-            db.execute("INSERT OR REPLACE INTO commands VALUES (?, ?)", [self.name, command])
-            db.executemany("INSERT OR IGNORE INTO asked VALUES (?, ?, ?)", rows)
+            db.execute("INSERT OR REPLACE INTO commands VALUES (?, ?, ?)", [*own, command])
+            db.executemany("INSERT OR IGNORE INTO asked VALUES (?, ?, ?, ?)", rows)
 
     def forget(self) -> None:
         """Forget what was asked for, for a new run to say; the rows stay."""
         with opened(self.folder) as db:
             for table in ("asked", "commands"):
-                db.execute(f"DELETE FROM {table} WHERE name = ?", [self.name])
+                query = f"DELETE FROM {table} WHERE name = ? AND chapter = ?"
+                db.execute(query, [self.name, self.chapter])
 
     def have(self, ids: Iterable[str], keep: Iterable[str] = ()) -> tuple[set[str], set[str]]:
         """Which of these rows are there, and which of them with a picture.
@@ -149,18 +141,46 @@ class Records:
         query = f"SELECT id, found FROM rows WHERE {AMONG}"
         with opened(self.folder) as db:
             found = dict(db.execute(query, [_listed(id for id, _ in asked)]).fetchall())
-        return _table([(id, told, json.loads(found[id])) for id, told in asked if id in found])
+        return table_of([(id, told, json.loads(found[id])) for id, told in asked if id in found])
 
-    def _asked(self) -> Asked:
-        query = "SELECT id, told FROM asked WHERE name = ? ORDER BY rowid"
+    def _asked(self, by: str) -> Asked:
+        query = """SELECT id, told FROM asked WHERE name = ? AND chapter LIKE ?
+                   GROUP BY id, told ORDER BY min(rowid)"""
         if (self.folder / FILE).exists():
             with opened(self.folder) as db:
-                asked = [(id, json.loads(told)) for id, told in db.execute(query, [self.name])]
+                asked = [(id, json.loads(t)) for id, t in db.execute(query, [self.name, by])]
             if asked:
                 return asked
         raise FileNotFoundError(
             f"no records called {self.name} in {self.folder / FILE}; experiment.run makes them"
         )
+
+    def _facts(self, by: str) -> dict[str, Any]:
+        asked = self._asked(by)
+        table = self.rows(asked)
+        query = """SELECT made FROM rows JOIN asked USING (id) WHERE name = ? AND chapter LIKE ?
+                   GROUP BY made ORDER BY min(asked.rowid)"""
+        select = "SELECT command FROM commands WHERE name = ? AND chapter LIKE ? ORDER BY rowid"
+        with opened(self.folder) as db:
+            made = [json.loads(text) for (text,) in db.execute(query, [self.name, by])]
+            commands = [command for (command,) in db.execute(select, [self.name, by])]
+
+        def told(name: str, where: Iterable[Mapping[str, Any]] = made) -> str:
+            return "; ".join(dict.fromkeys(str(m[name]) for m in where if name in m))
+
+        return {
+            "command": " && ".join(commands),
+            "seconds": round(float(table.drop_duplicates("id")["seconds"].sum()), 1),
+            "dataset": told("dataset", (t for _, t in asked)),
+            "version": told("version"),
+            "rows": len(table),
+            "date": max((m["date"] for m in made), default=""),
+            "hardware": told("hardware"),
+            "torch": told("torch"),
+            "python": told("python"),
+            "names": NAMES,
+            "missing": len(asked) - len(table),
+        }
 
     def _have(self, ids: Iterable[str]) -> tuple[set[str], set[str]]:
         listed = [_listed(ids)]
@@ -184,11 +204,10 @@ def adopt(records: Records, exported: Exported) -> None:
             return
     table, facts = exported.read(), exported.facts()
     # What stands behind the index was found. What functions return has none, and is taken whole:
-    # what it was asked for under is in it, and comes first again when it is read.
+    # the labels in it are those that it is asked for under.
     after = table.columns.get_loc("index") + 1 if "index" in table else 1
     found = table[table.columns[after:]].to_dict("records")
-    rows = {i: {k: v for k, v in row.items() if v == v}  # not missing
-            for i, row in zip(table["id"], found, strict=True)}  # fmt: skip
+    rows = dict(zip(table["id"], found, strict=True))
     made = {k: facts[k] for k in ("version", "date", "hardware", "torch", "python")}
     records.add(rows, exported.pictures(), made)
     with opened(records.folder) as db:
@@ -217,22 +236,3 @@ def _listed(ids: Iterable[str]) -> str:
 def _plain(value: Any) -> Plain:
     """What NumPy or PyTorch hold, as Python does."""
     return value.item()
-
-
-def _table(rows: Sequence[tuple[str, Mapping[str, Plain], Mapping[str, Plain]]]) -> pd.DataFrame:
-    """Columns: id, what each row is of, its index, what was found; in the order of the longest."""
-    told, found = (
-        list(dict.fromkeys(k for row in sorted((r[part] for r in rows), key=len, reverse=True)
-                           for k in row))
-        for part in (1, 2)
-    )  # fmt: skip
-    told.sort(key=lambda name: name == "index")
-    columns = dict.fromkeys(["id", *told, *found])
-    plain = [{**found, "id": id, **told} for id, told, found in rows]
-    # A file says nothing where a repr says None, so neither does a table.
-    cells = [{k: np.nan if v == "None" else v for k, v in row.items()} for row in plain]
-    table = pd.DataFrame(cells, columns=list(columns) if rows else ["id", "seconds"])
-    for score in ("psnr", "ssim"):  # where nothing transforms images, both are of the same
-        if f"{score}_x" in table:
-            table[f"{score}_x"] = table[f"{score}_x"].fillna(table[score])
-    return table

@@ -16,7 +16,8 @@ from tqdm import tqdm
 from gradleak import train
 from gradleak.data import Images
 from gradleak.device import keep_blocks, named
-from gradleak.experiment.batches import batches, compute
+from gradleak.experiment._database import opened
+from gradleak.experiment.batches import Part, batches, compute
 from gradleak.experiment.exported import made
 from gradleak.experiment.records import Plain, Records
 from gradleak.experiment.trials import Trial
@@ -41,18 +42,15 @@ def run(trials: Sequence[Trial], records: Records, command: str = "") -> pd.Data
     keep_blocks()
     asked = [(t.row_id(i), {**told, "index": i})
              for t in trials for told in [t.parameters()] for i in t.images.index]  # fmt: skip
-    records.ask(asked, command)
     told = dict(reversed(asked))  # of equal computations the first one's labels, as in `_distinct`
     keep = {t.row_id(i) for t in trials for i in t.images.index if i in t.keep}
-    work = list(batches(list(_distinct(trials, keep)), *records.have(told, keep)))
-    device = next(trials[0].client.model.parameters()).device
     transforming = any(t.client.transform is not None for t in trials)
-    for batch in tqdm(work, desc=records.name, unit="batch", delay=2, disable=_quiet()):
-        rows, kept = compute(batch, transforming)
-        found = {row["id"]: {k: v for k, v in row.items() if k not in told[row["id"]] and k != "id"}
-                 for row in rows}  # fmt: skip
-        records.add(found, kept, made(device))
-    return records.rows(asked)
+    with opened(records.folder):
+        records.ask(asked, command)
+        work = list(batches(list(_distinct(trials, keep)), *records.have(told, keep)))
+        for batch in tqdm(work, desc=records.name, unit="batch", delay=2, disable=_quiet()):
+            _keep(batch, told, records, transforming)
+        return records.rows(asked)
 
 
 def accuracies(
@@ -101,6 +99,17 @@ def measured(
         found["seconds"] = round(time.perf_counter() - begin, 4)
         records.add({name: found}, {}, made(on or named()))
     return records.rows(list(asked.items()))
+
+
+def _keep(
+    batch: list[Part], told: Mapping[str, Mapping[str, Plain]], records: Records, transforming: bool
+) -> None:
+    """Compute a batch of attacks and keep its rows and pictures."""
+    rows, kept = compute(batch, transforming)
+    found = {row["id"]: {k: v for k, v in row.items() if k not in {"id", *told[row["id"]]}}
+             for row in rows}  # fmt: skip
+    device = next(batch[0][0].client.model.parameters()).device
+    records.add(found, kept, made(device))
 
 
 def _distinct(trials: Sequence[Trial], keep: Collection[str]) -> Iterator[Trial]:

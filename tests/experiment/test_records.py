@@ -1,5 +1,6 @@
 """Records outlive kills, go on anywhere, and are published as plain files."""
 
+import dataclasses
 import signal
 import subprocess
 import sys
@@ -146,10 +147,10 @@ def test_an_export_says_what_the_records_say_and_always_the_same_bytes(records, 
 
 def test_only_what_the_last_run_asked_for_is_published(records, tmp_path):
     run(trials(), records)
-    (found,) = Records.beginning(records.folder, "toy-quick-")
-    assert not Records.beginning(records.folder, "toy-quick-d_")
+    (found,) = Records.of(records.folder, "toy", "quick")
+    assert not Records.of(records.folder, "toy", "paper")
     found.forget()
-    assert not Records.beginning(records.folder, "toy-quick-")
+    assert not Records.of(records.folder, "toy", "quick")
     with pytest.raises(FileNotFoundError, match="no records called toy-quick-digits"):
         records.read()
     last = run(trials(weights=[1.0]), records)
@@ -221,3 +222,27 @@ def test_missing_records_say_so(tmp_path):
         Exported(tmp_path / "none.csv").read()
     with pytest.raises(KeyError, match="no reconstructions of the rows"):
         Records(tmp_path, "some").images(["a"])
+
+
+def test_two_chapters_share_records_and_each_says_what_it_asked_for(records, tmp_path):
+    other = dataclasses.replace(records, chapter="tables")
+    run(trials(weights=[0.1]), records, "gradleak run toy")
+    run(trials(), other, "gradleak run tables")
+    assert [len(r.read()) for r in (records, other)] == [5, 10]
+    assert other.facts()["command"] == "gradleak run tables"
+    assert Records.of(records.folder, "tables", "quick")[0].name == records.name
+    both = records.export(tmp_path / "shared")
+    assert both.facts()["command"] == "gradleak run toy && gradleak run tables"
+    pd.testing.assert_frame_equal(both.read(), other.read())
+    other.forget()
+    pd.testing.assert_frame_equal(records.export(tmp_path / "own").read(), records.read())
+
+
+def test_other_committed_records_are_of_the_same_kind(tmp_path):
+    for name in ("toy-quick-digits", "toy-paper-digits", "toy-paper-digits-accuracy", "toys-x-y"):
+        (tmp_path / f"{name}.csv").write_text("id\n")
+    own = Records(tmp_path, "toy-quick-digits", tmp_path)
+    assert [e.name for e in own.others()] == ["toy-paper-digits"]
+    assert [e.name for e in own.beside("accuracy").others()] == ["toy-paper-digits-accuracy"]
+    assert own.beside("answers").others() == []
+    assert Records(tmp_path, "toy-quick-digits").others() == []

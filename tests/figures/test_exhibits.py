@@ -53,20 +53,3 @@ def test_pictures_are_put_in_the_order_of_the_private_images(tmp_path):
     found = gl.psnr(torch.as_tensor(cosine.images), few.x)
     assert found.tolist() == pytest.approx(list(cosine.scores), abs=0.1)
     assert len(gl.figures.gallery(few, {"cosine": rows}, records.export(tmp_path)).axes) == 4
-
-
-def test_other_committed_records_are_found(tmp_path):
-    rows = pd.DataFrame({"split": ["train", "test"], "index": [4, 5], "psnr": [1.0, 2.0]})
-    rows["optimizer"] = "Adam(steps=3)"
-    for name in ("toy-quick-digits", "toy-paper-digits", "toy-paper-digits-accuracy", "toys-x-y"):
-        rows.assign(id=["a", "b"]).to_csv(tmp_path / f"{name}.csv", index=False)
-        facts = f'{{"command": "{name}", "dataset": "digits", "hardware": "abacus"}}'
-        (tmp_path / f"{name}.json").write_text(facts)
-    rows.assign(id=["c", "d"], psnr=3.0).to_csv(tmp_path / "toy-paper-digits-answers.csv")
-    found = list(
-        gl.figures.committed(gl.experiment.Records(tmp_path, "toy-quick-digits"), tmp_path)
-    )
-    ((caption, shown),) = found
-    for told in ("**1 images** of digits", "abacus", "`toy-paper-digits` with `Adam(steps=3)`"):
-        assert told in caption
-    assert shown.psnr.tolist() == [2.0, 3.0]
