@@ -474,6 +474,37 @@ def test_the_refused_part_is_named(tmp_path):
         trial(net=net)
 
 
+class Held(dict):
+    """A dictionary whose code nobody reads."""
+
+
+def test_what_inherits_from_a_plain_kind_is_refused():
+    for odd in (Held(a=1), type("T", (torch.Tensor,), {})(), type("S", (str,), {})("a")):
+        with pytest.raises(ValueError, match="no stable description"):
+            digest(odd)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning", "ignore::DeprecationWarning")
+def test_a_recipe_is_the_cure_for_a_network_that_cannot_be_described():
+    def network(factor):
+        net = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+        net.scale = lambda v: factor * v
+        nn.init.constant_(net[1].weight, factor)
+        return net
+
+    with pytest.raises(ValueError, match=r"scale is a lambda.*or note how the network was made"):
+        digest(network(1))
+    a, b = made(network(1), "mine", 1), made(network(2), "mine", 2)
+    assert digest(a) == digest(made(network(1), "mine", 1)) != digest(b)
+    with torch.no_grad():
+        a[1].weight[0, 0] += 1e-6
+    with pytest.raises(ValueError, match="scale is a lambda"):
+        digest(a)
+    compiled = torch.jit.trace(nn.Linear(3, 3), torch.rand(1, 3))
+    with pytest.raises(ValueError, match="or note how the network was made"):
+        digest(compiled)
+
+
 def _literal(text):
     import re
 

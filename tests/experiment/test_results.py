@@ -71,9 +71,9 @@ def trial(row, which) -> gl.Trial:
     ball = row.get("ball")  # absent, or read as missing, where there was none
     adversary = gl.Adversary(
         gl.Client(client.model, belief), prior, optimizer, float(row.temperature),
-        eval(ball, VARIABLES) if isinstance(ball, str) else None,
+        eval(ball, VARIABLES) if isinstance(ball, str) else None, int(row.restarts),
     )  # fmt: skip
-    return gl.Trial(client, adversary, images, {}, restarts=row.restarts, seed=row.seed)
+    return gl.Trial(client, adversary, images, {}, seed=int(row.seed))
 
 
 def samples(table):
