@@ -406,15 +406,18 @@ def _canonical(value):
     return repr(value)
 
 
-def test_names_are_the_same_in_another_process():
-    source = (
-        "import sys; sys.path.insert(0, sys.argv[1])\n"
-        "import test_identity as t; print(t.name(t.OTHERS[sys.argv[2]]()))"
+def test_names_are_the_same_in_another_process(tmp_path, monkeypatch):
+    """Neither addresses nor the order of sets enter."""
+    (tmp_path / "users_file.py").write_text(SOURCE)
+    code = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import users_file as u\n"
+        "from gradleak.identity import digest; print(digest(u.Mine(), u.plain, {'a', 'b', 'c'}))"
     )
-    for what in ("defense class of one's own",):
-        run = [sys.executable, "-c", source, str(__file__).rpartition("/")[0], what]
-        out = subprocess.run(run, capture_output=True, text=True, check=True).stdout
-        assert out.strip() == name(OTHERS[what]())
+    monkeypatch.setenv("PYTHONHASHSEED", "7")
+    run = [sys.executable, "-c", code]
+    found = subprocess.run(run, capture_output=True, text=True, check=True).stdout.strip()
+    module = executed(SOURCE)
+    assert found == digest(module.Mine(), module.plain, {"a", "b", "c"})
 
 
 def closure():
@@ -469,6 +472,37 @@ def test_the_refused_part_is_named(tmp_path):
     net[1].scale = lambda v: v
     with pytest.raises(ValueError, match=r"the client's model\.1\.scale is a lambda"):
         trial(net=net)
+
+
+class Held(dict):
+    """A dictionary whose code nobody reads."""
+
+
+def test_what_inherits_from_a_plain_kind_is_refused():
+    for odd in (Held(a=1), type("T", (torch.Tensor,), {})(), type("S", (str,), {})("a")):
+        with pytest.raises(ValueError, match="no stable description"):
+            digest(odd)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning", "ignore::DeprecationWarning")
+def test_a_recipe_is_the_cure_for_a_network_that_cannot_be_described():
+    def network(factor):
+        net = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+        net.scale = lambda v: factor * v
+        nn.init.constant_(net[1].weight, factor)
+        return net
+
+    with pytest.raises(ValueError, match=r"scale is a lambda.*or note how the network was made"):
+        digest(network(1))
+    a, b = made(network(1), "mine", 1), made(network(2), "mine", 2)
+    assert digest(a) == digest(made(network(1), "mine", 1)) != digest(b)
+    with torch.no_grad():
+        a[1].weight[0, 0] += 1e-6
+    with pytest.raises(ValueError, match="scale is a lambda"):
+        digest(a)
+    compiled = torch.jit.trace(nn.Linear(3, 3), torch.rand(1, 3))
+    with pytest.raises(ValueError, match="or note how the network was made"):
+        digest(compiled)
 
 
 def _literal(text):

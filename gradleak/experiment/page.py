@@ -21,7 +21,7 @@ from gradleak.client import Client
 from gradleak.data import Images
 from gradleak.device import named
 from gradleak.experiment.records import Records
-from gradleak.experiment.runs import run
+from gradleak.experiment.runs import accuracies, run
 from gradleak.experiment.trials import Trial, grid
 from gradleak.experiment.tuning import tune
 from gradleak.metrics import Interval, Paired
@@ -95,6 +95,13 @@ class Page:
         """{training steps: network}, trained on the data set; see `train.trained`."""
         folder = self.records.folder / "models"
         return train.trained(client, self.train, steps, folder, **options)
+
+    def accuracies(
+        self, networks: Sequence[tuple[Setting, nn.Module]], **same: Any
+    ) -> pd.DataFrame:
+        """The test accuracy of networks: (labels of its row, network), and `same` labels of all."""
+        each = [({**same, **labels}, net, lambda net=net: net) for labels, net in networks]
+        return accuracies(each, self.test, self.records.beside("accuracy"), self.command)
 
     def floors(self, public: Images | None = None, **also: Sequence[float]) -> dict[str, Interval]:
         """What can be had without a gradient, and `also` other attacks without one."""

@@ -13,7 +13,7 @@ from gradleak.client import Client
 from gradleak.data import Images
 from gradleak.device import precision
 from gradleak.experiment.records import Plain
-from gradleak.identity import describe, digest
+from gradleak.identity import digest
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Trial:
 
     @cached_property
     def _names(self) -> dict[int, str]:
-        who = digest(describe(self.client, "client"), describe(self.attack, "attack"))
+        who = digest({"client": self.client, "attack": self.attack})
         each = zip(self.images.index, self.images.digests, strict=True)
         return {index: digest(who, image, index, int(self.seed)) for index, image in each}
 

@@ -1,4 +1,6 @@
-from .description import Recipe, UndescribableError, describe, digest, given, made
+from .description import describe, digest, given, made
+from .errors import UndescribableError
+from .networks import Recipe
 from .origins import LIBRARIES
 
 __all__ = [

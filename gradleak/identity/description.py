@@ -6,10 +6,9 @@ import functools
 import hashlib
 import inspect
 import json
-import pathlib
 import types
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
+from dataclasses import MISSING, Field, fields, is_dataclass
 from enum import Enum
 from typing import Any, TypeVar
 
@@ -18,7 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from gradleak.identity.bytecode import instructions, references
-from gradleak.identity.origins import asks_for_training, found, library, members, ours
+from gradleak.identity.errors import refusal
+from gradleak.identity.networks import Recipe, layers
+from gradleak.identity.origins import decides, found, library, members, ours, plainly_torchs
 
 Described = list | str
 """Lists of lists and strings."""
@@ -26,21 +27,6 @@ Described = list | str
 M = TypeVar("M", bound=nn.Module)
 
 SCALARS = (type(None), bool, int, float, complex, str, bytes, type(...), type(NotImplemented))
-HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
-BLANK = {*vars(nn.Module()), "recipe"}
-CURE = "make it a frozen dataclass or a module-level function"
-
-
-class UndescribableError(ValueError):
-    """Something that decides a result has no stable description."""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a network was made: a digest of `how`, and one of the network that came of it."""
-
-    how: str
-    weights: str
 
 
 def describe(what: Any, called: str | None = None) -> Described:
@@ -66,7 +52,7 @@ def made(thing: M, *how: Any) -> M:
     in their last bits, have one name. Once anything about the network is changed it is described
     by its weights again. Raises ValueError where `how` has no description.
     """
-    thing.recipe = Recipe(digest(*how), _Reader("network").whole(thing, ""))
+    thing.recipe = Recipe(digest(*how), _fingerprint(thing))
     return thing
 
 
@@ -85,9 +71,9 @@ def given(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> dict[st
 class _Reader:
     """Describes what it is shown; `at` is the way to a part, for errors."""
 
-    def __init__(self, called: str | None) -> None:
-        self.called = called
-        self.open: list[int] = []  # what is being described, where it may refer to itself
+    def __init__(self, called: str | None, lenient: bool = False) -> None:
+        self.called, self.lenient = called, lenient
+        self.open: list[Any] = []  # what is being described, where it may refer to itself
         self.known: dict[int, tuple[Any, Described]] = {}
 
     def of(self, what: Any, at: str = "") -> Described:
@@ -98,31 +84,26 @@ class _Reader:
         for type_, read in KINDS.items():
             if isinstance(what, type_):
                 return read(self, what, at)
+        if library(kind.__module__):  # and no class of one's own that inherits from these
+            for type_, read in PLAIN_KINDS.items():
+                if isinstance(what, type_):
+                    return read(self, what, at)
         if kind in (list, tuple, torch.Size):
             name = "list" if kind is list else "tuple"
             parts = enumerate(what)
-            return [name, [self.of(v, f"{at}[{i}]") for i, v in parts if _decides(v)]]
+            return [name, [self.of(v, f"{at}[{i}]") for i, v in parts if decides(v)]]
         if is_dataclass(what):
             return self.record(what, at)
-        if _plainly_torchs(what):
+        if plainly_torchs(what):
             return ["object", self.type(kind, at), self.of(vars(what), at)]
-        raise self.refused(what, at)
+        return self.refused(what, at)
 
-    def refused(self, what: Any, at: str) -> UndescribableError:
-        """The error that names the part, and the cure."""
-        whole, _, part = f"{self.called or ''}{at}".lstrip(".").partition(".")
-        where = f"the {whole}'s {part}" if part else f"the {whole}" if whole else "this"
-        is_, cure = f"an object of {type(what).__qualname__}", CURE
-        if isinstance(what, types.FunctionType):
-            named = what.__name__ != "<lambda>"
-            is_ = "a closure, a function that holds values of its own" if named else "a lambda"
-        if isinstance(what, pathlib.PurePath):
-            cure = "read the file: what it holds decides, and not its name"
-        if isinstance(what, types.ModuleType):
-            is_, cure = f"the module {what.__name__}", "import by name what is used of it"
-        if isinstance(what, nn.Module):
-            cure = "note how it was made, by gradleak.identity.made"
-        return UndescribableError(f"{where} is {is_}, which has no stable description: {cure}")
+    def refused(self, what: Any, at: str) -> Described:
+        """Raise the error that names the part and the cure."""
+        if self.lenient:
+            return ["unknown", type(what).__qualname__]
+        in_network = any(isinstance(each, nn.Module) for each in self.open)
+        raise refusal(what, f"{self.called or ''}{at}", in_network)
 
     def mapping(self, what: Mapping[Any, Any], at: str) -> Described:
         pairs = [[self.of(k, at), self.of(v, f"{at}[{k!r}]" if at or self.called else f".{k}")]
@@ -142,7 +123,7 @@ class _Reader:
 
     def array(self, what: np.ndarray, at: str) -> Described:
         if what.dtype.hasobject:
-            raise self.refused(what, at)
+            return self.refused(what, at)
         sha = hashlib.sha256(np.ascontiguousarray(what).tobytes()).hexdigest()
         return ["array", what.dtype.str, str(what.shape), sha]
 
@@ -168,7 +149,7 @@ class _Reader:
     def builtin(self, what: Any, at: str) -> Described:
         owner = getattr(what, "__self__", None)
         if not (owner is None or isinstance(owner, type | types.ModuleType)):
-            raise self.refused(what, at)
+            return self.refused(what, at)
         name = getattr(what, "__qualname__", what.__name__)
         return [type(what).__name__, str(getattr(what, "__module__", "")), name]
 
@@ -186,7 +167,7 @@ class _Reader:
             if (own and not (f.compare and f.init)) or not hasattr(what, f.name):
                 continue
             value = getattr(what, f.name)
-            if not _decides(value):
+            if not decides(value):
                 continue
             told = self.of(value, f"{at}.{f.name}")
             if not own or told != self.default(f):
@@ -200,10 +181,10 @@ class _Reader:
 
     def once(self, what: Any, name: str, read: Callable[[], Described]) -> Described:
         """Describe what may refer to itself, and may be met again."""
-        if id(what) in self.open:
+        if any(each is what for each in self.open):
             return ["again", name]
         if id(what) not in self.known:
-            self.open.append(id(what))
+            self.open.append(what)
             try:
                 self.known[id(what)] = what, read()
             finally:
@@ -224,7 +205,7 @@ class _Reader:
         ])])  # fmt: skip
 
     def members(self, what: type, at: str) -> Described:
-        told = {name: value for name, value in members(what).items() if _decides(value)}
+        told = {name: value for name, value in members(what).items() if decides(value)}
         return [[k, self.of(v, f"{at}, in '{what.__name__}.{k}',")] for k, v in told.items()]
 
     def function(self, what: types.FunctionType, at: str) -> Described:
@@ -232,15 +213,15 @@ class _Reader:
         module, name = what.__globals__.get("__name__", ""), what.__qualname__
         if ours(what.__module__):
             if "<" in name:
-                raise self.refused(what, at)
+                return self.refused(what, at)
             return ["function", name, str(vars(what).get("revision", 0))]
         cells = dict(zip(what.__code__.co_freevars, what.__closure__ or (), strict=True))
         cells.pop("__class__", None)
-        if library(module):
+        if library(module) or ours(module):  # a decorator's
             held = [self.of(cell.cell_contents, at) for cell in cells.values()]
             return ["function", module, what.__code__.co_name, *held]
         if cells or what.__name__ == "<lambda>":
-            raise self.refused(what, at)
+            return self.refused(what, at)
         return self.once(what, name, lambda: ["function", _sha([
             instructions(what.__code__, self.of),
             self.references(what, at),
@@ -255,39 +236,22 @@ class _Reader:
     def module(self, what: nn.Module, at: str) -> Described:
         """A network: how it was made if it still is what was made, else all that it is."""
 
-        recipe, whole = vars(what).get("recipe"), self.whole(what, at)
-        same = isinstance(recipe, Recipe) and recipe.weights == whole
-        return ["made", recipe.how] if same else ["network", whole]
+        def read() -> Described:
+            recipe = vars(what).get("recipe")
+            if isinstance(recipe, Recipe) and recipe.weights == _fingerprint(what):
+                return ["made", recipe.how]
+            return ["network", _sha(layers(what, self.of, at))]
 
-    def whole(self, what: nn.Module, at: str) -> Described:
-        """A digest of all that a network is."""
-        return self.once(what, type(what).__name__, lambda: _sha(self.layers(what, at)))
-
-    def layers(self, what: nn.Module, at: str) -> Described:
-        """Classes, settings, hooks and tensors of all layers."""
-        told, first = [], {}
-        for path, layer in what.named_modules(remove_duplicate=False):
-            kind, here = type(layer), f"{at}.{path}".rstrip(".")
-            private = library(kind.__module__)  # its underscored attributes are bookkeeping
-            settings = {
-                name: value for name, value in vars(layer).items()
-                if name not in BLANK and value is not None and _decides(value)
-                and not (private and name.startswith("_"))
-            }  # fmt: skip
-            parts = [[k, self.of(v, f"{here}.{k}")] for k, v in sorted(settings.items())]
-            hooks = [self.of(h, f"{here}.{k}") for k in HOOKS for h in vars(layer)[k].values()]
-            training = str(layer.training and asks_for_training(kind))
-            told.append([path, self.type(kind, here), parts, hooks, training])
-            for name, tensor in [*layer._parameters.items(), *layer._buffers.items()]:
-                if tensor is not None:
-                    tied = first.setdefault(id(tensor), f"{path}.{name}")
-                    told.append([name, tied, str(tensor.requires_grad), self.tensor(tensor, here)])
-        return told
+        return self.once(what, type(what).__name__, read)
 
 
 KINDS: dict[Any, Callable[[_Reader, Any, str], Described]] = {
     nn.Module: _Reader.module,
     Enum: _Reader.enum,
+    type: _Reader.type,
+    types.FunctionType: _Reader.function,
+}
+PLAIN_KINDS: dict[Any, Callable[[_Reader, Any, str], Described]] = {
     Tensor: _Reader.tensor,
     np.ndarray: _Reader.array,
     np.generic: _Reader.number,
@@ -298,25 +262,18 @@ KINDS: dict[Any, Callable[[_Reader, Any, str], Described]] = {
     slice | range: _Reader.slice,
     functools.partial: _Reader.partial,
     types.MethodType: _Reader.method,
-    types.FunctionType: _Reader.function,
     types.BuiltinFunctionType | types.MethodDescriptorType | np.ufunc: _Reader.builtin,
     types.WrapperDescriptorType: _Reader.builtin,
     property | staticmethod | classmethod: _Reader.member,
     functools.cached_property | functools._lru_cache_wrapper: _Reader.member,
-    type: _Reader.type,
 }
 
 
-def _decides(value: Any) -> bool:
-    """Whether a value decides anything: a class may say that its objects do not."""
-    return not ours(type(value).__module__) or getattr(type(value), "decides", True)
-
-
-def _plainly_torchs(what: Any) -> bool:
-    """Whether it is an object of PyTorch that is all in its attributes."""
-    bases = [base.__module__ for base in type(what).__mro__[:-1]]
-    plain = hasattr(what, "__dict__") and not any(b.startswith("torch._C") for b in bases)
-    return plain and library(bases[0]) == "torch" if bases else False
+def _fingerprint(what: nn.Module) -> str:
+    """Whether a network is still what it was: parts without a description count by their class."""
+    reader = _Reader(None, lenient=True)
+    reader.open.append(what)
+    return _sha(layers(what, reader.of))
 
 
 def _sha(described: Described) -> str:

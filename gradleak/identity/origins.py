@@ -45,6 +45,18 @@ def found(what: type) -> bool:
         return False
 
 
+def decides(value: Any) -> bool:
+    """Whether a value decides anything: a class of this package may say that its objects do not."""
+    return not ours(type(value).__module__) or getattr(type(value), "decides", True)
+
+
+def plainly_torchs(what: Any) -> bool:
+    """Whether it is an object of PyTorch that is all in its attributes."""
+    bases = [base.__module__ for base in type(what).__mro__[:-1]]
+    plain = hasattr(what, "__dict__") and not any(b.startswith("torch._C") for b in bases)
+    return plain and library(bases[0]) == "torch" if bases else False
+
+
 def members(what: type) -> dict[str, Any]:
     """What a class says by itself: its methods and constants, sorted by name."""
     return {

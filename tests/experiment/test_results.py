@@ -74,7 +74,7 @@ def trial(row, which) -> gl.Trial:
         gl.Client(client.model, belief), prior, optimizer, float(row.temperature),
         eval(ball, VARIABLES) if isinstance(ball, str) else None, int(row.restarts),
     )  # fmt: skip
-    return gl.Trial(client, adversary, images, {}, seed=row.seed)
+    return gl.Trial(client, adversary, images, {}, seed=int(row.seed))
 
 
 def samples(table):

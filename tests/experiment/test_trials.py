@@ -127,6 +127,26 @@ def test_settings_are_computed_together_where_they_can_be():
     assert [len(batch) for batch in found] == [2, 2]
 
 
+def test_rows_of_one_network_are_not_taken_for_anothers(records, tmp_path):
+    """Equal labels, equal reprs; other networks, weights, losses and images of the same index."""
+    few = DIGITS.take([0, 1])
+    nets = [gl.models.mlp(few.shape, 10, (16,), seed=s) for s in (0, 1)]
+    nets.append(gl.models.lenet(few.shape, 10))
+
+    def go(net, where, loss=torch.nn.CrossEntropyLoss(), images=few):
+        client = gl.Client(net, loss=loss)
+        held = gl.inverting_gradients(client, optimizer=gl.Adam(steps=5, signed=True))
+        return runs.run([gl.Trial(client, held, images, {"model": "mine"})], where).psnr.tolist()
+
+    smooth = torch.nn.CrossEntropyLoss(label_smoothing=0.5)
+    cells = [(net, {}) for net in nets] + [(nets[0], {"loss": smooth})]
+    cells.append((nets[0], {"images": dataclasses.replace(few, x=few.x.flip(3))}))
+    found = [go(net, records, **others) for net, others in cells]
+    alone = [go(net, Records(tmp_path / str(k), "r"), **c) for k, (net, c) in enumerate(cells)]
+    assert found == alone
+    assert len(set(map(str, found))) == len(cells)
+
+
 def test_a_network_that_is_trained_between_two_runs_is_another(records):
     """Also where the trial was made before."""
     net = gl.models.mlp((1, 8, 8), 10, widths=(16,))
