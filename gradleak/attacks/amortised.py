@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from gradleak.attacks._learnt import Learnt, told
 from gradleak.attacks.attack import Reconstruction, answered
-from gradleak.attacks.learnt import Learnt, told
 from gradleak.client import Client, ServerView
 from gradleak.data import Images
 from gradleak.defenses import GaussianNoise, NoDefense

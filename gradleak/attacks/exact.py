@@ -54,16 +54,15 @@ class FinitePrior:
         return len(self.x)
 
     def __repr__(self) -> str:
-        chances = "equal chances" if self.p is None else "given chances"
-        return f"FinitePrior({len(self)} examples, {chances})"
+        return (
+            f"FinitePrior({len(self)} examples, chances {'equal' if self.p is None else 'given'})"
+        )
 
     @property
     def chances(self) -> Tensor:
         """p in float64, (N,)."""
         n = len(self.x)
-        return (
-            torch.full((n,), 1 / n).double() if self.p is None else torch.as_tensor(self.p).double()
-        )
+        return torch.as_tensor(torch.full((n,), 1 / n) if self.p is None else self.p).double()
 
     def log_prob(self, y: Tensor | None = None) -> Tensor:
         """log p(example), (N,); for M attackers who know the labels y (M,), log p(. | y), (M, N).
@@ -73,7 +72,7 @@ class FinitePrior:
         log_p = self.chances.log()
         if y is None:
             return log_p
-        return log_p.where(self.y == y[:, None], -torch.inf).log_softmax(1)
+        return log_p.where(self.y == y[:, None].to(self.y), -torch.inf).log_softmax(1)
 
     def gradients(self, client: Client, chunk: int = 100) -> Gradient:
         """The true gradient of each example, as tensors (N, *parameter shape) on its device."""
@@ -142,8 +141,7 @@ def log_likelihoods(belief: Defense, gradients: Gradient, g: Gradient) -> Tensor
 class ExactAnswer(Attack):
     """The optimal answer where the private example is one of a list: nobody can do better.
 
-    client: the one believed in, whose defense needs a density. delta: pixels (L2) within which an
-    answer counts as right; 0 for the private example itself.
+    client: believed in; its defense needs a density. delta: what counts as right, in pixels (L2).
     """
 
     client: Client
@@ -151,19 +149,15 @@ class ExactAnswer(Attack):
     delta: float = 0.0
 
     def attack(self, view: ServerView, seed: int = 0) -> Reconstruction:
-        """The example with the most mass within delta, and the logarithm of its own chance.
-
-        Nothing is random. With hidden labels all examples stay possible.
-        """
+        """The best example, with the logarithm of its chance; hidden labels leave all possible."""
         begin = time.perf_counter()
-        gradients = self.prior.gradients(self.client)
-        likelihoods = log_likelihoods(self.client.defense, gradients, view.g)
-        y = None if view.y is None else view.y.cpu()
-        held = posterior(likelihoods, self.prior.log_prob(y))
+        likelihoods = log_likelihoods(
+            self.client.defense, self.prior.gradients(self.client), view.g
+        )
+        held = posterior(likelihoods, self.prior.log_prob(view.y))
         who = answer(held, self.prior.near(self.delta))
-        chance = held.gather(1, who.unsqueeze(1)).squeeze(1)
         x, _ = self.client.placed(self.prior.x[who], self.prior.y[who])
-        return answered(x, begin, chance.log().to(x))
+        return answered(x, begin, held[torch.arange(len(who)), who].log().to(x))
 
 
 @dataclass(frozen=True)

@@ -107,7 +107,7 @@ def latent(g: Gradient, model: torch.nn.Module) -> Tensor:
 
     The decoder's first layer tells the bottleneck's output v, the layers of the bottleneck tell
     the features h that enter it, and z = (v - mean(h)) / deviation(h). model: a
-    `gradleak.precode.Precode` whose decoder begins with a linear layer.
+    `gradleak.defenses.Precode` whose decoder begins with a linear layer.
     """
     decoder = next(layer for layer in g.layers if layer.startswith("decoder"))
     v = layer_input(g, decoder).a

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from gradleak import identity
+from gradleak.attacks._learnt import Family, Learnt, told
 from gradleak.attacks.attack import Reconstruction, answered
-from gradleak.attacks.learnt import Family, Learnt, told
 from gradleak.client import Client, ServerView
 from gradleak.data import Images
 from gradleak.defenses import NoDefense
@@ -58,7 +58,7 @@ class Unrolled(Learnt):
 
         client: its network and loss, whatever its defense; family: the defense by its scale. Each
         image releases one gradient, at a log-uniform scale, and every stage learns from all of
-        them, in `steps` training steps. Raises ValueError for clients of more than one image.
+        them, in `steps` training steps. Raises ValueError for clients of several images.
         """
         options = dict(
             stages=stages, steps=steps, width=width, batch_size=batch_size, lr=lr, seed=seed
@@ -72,10 +72,10 @@ class Unrolled(Learnt):
         clients = [replace(client, defense=family(scale)) for scale in scales]
         start, _ = client.placed(_class_means(images), images.y)
         x, made = [start[part.y] for part in parts], []
-        for name in (f"{number + 1}/{stages}" for number in range(stages)):
+        for name in (f"stage {number + 1}/{stages}" for number in range(stages)):
             seen = _seen(clients, parts, x, scales, seed, name)
             stage = _begin(made, seen, images.classes, width, seed)
-            made.append(fit(stage, _loss(seen, parts, batch_size, rng), steps, lr, f"stage {name}"))
+            made.append(fit(stage, _loss(seen, parts, batch_size, rng), steps, lr, name))
             x = [_moved(made[-1], shown) for shown in seen]
         bare = replace(client, defense=NoDefense())
         how = given(cls.fit, bare, family, images.digests, lowest, highest, **options)
@@ -141,7 +141,7 @@ def _seen(
 ) -> list[Shown]:  # fmt: skip
     """What the next stage sees of all training images."""
     seen = []
-    for k in tqdm(range(len(parts)), desc=f"slopes {name}", delay=2, disable=None):
+    for k in tqdm(range(len(parts)), desc=f"slopes, {name}", delay=2, disable=None):
         part = parts[k]
         view = clients[k].release(part.x, part.y, seed=seed, key=part.index)
         seen.append(_shown(view, x[k], scales[k]))

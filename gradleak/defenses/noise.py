@@ -2,7 +2,7 @@
 
 The client draws from it, the adversary evaluates its density, so the two cannot disagree.
 A defense of your own is any callable that takes a `Gradient` and returns an object with
-`.sample(keys)` and `.log_prob(g)`, most simply one of `gradleak.distributions`:
+`.sample(keys)` and `.log_prob(g)`, most simply one of `gradleak.defenses.distributions`:
 
     def clipped(gradient):
         return gl.Normal(gradient.map(lambda v: v.clamp(-1, 1)), scale=0.1)

@@ -1,8 +1,9 @@
 """What a convolution needs to be attacked fast: its two derivatives, written by hand.
 
 They equal PyTorch's own. Autograd would also make the derivative of the shared weight, which no
-attack asks for, and its unfold and fold walk pixel by pixel on a CPU; these copy whole rows, and
-leave each result in the memory format (channels first or last) of the tensor it belongs to.
+attack asks for, and its unfold and fold (im2col and its transpose) walk pixel by pixel on a CPU;
+these copy whole rows, and leave each result in the memory format (channels first or last) of the
+tensor it belongs to.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """What is quadratic in a gradient h, for many attacks at once: <h, g> and |h|^2.
 
 Both, and the derivative of whatever is made of them, take as few passes over the entries as there
-are. Each row of g (M, ...) is shared by N / M consecutive attacks.
+are. Each row of g (M, ...) is shared by N / M consecutive attacks. From factors |h|^2 is made by
+Gram matrices, without the gradient itself: the ghost norm (Goodfellow 2015; Li et al. 2022).
 """
 
 from __future__ import annotations

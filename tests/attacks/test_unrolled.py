@@ -39,9 +39,9 @@ def noised(client, scale):
 def test_it_learns_the_posterior_mean_of_a_linear_client():
     """The gradient is x itself and pixels are Gaussian, so the best answer is a closed form."""
     rng = torch.Generator().manual_seed(0)
-    images, covariance = gaussian_images(4000, rng)
-    client = linear_client()
-    fitted = Unrolled.fit(client, gl.GaussianNoise, images, 0.05, 0.2, stages=2, steps=400, width=8)
+    images, covariance = gaussian_images(1500, rng)
+    client, how = linear_client(), dict(stages=2, steps=150, width=8, batch_size=32, lr=4e-3)
+    fitted = Unrolled.fit(client, gl.GaussianNoise, images, 0.05, 0.2, **how)
     fresh, _ = gaussian_images(500, rng)
     for scale in (0.05, 0.2):
         view = noised(client, scale).release(fresh.x, fresh.y)
@@ -50,7 +50,7 @@ def test_it_learns_the_posterior_mean_of_a_linear_client():
         least = gl.mse(best.view_as(fresh.x), fresh.x).mean()
         found = gl.mse(fitted.attack(view).x, fresh.x).mean()
         blind = gl.mse(fitted.learnt.start[fresh.y], fresh.x).mean()
-        assert least * 0.99 < found < 1.2 * least < blind
+        assert least * 0.99 < found < 1.3 * least < blind
 
 
 def test_an_answer_depends_on_its_own_client_only():
@@ -68,11 +68,10 @@ def test_an_answer_depends_on_its_own_client_only():
 
 
 def test_each_stage_adds_something_on_a_network():
-    images = gl.data.load("digits")
-    model = gl.models.cnn((1, 8, 8), 10)
-    client = gl.Client(model)
-    fitted = Unrolled.fit(client, gl.GaussianNoise, images, 0.02, 0.05,
-                          stages=2, steps=120, width=8)  # fmt: skip
+    images = gl.data.load("digits", "train").take(range(400))
+    client = gl.Client(gl.models.mlp((1, 8, 8), 10))
+    how = dict(stages=2, steps=60, width=8, batch_size=32, lr=4e-3)
+    fitted = Unrolled.fit(client, gl.GaussianNoise, images, 0.02, 0.05, **how)
     test = gl.data.load("digits", "test").take(range(100))
     view = noised(client, 0.03).release(test.x, test.y)
     start = gl.mse(fitted.learnt.start[test.y], test.x).mean()

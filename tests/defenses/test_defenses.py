@@ -177,3 +177,10 @@ def test_a_defense_of_ones_own_takes_three_lines():
 
     g = clipped(gradient()).sample([(0,)])
     assert torch.isfinite(clipped(gradient()).log_prob(g)).all()
+
+
+def test_noise_says_its_scale():
+    assert gl.GaussianNoise(0.3).noise_scale == 0.3
+    assert gl.RandomMask(0.5, then=gl.LaplaceNoise(0.2)).noise_scale == 0.2
+    with pytest.raises(ValueError, match=r"NoDefense\(\) after a mask adds no noise"):
+        gl.RandomMask(0.5, then=gl.NoDefense()).noise_scale  # noqa: B018

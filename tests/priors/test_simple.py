@@ -1,4 +1,5 @@
 import math
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -6,6 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gradleak as gl
+from gradleak.attacks.latents import Joint
+from gradleak.priors.prior import END, Moment
 
 PRIORS = [
     gl.Flat(),
@@ -87,3 +90,45 @@ def test_bad_priors_are_refused():
         gl.Sum(())
     with pytest.raises(ValueError, match=r"images \(N, C, H, W\)"):
         gl.TotalVariation(1.0).log_prob(torch.rand(2, 5))
+
+
+@dataclass(frozen=True)
+class Falling(gl.Prior):
+    """Says everything that a prior may say."""
+
+    weight: float = 1.0
+
+    def log_prob(self, x):
+        return -self.weight * x.flatten(1).sum(1)
+
+    def at(self, moment):
+        return Falling(1 - moment.progress)
+
+    def given(self, view):
+        return Falling(float(view))
+
+    @property
+    def sources(self):
+        return [gl.data.Source("toy", "train", (1, 2))]
+
+
+@pytest.mark.parametrize("parts", [gl.Sum, lambda p: Joint(p[0], p[1], (1, 2, 2))])
+def test_priors_made_of_others_pass_on_what_those_can(parts):
+    whole = parts((Falling(), Falling()))
+    x = torch.rand(3, 8) if isinstance(whole, Joint) else torch.rand(3, 1, 2, 2)
+    now, told = whole.at(Moment(3, 4)), whole.given(2.0)
+    torch.testing.assert_close(now.log_prob(x), 0.25 * whole.log_prob(x))
+    torch.testing.assert_close(told.log_prob(x), 2 * whole.log_prob(x))
+    assert whole.sources == 2 * Falling().sources
+
+
+def test_a_prior_of_ones_own_says_its_density_alone():
+    class Own(gl.Prior):
+        pass
+
+    x, own = torch.rand(2, 1, 3, 3), Own()
+    assert own.at(END) is own.given(None) is own
+    assert own.project(x) is x
+    assert own.sources == []
+    with pytest.raises(NotImplementedError, match="Own needs a method log_prob"):
+        own.log_prob(x)
