@@ -18,6 +18,7 @@ from gradleak.data import Images
 from gradleak.device import keep_blocks, named
 from gradleak.experiment._database import opened
 from gradleak.experiment.batches import Part, batches, compute
+from gradleak.experiment.carry import carry
 from gradleak.experiment.exported import made
 from gradleak.experiment.records import Plain, Records
 from gradleak.experiment.trials import Trial
@@ -47,6 +48,7 @@ def run(trials: Sequence[Trial], records: Records, command: str = "") -> pd.Data
     transforming = any(t.client.transform is not None for t in trials)
     with opened(records.folder):
         records.ask(asked, command)
+        carry(trials, records)
         work = list(batches(list(_distinct(trials, keep)), *records.have(told, keep)))
         for batch in tqdm(work, desc=records.name, unit="batch", delay=2, disable=_quiet()):
             _keep(batch, told, records, transforming)
