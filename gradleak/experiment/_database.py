@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
+import os
 import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from functools import cache
 from pathlib import Path
 
 FILE = "records.sqlite"
@@ -25,15 +28,22 @@ CREATE TABLE IF NOT EXISTS adopted (digest TEXT PRIMARY KEY);
 
 @contextmanager
 def opened(folder: Path) -> Iterator[sqlite3.Connection]:
-    """The database, made if it is not there, in one transaction; writers wait for one another.
-
-    The last to close it writes the log back, which takes a disk's time: hold it open over several.
-    """
+    """The database, made if it is not there, in one transaction; writers wait for one another."""
     folder.mkdir(parents=True, exist_ok=True)
-    with closing(sqlite3.connect(folder / FILE, timeout=60, isolation_level="IMMEDIATE")) as db:
+    path = folder / FILE
+    with closing(sqlite3.connect(path, timeout=60, isolation_level="IMMEDIATE")) as db:
         _prepare(db)
+        _hold(path.resolve(), path.stat().st_ino, os.getpid())
         with db:
             yield db
+
+
+@cache
+def _hold(path: Path, inode: int, process: int) -> None:
+    # Closing the last connection writes the log back, which takes a disk's time: one stays open.
+    held = sqlite3.connect(path, check_same_thread=False)
+    held.execute("SELECT 1 FROM commands LIMIT 1").fetchall()
+    atexit.register(held.close)
 
 
 def _prepare(db: sqlite3.Connection, tries: int = 200) -> None:

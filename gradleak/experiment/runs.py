@@ -16,7 +16,6 @@ from tqdm import tqdm
 from gradleak import train
 from gradleak.data import Images
 from gradleak.device import keep_blocks, named
-from gradleak.experiment._database import opened
 from gradleak.experiment.batches import Part, batches, compute
 from gradleak.experiment.carry import carry
 from gradleak.experiment.exported import made
@@ -46,13 +45,12 @@ def run(trials: Sequence[Trial], records: Records, command: str = "") -> pd.Data
     told = dict(reversed(asked))  # of equal computations the first one's labels, as in `_distinct`
     keep = {t.row_id(i) for t in trials for i in t.images.index if i in t.keep}
     transforming = any(t.client.transform is not None for t in trials)
-    with opened(records.folder):
-        records.ask(asked, command)
-        carry(trials, records)
-        work = list(batches(list(_distinct(trials, keep)), *records.have(told, keep)))
-        for batch in tqdm(work, desc=records.name, unit="batch", delay=2, disable=_quiet()):
-            _keep(batch, told, records, transforming)
-        return records.rows(asked)
+    records.ask(asked, command)
+    carry(trials, records)
+    work = list(batches(list(_distinct(trials, keep)), *records.have(told, keep)))
+    for batch in tqdm(work, desc=records.name, unit="batch", delay=2, disable=_quiet()):
+        _keep(batch, told, records, transforming)
+    return records.rows(asked)
 
 
 def accuracies(

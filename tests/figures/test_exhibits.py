@@ -33,7 +33,7 @@ def test_differences_need_the_same_images():
 
 def test_floors_are_constant_guesses():
     x, public = torch.rand(6, 1, 8, 8), torch.rand(9, 1, 8, 8)
-    found = gl.figures.floors(x, public)
+    found = gl.metrics.floors(x, public)
     errors = {"mid-grey": (x - 0.5) ** 2, "mean image": (x - public.mean(0)) ** 2}
     for name, e in errors.items():
         assert found[name].mean == pytest.approx((-10 * e.mean((1, 2, 3)).log10()).mean().item())
