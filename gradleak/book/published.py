@@ -18,7 +18,6 @@ from gradleak.book.record import (
     save,
     used_records,
 )
-from gradleak.experiment import copy_used
 
 
 def publish(
@@ -83,6 +82,8 @@ def clean(chapter: Chapter, profile: str) -> Any:
 
 
 def _copy_records(chapter: Chapter, profile: str) -> list[Path]:
+    from gradleak.experiment import copy_used  # pandas and torch, which most commands can spare
+
     ran = extra("nbformat").read(executed(chapter, profile), as_version=4)
     results = Path(ran.metadata.papermill.parameters.results)
     folder = chapter.root / "book" / "results"
