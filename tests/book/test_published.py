@@ -11,6 +11,13 @@ from gradleak import book
 from gradleak.book.record import last_run
 
 
+def test_what_was_not_run_is_not_published(clone):
+    for publish in (lambda: book.publish("quick"), lambda: book.publish_records("toy")):
+        with pytest.raises(book.BookError, match="no quick run: gradleak run toy --profile quick"):
+            publish()
+    assert not list(clone.glob("notebooks/*.ipynb"))
+
+
 @pytest.mark.book
 def test_publish_twice_gives_the_same_bytes(clone):
     book.run("toy", "quick")
@@ -81,8 +88,6 @@ def test_published_book_runs_nothing(clone):
 
 @pytest.mark.book
 def test_publish_refuses_what_does_not_belong_to_the_script(clone):
-    with pytest.raises(book.BookError, match="no quick run: gradleak run toy --profile quick"):
-        book.publish("quick")
     book.run("toy", "quick", parameters={"steps": 5})
     with pytest.raises(book.BookError, match=r"parameters of its own \(steps\)"):
         book.publish("quick")
