@@ -32,8 +32,12 @@ FLAGS = [
 ]
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items):
-    """Mark what uses the site or a browser, and keep it in one process: the site is built once."""
+    """Mark what uses the site or a browser, and keep it in one process: the site is built once.
+
+    Slow tests go first, so that no worker is left with one at the end.
+    """
     for item in items:
         used = {"site", "browser"} & set(item.fixturenames)
         if used:
@@ -41,6 +45,7 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.xdist_group("site"))
         if "browser" in used:
             item.add_marker(pytest.mark.browser)
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 @pytest.fixture(autouse=True)

@@ -42,6 +42,7 @@ def test_factors_keep_memory_per_attack_below_one_weight_copy():
     assert measure._peak_bytes(adversary, view, case) < 0.25 * 4 * view.g.size
 
 
+@pytest.mark.slow
 def test_a_compiled_step_is_the_engines(monkeypatch):
     # aot_eager does all that a compiler does with the step but for making machine code of it
     compiled = torch.compile
