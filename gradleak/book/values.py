@@ -56,7 +56,7 @@ def parameters(chapter: Chapter) -> dict[str, Parameter]:
     for line, end in zip(lines, ends, strict=True):
         if isinstance(line, (ast.Assign, ast.AnnAssign)):
             # What is no code below a parameter goes on about it.
-            about = [comments[n] for n in range(line.end_lineno or end, end) if n in comments]
+            about = [comments[n] for n in range(line.lineno, end) if n in comments]
             parameter = _parameter(chapter, line, "; ".join(about))
             found[parameter.name] = parameter
     return found

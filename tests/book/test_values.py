@@ -99,6 +99,7 @@ def declared(clone):
         ({"sizes": 3}, "sizes wants type list"),
         ({"levels": [1, 0.05]}, "levels must be at least 0.1, got 0.05"),
         ({"quick": 1}, "quick wants type bool"),
+        ({"limit": 0}, "limit must be at least 1, got 0"),
     ],
 )
 def test_what_the_comment_does_not_allow_is_refused(declared, given, message):
