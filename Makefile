@@ -1,15 +1,23 @@
-# Two commands: `make book` and `make test`. Both need Python 3.10 or newer, and nothing else.
+# `make book` and `make test`, and `make test-all`, which takes longer. They need Python 3.10 or
+# newer, and nothing else.
 PYTHON ?= python3
 ENV := .venv
 STAMP := $(ENV)/.installed
+# One process for each core, with one thread each; tests that share the built site stay together.
+PYTEST := $(ENV)/bin/python -m pytest -n logical --dist loadgroup
+# Threads that wait let others compute (book/gotchas.md).
+export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: book test clean
+.PHONY: book test test-all clean
 
 book: $(STAMP)
-	@$(ENV)/bin/gradleak book --profile smoke
+	@$(ENV)/bin/gradleak book
 
 test: $(STAMP)
-	@$(ENV)/bin/python -m pytest
+	@$(PYTEST) -m "not slow and not book and not browser"
+
+test-all: $(STAMP)
+	@$(PYTEST)
 
 $(STAMP): pyproject.toml
 	@test -x $(ENV)/bin/python || $(PYTHON) -m venv $(ENV)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+
+# Before torch loads: threads that wait let others compute, which costs nothing else.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import click
 
 from gradleak import book
-from gradleak.book.chapter import PROFILE_HELP, assignments, summary
-from gradleak.book.execute import DEVICES
-from gradleak.book.pages import duration
-from gradleak.book.record import runs_here, runs_published
+from gradleak.book.chapter import DEVICES, PROFILE_HELP, PROFILES, summary
+from gradleak.version import __version__
 
-PROFILE = click.Choice(book.PROFILES)
+PROFILE = click.Choice(PROFILES)
 DEVICE = click.Choice(DEVICES)
 
 
@@ -29,6 +31,7 @@ class ChapterGroup(click.Group):
 
 
 @click.group()
+@click.version_option(__version__, prog_name="gradleak", message="%(prog)s %(version)s")
 def main() -> None:
     """Gradient leakage as an executable book."""
 
@@ -36,8 +39,11 @@ def main() -> None:
 @main.command("list")
 def list_() -> None:
     """Show the chapters, the profiles and what each costs."""
+    from gradleak.book.pages import duration
+    from gradleak.book.record import runs_here, runs_published
+
     home = book.root()
-    runs = runs_published(home) + runs_here(home, book.PROFILES)
+    runs = runs_published(home) + runs_here(home, PROFILES)
     for chapter in book.chapters(home):
         title, sentence = summary(chapter)
         # What ran here comes last, and so replaces what the published run took.
@@ -55,6 +61,8 @@ def run() -> None:
 
 def _run_command(chapter: book.Chapter) -> click.Command:
     def execute_chapter(profile: str, device: str, given: tuple[str, ...]) -> None:
+        from gradleak.book.values import assignments
+
         values = assignments(chapter, given)
         notebook = book.run(chapter.name, profile, device, values, chapter.root)
         click.echo(f"Executed: {notebook}\nSee it:   gradleak book --profile {profile}")
@@ -85,11 +93,23 @@ def _listing(chapter: book.Chapter) -> str:
 
 
 @main.command("book")
-@click.option("--profile", type=PROFILE, default="smoke", show_default=True)
+@click.option("--profile", type=PROFILE, help="Run what has changed in it and render that.")
 @click.option("--published", is_flag=True, help="Show the committed outputs; run nothing.")
-def book_(profile: str, published: bool) -> None:
-    """Run what has changed and render the site."""
-    click.echo(f"Open {book.build(profile, published)}")
+def book_(profile: str | None, published: bool) -> None:
+    """Show the book and run all of it as a check.
+
+    Without options the published book is rendered first, then every chapter runs in smoke.
+    """
+    if profile and published:
+        raise book.BookError("Give --profile or --published, not both.")
+    if profile:
+        click.echo(f"Open {book.build(profile)}")
+        return
+    shown = book.build(published=True)
+    click.echo(f"Open {shown}")
+    if not published:
+        click.echo("Now every chapter runs in smoke, as a check; this may take minutes.")
+        click.echo(f"All ran. Open {shown} (the book) or {book.build('smoke')} (the check's toys)")
 
 
 @main.command()

@@ -33,9 +33,9 @@ profile = "smoke"  # smoke (digits, seconds), quick (MNIST, minutes) or paper (1
 device = "auto"  # auto, cpu or cuda
 seed = 0  # of the noise, the starts and the networks
 results = ""  # folder of the records; empty: one below _build/results
-dataset = ""  # digits, mnist, fashion_mnist or cifar10; empty: the profile's
-network = "cnn"  # cnn, cnn2 or mlp, untrained
-scales = []  # noise scales; empty: the profile's
+dataset = ""  # one of digits, mnist, fashion_mnist or cifar10; empty: the profile's
+network = "cnn"  # one of cnn, cnn2 or mlp; untrained
+scales: list[float] = []  # noise scales, above 0; empty: the profile's
 images = 0  # evaluated images; 0: the profile's
 steps = 0  # iterations of each attack; 0: the profile's
 learning = 0  # training steps of each denoiser; 0: the profile's
@@ -43,7 +43,7 @@ width = 0  # of each denoiser: channels at full resolution; 0: the profile's
 teaching = 0  # training steps of each stage of the unrolled attack; 0: the profile's
 fitted = 0  # images that the mixture and the learnt attacks learn from; 0: the profile's
 components = 0  # Gaussians of the mixture; 0: the profile's
-missing = 7  # the class that one denoiser never sees
+missing = 7  # the class that one denoiser never sees, in [0, 9]
 
 # %% tags=["hide-input"]
 from dataclasses import replace

@@ -28,8 +28,8 @@ profile = (
 device = "auto"  # auto, cpu or cuda
 seed = 0  # of the noise, the starts and the network
 results = ""  # folder of the records; empty: one below _build/results
-dataset = ""  # digits, mnist, fashion_mnist or cifar10; empty: the profile's
-scale = 0.01  # of the Gaussian noise in the table of precisions
+dataset = ""  # one of digits, mnist, fashion_mnist or cifar10; empty: the profile's
+scale = 0.01  # of the Gaussian noise in the table of precisions, above 0
 images = 0  # attacked images; 0: the profile's
 steps = 0  # iterations of each attack; 0: the profile's
 

@@ -1,7 +1,13 @@
 """Fixtures that several test files share: the built site, a toy clone of it, a browser."""
 
+import os
 import shutil
 from pathlib import Path
+
+# Before torch loads. Threads that wait let others compute; workers side by side take one each.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 import torch
@@ -24,6 +30,22 @@ FLAGS = [
     "--hide-scrollbars",
     "--host-resolver-rules=MAP * ~NOTFOUND",
 ]
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+def pytest_collection_modifyitems(items):
+    """Mark what uses the site or a browser, and keep it in one process: the site is built once.
+
+    Slow tests go first, so that no worker is left with one at the end.
+    """
+    for item in items:
+        used = {"site", "browser"} & set(item.fixturenames)
+        if used:
+            item.add_marker(pytest.mark.book)
+            item.add_marker(pytest.mark.xdist_group("site"))
+        if "browser" in used:
+            item.add_marker(pytest.mark.browser)
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,11 @@
 """The command line, on a toy clone."""
 
+import os
+import subprocess
+import sys
+
 import pytest
+import toy
 from click.testing import CliRunner
 
 from gradleak import book
@@ -12,6 +17,40 @@ def call(*words):
     return CliRunner().invoke(main, words)
 
 
+HEAVY = {"torch", "torchvision", "pandas", "scipy", "skimage", "statsmodels", "matplotlib"}
+TOOLS = {"jupytext", "nbformat", "papermill"}
+COMMAND = "import sys; from gradleak.cli import main; main(sys.argv[1:], standalone_mode=False)"
+
+
+@pytest.mark.parametrize(
+    ("code", "words", "heavy"),
+    [
+        ("import gradleak", [], HEAVY | TOOLS),
+        ("import gradleak; gradleak.__version__", [], HEAVY | TOOLS),
+        (COMMAND, ["--help"], HEAVY | TOOLS),
+        (COMMAND, ["--version"], HEAVY | TOOLS),
+        (COMMAND, ["list"], HEAVY),
+        (COMMAND, ["run", "--help"], HEAVY),
+        (COMMAND, ["run", "theory", "--help"], HEAVY),
+    ],
+)
+def test_looking_loads_no_heavy_library(code, words, heavy):
+    code += "; import sys; print(*sys.modules)"
+    environment = {**os.environ, "PYTHONPATH": str(toy.REPO)}
+    ran = subprocess.run(
+        [sys.executable, "-c", code, *words], cwd=toy.REPO, env=environment,
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    loaded = ran.stdout.splitlines()[-1].split()
+    assert "gradleak" in loaded
+    assert heavy.isdisjoint(loaded)
+
+
+def test_version():
+    assert call("--version").output == "gradleak 0.1.0\n"
+
+
+@pytest.mark.book
 def test_list_shows_title_sentence_and_times(clone):
     book.run("toy")
     said = call("list").output
@@ -30,6 +69,7 @@ def test_run_group_lists_chapters(clone):
     assert "toy  A toy" in call("run", "--help").output
 
 
+@pytest.mark.book
 def test_run_says_where_the_notebook_is_and_how_to_see_it(clone):
     result = call("run", "toy", "--profile", "quick", "-p", "steps=5", "-p", "defense=laplace")
     assert result.exit_code == 0
@@ -43,12 +83,15 @@ def test_run_says_where_the_notebook_is_and_how_to_see_it(clone):
         (["run", "toi"], "unknown chapter 'toi'; did you mean 'toy'?"),
         (["run", "toy", "-p", "stepz=1"], "did you mean 'steps'?"),
         (["run", "toy", "-p", "steps=x"], "steps wants type int"),
+        (["run", "toy", "-p", "steps=-1"], "steps must be at least 0, got -1"),
         (["run", "toy", "--profile", "fast"], "'fast' is not one of"),
         (["publish", "toi"], "unknown chapter 'toi'"),
         (["publish"], "has no quick run"),
         (["publish", "toy", "--records"], "has no quick run"),
         (["publish", "--records"], "Name the chapters"),
         (["book", "--published"], "has no published outputs"),
+        (["book"], "has no published outputs"),
+        (["book", "--published", "--profile", "smoke"], "not both"),
     ],
 )
 def test_errors_are_one_short_message(clone, words, message):
@@ -72,13 +115,30 @@ def test_missing_extra_says_how_to_install_it(clone, monkeypatch):
     assert "pip install -e '.[book]'" in call("list").output
 
 
+@pytest.mark.book
 def test_results_folder_is_seen_from_where_the_command_was_typed(clone):
     call("run", "toy", "-p", "results=mine")
     facts = (clone / "_build" / "executed" / "smoke" / "01_toy.json").read_text()
     assert str(clone / "mine") in facts
 
 
-def test_book_prints_the_path_of_the_site(clone):
+@pytest.mark.book
+def test_book_shows_what_is_published_and_checks_every_chapter(clone):
+    book.run("toy", "quick")
+    book.publish("quick")
     result = call("book")
     assert result.exit_code == 0, result.output
-    assert f"Open {clone / '_build' / 'site' / 'smoke' / 'html' / 'index.html'}" in result.output
+    shown, toys = (clone / "_build" / "site" / p / "html" for p in ("published", "smoke"))
+    lines = result.output.splitlines()
+    assert f"Open {shown / 'index.html'}" in lines
+    assert lines.index(f"Open {shown / 'index.html'}") < lines.index("01_toy: runs (smoke)")
+    assert str(shown / "index.html") in lines[-1]
+    assert str(toys / "index.html") in lines[-1]
+    page = "notebooks/01_toy.html"
+    assert 'admonition-title">A toy' in (toys / page).read_text()
+    assert 'admonition-title">A toy' not in (shown / page).read_text()
+
+    toy.edit(clone / "notebooks" / "01_toy.py", "total = seed", "total = seeed")
+    failed = call("book", "--profile", "smoke")
+    assert failed.exit_code != 0
+    assert "NameError" in failed.output

@@ -1,33 +1,8 @@
 """The executable book: find the chapters, run them, render the site, publish the outputs.
 
-Attacks, defenses and figures live in the modules beside this folder and know nothing of it.
+Attacks, defenses and figures live in the folders beside this one and know nothing of it.
 """
 
-from gradleak.book.chapter import (
-    PROFILES,
-    BookError,
-    Chapter,
-    Parameter,
-    chapters,
-    find,
-    parameters,
-    root,
-)
-from gradleak.book.execute import run
-from gradleak.book.published import publish, publish_records
-from gradleak.book.render import build
+import lazy_loader
 
-__all__ = [
-    "PROFILES",
-    "BookError",
-    "Chapter",
-    "Parameter",
-    "build",
-    "chapters",
-    "find",
-    "parameters",
-    "publish",
-    "publish_records",
-    "root",
-    "run",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

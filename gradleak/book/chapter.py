@@ -1,14 +1,11 @@
-"""What a clone of the book contains: its chapters, and the parameters of each."""
+"""What a clone of the book contains: its chapters, and what each is about."""
 
 from __future__ import annotations
 
-import ast
 import importlib
-import io
 import re
 import textwrap
-import tokenize
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -19,6 +16,11 @@ import click
 from gradleak.names import choose
 
 PROFILES = ("smoke", "quick", "paper")
+DEVICES = ("auto", "cpu", "cuda")
+NUMBERED = re.compile(r"\d+[a-z]?_")
+# Up to a full stop that a new sentence follows ("e.g. one" and "0.5" have others), or to a colon.
+STOP = r"(?<!\be\.g)(?<!\bi\.e)(?<!\bcf)(?<!\bvs)[.?!](?=\s+[A-Z$])"
+SENTENCE = re.compile(rf".+?({STOP}|:(?=\s)|$)")
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 PROFILE_HELP = "smoke: seconds, on the embedded digits; quick: minutes, on 2 cores; paper: a GPU"
 
@@ -29,14 +31,14 @@ class BookError(click.ClickException):
 
 @dataclass(frozen=True)
 class Chapter:
-    """One chapter of the clone at `root`; `stem` is its file name, such as `02_comparison`."""
+    """One chapter of the clone at `root`; `stem` is its file name, such as `02b_tables`."""
 
     root: Path
     stem: str
 
     @property
     def name(self) -> str:
-        """The short name, such as `comparison`."""
+        """The short name, such as `tables`."""
         return self.stem.split("_", 1)[1]
 
     @property
@@ -48,16 +50,6 @@ class Chapter:
     def published(self) -> Path:
         """The notebook with outputs that is paired with the script."""
         return self.source.with_suffix(".ipynb")
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """One line of a chapter's parameters cell; `kind` is its type as written or inferred."""
-
-    name: str
-    default: Any
-    kind: str
-    help: str
 
 
 def extra(module: str) -> ModuleType:
@@ -89,8 +81,13 @@ def root(start: Path | None = None) -> Path:
 
 
 def chapters(home: Path) -> list[Chapter]:
-    """Return the chapters of a clone, in reading order."""
-    return [Chapter(home, path.stem) for path in sorted(home.glob("notebooks/[0-9][0-9]_*.py"))]
+    """Return the chapters of a clone, in reading order: 02, 02b, 03."""
+    stems = (path.stem for path in home.glob("notebooks/*.py"))
+    return [Chapter(home, stem) for stem in sorted(stems, key=_place) if NUMBERED.match(stem)]
+
+
+def _place(stem: str) -> list[str]:
+    return stem.split("_", 1)  # of whole names `02_x` would come after `02b_x`
 
 
 def find(name: str, home: Path) -> Chapter:
@@ -115,94 +112,7 @@ def summary(chapter: Chapter) -> tuple[str, str]:
     title = next((line[2:] for line in text.splitlines() if line.startswith("# ")), chapter.name)
     # Headings, labels `(name)=`, the fences and options of boxes, and **Claim.** are not prose.
     prose = re.sub(r"^(#|\(|:|```|---).*$|\*\*[^*]+\.\*\*", "", text, flags=re.MULTILINE).strip()
-    paragraph = re.sub(r"[*_`]", "", " ".join(prose.split("\n\n")[0].split()))
-    sentence = re.split(r"[.:]\s", f"{paragraph} ")[0] + "."
+    first = re.split(r"\n\n|\n- ", prose.removeprefix("- "))[0]
+    paragraph = re.sub(r"[*_`]", "", " ".join(first.split()))
+    sentence = re.sub(":$", ".", SENTENCE.match(paragraph)[0])
     return title.strip(), textwrap.shorten(sentence, 160, placeholder=" ...")
-
-
-def parameters(chapter: Chapter) -> dict[str, Parameter]:
-    """Return the chapter's parameters by name, in the order of its parameters cell.
-
-    Raises `BookError` if no cell is tagged `parameters` or a default is not a plain value.
-    """
-    cells = (c for c in read(chapter).cells if "parameters" in c.metadata.get("tags", []))
-    cell = next(cells, None)
-    if cell is None:
-        raise BookError(f"{chapter.source} has no cell tagged `parameters`: add one.")
-    comments = {
-        token.start[0]: token.string.lstrip("# ")
-        for token in tokenize.generate_tokens(io.StringIO(cell.source).readline)
-        if token.type == tokenize.COMMENT
-    }
-    found = {}
-    for line in ast.parse(cell.source).body:
-        if isinstance(line, (ast.Assign, ast.AnnAssign)):
-            parameter = _parameter(chapter, line, comments.get(line.end_lineno or 0, ""))
-            found[parameter.name] = parameter
-    return found
-
-
-def _parameter(chapter: Chapter, line: ast.Assign | ast.AnnAssign, comment: str) -> Parameter:
-    target = line.target if isinstance(line, ast.AnnAssign) else line.targets[0]
-    name = ast.unparse(target)
-    try:
-        default = ast.literal_eval(line.value) if line.value else None
-    except ValueError as error:
-        raise BookError(
-            f"{chapter.source}: the default of {name!r} must be a plain value, not a computed one."
-        ) from error
-    annotated = isinstance(line, ast.AnnAssign)
-    kind = ast.unparse(line.annotation) if annotated else type(default).__name__
-    return Parameter(name, default, "any" if kind == "NoneType" else kind, comment)
-
-
-def check(chapter: Chapter, given: Mapping[str, Any]) -> None:
-    """Raise `BookError` at the first name in `given` that is no parameter of the chapter."""
-    known = parameters(chapter)
-    for name in given:
-        pick(f"parameter of {chapter.name}", name, known)
-
-
-def assignments(chapter: Chapter, texts: Iterable[str]) -> dict[str, Any]:
-    """Return the values in `name=value` texts, each read as its parameter's type.
-
-    Raises `BookError` for an unknown name, a missing `=` or a value of another type.
-    """
-    known = parameters(chapter)
-    values = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise BookError(f"-p wants name=value, not {text!r}.")
-        name = pick(f"parameter of {chapter.name}", name.strip(), known)
-        values[name] = _typed(known[name], value.strip())
-    return values
-
-
-def _typed(parameter: Parameter, text: str) -> Any:
-    value = _plain(text)
-    kinds = {kind.split("[")[0].strip() for kind in parameter.kind.split("|")}
-    kind = type(value).__name__
-    if kinds & {"any", kind} or (value is None and "None" in kinds):
-        return value
-    if kind == "int" and "float" in kinds:
-        return float(value)
-    if kind == "list" and "tuple" in kinds:
-        return value
-    if "str" in kinds:
-        return text
-    example = f", such as {parameter.default!r}" if parameter.default is not None else ""
-    raise BookError(f"{parameter.name} wants type {parameter.kind}{example}; not {text!r}.")
-
-
-def _plain(text: str) -> Any:
-    # YAML alone would read 1e-3 as a string, and Python alone would not read [gaussian, laplace].
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        pass
-    yaml = extra("yaml")
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
-        return text

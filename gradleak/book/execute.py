@@ -5,26 +5,29 @@ from __future__ import annotations
 import contextlib
 import datetime
 import logging
+import multiprocessing
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
 import click
 
 from gradleak.book.chapter import (
+    DEVICES,
     PROFILES,
     BookError,
     Chapter,
-    check,
     extra,
     find,
     pick,
     read,
     root,
 )
+from gradleak.book.pages import duration
 from gradleak.book.record import (
     Run,
     executed,
@@ -36,8 +39,9 @@ from gradleak.book.record import (
     started,
     used_records,
 )
+from gradleak.book.values import check
 
-DEVICES = ("auto", "cpu", "cuda")
+AT_ONCE = 2  # chapters in smoke, whose tensors are too small for several threads
 
 
 def run(
@@ -49,16 +53,18 @@ def run(
 ) -> Path:
     """Execute a chapter and return the path of the executed notebook.
 
-    Raises `BookError` for an unknown chapter, profile, device or parameter before anything runs,
-    and when a cell fails; the notebook of the last good run then stays as it was.
+    Raises `BookError` for an unknown chapter, profile, device or parameter and for a value that the
+    parameter does not take, before anything runs, and when a cell fails; the notebook of the last
+    good run then stays as it was.
     """
+
     chapter = find(name, home or root())
     pick("profile", profile, PROFILES)
     pick("device", device, DEVICES)
     own = _own(chapter, parameters or {})
     results = Path(own.get("results") or results_folder(chapter.root))
     every = {"profile": profile, "device": device, **own, "results": str(results)}
-    check(chapter, every)
+    check(chapter, every)  # that it takes a profile, a device and a folder for results
     target = executed(chapter, profile)
     target.parent.mkdir(parents=True, exist_ok=True)
     before = fingerprint(chapter, device, own)
@@ -81,30 +87,72 @@ def run(
     return target
 
 
-def ensure(chapter: Chapter, profile: str) -> Path:
-    """Return the executed notebook, running the chapter only if something it uses has changed.
+def ensure(every: Sequence[Chapter], profile: str) -> list[Path]:
+    """Return the executed notebooks, running chapters of which something they use has changed.
 
-    A run with parameters of the reader's own keeps them when it has to be repeated.
+    A run with parameters of the reader's own keeps them when it has to be repeated. In `smoke`
+    two chapters run at once, each with half of the cores, and one that fails stops no other.
     """
     pick("profile", profile, PROFILES)
+    stale = [chapter for chapter in every if not _unchanged(chapter, profile)]
+    if profile == "smoke" and len(stale) > 1:
+        _side_by_side(stale, profile)
+    else:
+        for chapter in stale:
+            _repeat(chapter, profile)
+    return [executed(chapter, profile) for chapter in every]
+
+
+def _unchanged(chapter: Chapter, profile: str) -> bool:
     last = last_run(chapter, profile)
     if last is None:
-        click.echo(f"{chapter.stem}: running ({profile})")
-        return run(chapter.stem, profile, home=chapter.root)
+        click.echo(f"{chapter.stem}: runs ({profile})")
+        return False
     own = "".join(f" {name}={value}" for name, value in last.parameters.items())
     if last.fingerprint == fingerprint(chapter, last.device, last.parameters):
         click.echo(f"{chapter.stem}: unchanged since its last run ({profile}{own})")
-        return executed(chapter, profile)
-    click.echo(f"{chapter.stem}: something it uses has changed, running again ({profile}{own})")
-    return run(chapter.stem, profile, last.device, last.parameters, chapter.root)
+        return True
+    click.echo(f"{chapter.stem}: something it uses has changed, runs again ({profile}{own})")
+    return False
+
+
+def _repeat(chapter: Chapter, profile: str) -> None:
+    last = last_run(chapter, profile)
+    given = (last.device, last.parameters) if last else ("auto", None)
+    run(chapter.name, profile, *given, chapter.root)
+
+
+def _side_by_side(every: Sequence[Chapter], profile: str) -> None:
+    threads = os.environ.get("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // AT_ONCE)))
+    spawn = multiprocessing.get_context("spawn")
+    failed = []
+    with (
+        _environment(OMP_NUM_THREADS=threads),
+        ProcessPoolExecutor(AT_ONCE, spawn) as pool,
+    ):
+        jobs = {pool.submit(_repeat, chapter, profile): chapter for chapter in every}
+        try:
+            for job in as_completed(jobs):
+                chapter = jobs[job]
+                try:
+                    job.result()
+                    took = duration(last_run(chapter, profile).seconds)
+                    click.echo(f"{chapter.stem}: done in {took}")
+                except BookError as error:
+                    click.echo(f"{chapter.stem}: failed")
+                    failed.append(error.message)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)  # an interrupt is not to wait for what is queued
+            raise
+    if failed:
+        raise BookError("\n".join(failed))
 
 
 def _own(chapter: Chapter, given: Mapping[str, Any]) -> dict[str, Any]:
-    check(chapter, given)
+    own = check(chapter, given)
     for name in ("profile", "device"):
         if name in given:
             raise BookError(f"Give the {name} as --{name} {given[name]}, not through -p.")
-    own = dict(given)
     if own.get("results"):  # as the reader means it: seen from where the command was typed
         own["results"] = str(Path(own["results"]).resolve())
     return own
@@ -118,15 +166,23 @@ def _papermill(chapter: Chapter, output: Path, parameters: dict[str, Any]) -> No
     source = chapter.root / "_build" / "source" / f"{chapter.stem}.ipynb"
     source.parent.mkdir(parents=True, exist_ok=True)
     extra("nbformat").write(read(chapter), source)
+    paths = [str(chapter.root), os.environ.get("PYTHONPATH", "")]
+    environment = {
+        "PYTHONPATH": os.pathsep.join(filter(None, paths)),  # this clone's gradleak, and no other
+        "GRADLEAK_STATIC": "1",  # widgets show the face that needs no kernel
+        "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),  # see book/gotchas.md
+    }
+    # Where two run at once, the lines of the process above say how far they are.
+    alone = multiprocessing.parent_process() is None
     try:
-        with _kernel_environment(chapter.root):
+        with _environment(**environment):
             papermill.execute_notebook(
                 source,
                 output,
                 parameters=parameters,
                 kernel_name="python3",
                 cwd=chapter.source.parent,
-                progress_bar=dict(desc=chapter.stem, unit="cell", disable=None),
+                progress_bar=dict(desc=chapter.stem, unit="cell", disable=None if alone else True),
                 # what a kernel says about itself at start and end is noise here
                 extra_arguments=["--log-level=CRITICAL"],
             )
@@ -140,12 +196,7 @@ def _papermill(chapter: Chapter, output: Path, parameters: dict[str, Any]) -> No
 
 
 @contextlib.contextmanager
-def _kernel_environment(home: Path) -> Iterator[None]:
-    paths = [str(home), os.environ.get("PYTHONPATH", "")]
-    wanted = {
-        "PYTHONPATH": os.pathsep.join(filter(None, paths)),  # this clone's gradleak, and no other
-        "GRADLEAK_STATIC": "1",  # widgets show the face that needs no kernel
-    }
+def _environment(**wanted: str) -> Iterator[None]:
     before = {name: os.environ.get(name) for name in wanted}
     os.environ.update(wanted)
     try:

@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from gradleak.book.chapter import PROFILES, chapters, parameters, summary
+from gradleak.book.chapter import PROFILES, chapters, summary
 from gradleak.book.record import Run, runs_here, runs_published
+from gradleak.book.values import parameters
 
 
 def write_generated(home: Path, folder: Path, published: bool) -> None:

@@ -24,6 +24,14 @@ FOLDED = {
     "injected-parameters": "Parameters of this run",
 }
 
+TOY = """\
+:::{admonition} A toy
+:class: warning
+This page was run on this machine in the profile `smoke`: a few digits of eight by eight pixels,
+attacked for seconds. It shows that everything works. Its numbers say nothing about the attacks;
+those that do are in the published book, which `gradleak book --published` shows.
+:::"""
+
 
 def build(profile: str = "smoke", published: bool = False, home: Path | None = None) -> Path:
     """Build the site and return the path of its index.html.
@@ -35,7 +43,7 @@ def build(profile: str = "smoke", published: bool = False, home: Path | None = N
     home = home or root()
     label = "published" if published else profile
     every = chapters(home)
-    notebooks = [_committed(c) if published else ensure(c, profile) for c in every]
+    notebooks = [_committed(c) for c in every] if published else ensure(every, profile)
     stage = _stage(home, label, notebooks, published)
     site = home / "_build" / "site" / label
     stamp = site / "fingerprint"
@@ -73,6 +81,8 @@ def _stage(home: Path, label: str, notebooks: list[Path], published: bool) -> Pa
     for path in notebooks:
         notebook = extra("nbformat").read(path, as_version=4)
         _fold(notebook)
+        if label == "smoke":
+            _mark_as_toy(notebook)
         extra("nbformat").write(notebook, stage / "notebooks" / path.name)
     write_generated(home, stage / "book" / "_generated", published)
     return stage
@@ -87,6 +97,11 @@ def _fold(notebook: Any) -> None:
             if tag in tags:
                 cell.metadata["tags"] = [*tags, "hide-input"]
                 cell.metadata["mystnb"] = {"code_prompt_show": prompt}
+
+
+def _mark_as_toy(notebook: Any) -> None:
+    first = next(cell for cell in notebook.cells if cell.cell_type == "markdown")
+    first.source = re.sub(r"^# .+$", rf"\g<0>\n\n{TOY}", first.source, count=1, flags=re.MULTILINE)
 
 
 def _render(home: Path, stage: Path, out: Path) -> Path:

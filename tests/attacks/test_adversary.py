@@ -118,6 +118,7 @@ def test_map_equals_the_closed_form_in_a_linear_gaussian_client():
     torch.testing.assert_close(found, closed, rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 @settings(max_examples=3, deadline=None)
 @given(st.permutations(range(4)), st.sets(st.integers(0, 3), min_size=1))
 def test_attacks_in_a_batch_do_not_mix(order, kept):
@@ -231,6 +232,7 @@ def test_no_more_attacks_are_held_than_fit_into_half_of_the_free_memory(cnn, dig
     torch.testing.assert_close(little.x, everything.x, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_patience_ends_attacks_without_changing_the_others(digits):
     counting = Counting(gl.models.cnn((1, 8, 8), 10).double())
     client = gl.Client(counting, gl.GaussianNoise(0.3))

@@ -182,6 +182,7 @@ def test_fresh_latents_average_over_the_latent():
     torch.testing.assert_close(again, mean[1:])
 
 
+@pytest.mark.slow
 def test_each_belief_is_another_attack_and_knowing_more_helps(tmp_path):
     """On the convolutional variant: the latent read off beats believing in none."""
     few = gl.data.load("digits").take(range(4))

@@ -41,6 +41,7 @@ def noised(client, scale):
     return replace(client, defense=gl.GaussianNoise(scale))
 
 
+@pytest.mark.slow
 def test_it_learns_the_posterior_mean_of_a_linear_client():
     """The gradient is x itself and pixels are Gaussian, so the best answer is a closed form."""
     rng = torch.Generator().manual_seed(0)
@@ -72,6 +73,7 @@ def test_an_answer_depends_on_its_own_client_only():
     assert whole.max() <= 1
 
 
+@pytest.mark.slow
 def test_each_stage_adds_something_on_a_network():
     images = gl.data.load("digits", "train").take(range(400))
     client = gl.Client(gl.models.mlp((1, 8, 8), 10))

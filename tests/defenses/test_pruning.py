@@ -208,6 +208,7 @@ def test_what_cannot_be_believed_is_told():
         gl.bayes(replace(client, defense=nothing), gl.Flat()).attack(view)
 
 
+@pytest.mark.slow
 def test_leaving_the_layer_out_undoes_soteria():
     """On an untrained network: near the undefended attack, and far above the plain one."""
     x, y = gl.data.batch("digits", range(4))

@@ -102,6 +102,7 @@ def digits():
     return gl.data.load("digits", "train")
 
 
+@pytest.mark.slow
 def test_a_denoiser_learns_is_kept_and_comes_back(digits, tmp_path):
     some = digits.take(range(400))
     made = trained_denoiser(some, tmp_path, steps=150, width=8)

@@ -1,4 +1,5 @@
-import pytest
+"""The gradients of many attacks at once, against autograd one attack at a time."""
+
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
@@ -65,30 +66,3 @@ def test_takes_a_loss_of_ones_own():
     for n, (weight, bias) in enumerate(loop(model, x, y, squared)):
         torch.testing.assert_close(g["0.weight"][n], weight)
         torch.testing.assert_close(g["0.bias"][n], bias)
-
-
-@pytest.fixture
-def pair():
-    rng = torch.Generator().manual_seed(3)
-
-    def draw():
-        return gl.Gradient(
-            {k: torch.randn(4, *s, generator=rng) for k, s in {"a.w": (2, 3), "b.w": (5,)}.items()}
-        )
-
-    return draw(), draw()
-
-
-def flat(g):
-    return torch.cat([v.flatten(1) for v in g.values()], 1)
-
-
-def test_operations_are_those_of_the_flat_vector(pair):
-    g, h = pair
-    a, b = flat(g), flat(h)
-    torch.testing.assert_close(g.moments(h), ((a * b).sum(1), a.square().sum(1)))
-    torch.testing.assert_close(g.sq_norm(), a.square().sum(1))
-    torch.testing.assert_close(g.sq_distance(h), (a - b).square().sum(1))
-    torch.testing.assert_close(g.abs_distance(h), (a - b).abs().sum(1))
-    torch.testing.assert_close(flat(g.rows(slice(1, 3))), a[1:3])
-    assert (g.attacks, g.size, g.layers) == (4, 11, ["a", "b"])
