@@ -69,6 +69,9 @@ sizes: list[int] = []  # of networks; empty: the profile's
 levels = [0.1, 0.2]  # at least 0.1
 quick = False  # less of all
 network = ""  # one of cnn or mlp; empty: the profile's
+limit = (
+    1  # as a formatter folds it, at least 1
+)
 """
 
 

@@ -14,7 +14,24 @@ import torch
 from torch import nn
 
 import gradleak as gl
-from gradleak.attacks import FreshLatents, Joint, Known, ReadOff, StandardNormal
+from gradleak.attacks import (
+    Averaged,
+    ExactAnswer,
+    FinitePrior,
+    FirstLayer,
+    FreshLatents,
+    Joint,
+    Known,
+    Langevin,
+    Mean,
+    MostWithin,
+    Picked,
+    PosteriorSamples,
+    ReadOff,
+    Sample,
+    StandardNormal,
+    UndoATS,
+)
 from gradleak.defenses import Latent, VariationalLoss, precode_ffn, precode_lenet
 from gradleak.identity import describe
 
@@ -73,6 +90,19 @@ def denoiser():
         return gl.priors.trained_denoiser(TRAIN, Path(folder), steps=5, width=4, batch_size=8)
 
 
+def sampled(answer, how=Langevin(3)):
+    client = gl.Client(mlp(), SOME)
+    prior = gl.Learned(denoiser(), "digits")
+    return asked(client, PosteriorSamples(client, prior, 2, how, answer=answer))
+
+
+def undone(answer):
+    client = gl.Client(mlp(), SOME, transform=gl.ATS("1"))
+    inner = gl.bayes(gl.Client(mlp(), SOME), gl.Box(), optimizer=gl.Adam(steps=5))
+    images = gl.priors.LowRankGaussian.fit(TRAIN, 4)
+    return asked(client, UndoATS(inner, gl.ATS("1"), images, 0.1, answer=answer))
+
+
 def built(build, side=8, **options):
     x = nn.functional.interpolate(X, (side, side))
     return summary(build((1, side, side), 10, **options)(x))
@@ -119,6 +149,31 @@ CASES = {
     gl.Ball: lambda: climb(SOME, ball=gl.Ball(0.5, 2)),
     gl.Adam: lambda: climb(SOME, optimizer=gl.Adam(5, 0.2, 0.9, (0.5,), signed=True, patience=2)),
     gl.Adversary: lambda: climb(SOME, temperature=10.0, optimizer=gl.Adam()),
+    gl.Amortised: lambda: asked(
+        gl.Client(mlp(), SOME),
+        gl.Amortised.fit(gl.Client(mlp()), TRAIN, 0.1, 1.0, rank=4, steps=3, width=8, batch_size=8),
+    ),
+    gl.Unrolled: lambda: asked(
+        gl.Client(mlp(), SOME),
+        gl.Unrolled.fit(
+            gl.Client(mlp()), gl.GaussianNoise, TRAIN, 0.1, 1.0, stages=2, steps=3, width=4,
+            batch_size=8,
+        ),
+    ),
+    PosteriorSamples: lambda: sampled(Mean()),
+    Mean: lambda: sampled(Mean()),
+    Sample: lambda: sampled(Sample(1)),
+    MostWithin: lambda: sampled(MostWithin(3.0)),
+    Langevin: lambda: sampled(Mean(), Langevin(4, rate=0.2, look=2)),
+    FirstLayer: lambda: asked(gl.Client(mlp()), FirstLayer()),
+    ExactAnswer: lambda: asked(
+        gl.Client(mlp(), SOME), ExactAnswer(gl.Client(mlp(), SOME), FinitePrior(X, Y), 0.0)
+    ),
+    FinitePrior: lambda: FinitePrior(X, Y).log_prob(Y).exp().flatten().tolist(),
+    UndoATS: lambda: undone(Averaged()),
+    Averaged: lambda: undone(Averaged()),
+    Picked: lambda: undone(Picked()),
+    gl.priors.LowRankGaussian: lambda: undone(Averaged()),
     gl.models.cnn: lambda: built(gl.models.cnn),
     gl.models.cnn2: lambda: built(gl.models.cnn2),
     gl.models.convbig: lambda: built(gl.models.convbig),
@@ -134,7 +189,7 @@ CASES = {
 UNNAMED = {
     "Distribution", "Normal", "Laplace", "MaskedAtRandom", "PointMass", "Rescaled",
     "Transformation", "Reconstruction", "Precode", "Bottleneck", "UNet", "Mixture",
-    "LowRankGaussian", "Langevin", "Amortised", "Unrolled",
+    "Density", "Attack", "Prior", "Transform", "InputDefense",
 }  # fmt: skip
 
 
