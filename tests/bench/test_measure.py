@@ -32,7 +32,7 @@ def test_a_row_for_each_case(tmp_path, precision):
     assert row["mib_moved"] * 2**20 * 6 > 2 * 4 * weights
     assert row["floor_ms"] > 0
     assert math.isfinite(row["copy_share"])  # a measured time, which any load changes
-    assert records.facts(path)["command"] == "some command"
+    assert Exported(path).facts()["command"] == "some command"
 
 
 def test_factors_keep_memory_per_attack_below_one_weight_copy():

@@ -156,7 +156,14 @@ CASES = {
     gl.Unrolled: lambda: asked(
         gl.Client(mlp(), SOME),
         gl.Unrolled.fit(
-            gl.Client(mlp()), gl.GaussianNoise, TRAIN, 0.1, 1.0, stages=2, steps=3, width=4,
+            gl.Client(mlp()),
+            gl.GaussianNoise,
+            TRAIN,
+            0.1,
+            1.0,
+            stages=2,
+            steps=3,
+            width=4,
             batch_size=8,
         ),
     ),
@@ -189,7 +196,7 @@ CASES = {
 UNNAMED = {
     "Distribution", "Normal", "Laplace", "MaskedAtRandom", "PointMass", "Rescaled",
     "Transformation", "Reconstruction", "Precode", "Bottleneck", "UNet", "Mixture",
-    "Density", "Attack", "Prior", "Transform", "InputDefense",
+    "Density", "Moment", "Attack", "Prior", "Transform", "InputDefense",
 }  # fmt: skip
 
 
