@@ -151,5 +151,26 @@ def publish(names: tuple[str, ...], profile: str, records: bool) -> None:
         click.echo(f"Published: {path}")
 
 
+@main.command()
+@click.argument("names", metavar="CHAPTER...", nargs=-1, required=True)
+@click.option("--profile", type=PROFILE, default="quick", show_default=True)
+@click.option("-p", "given", metavar="NAME=VALUE", multiple=True, help="As those of `run`.")
+def carry(names: tuple[str, ...], profile: str, given: tuple[str, ...]) -> None:
+    """Give committed records of an older layout the names that rows have now.
+
+    Runs the chapters, all that share records together, with the parameters that made them. Three
+    rows of each cell are computed again; where they agree, the cell's other rows are believed.
+    """
+    from gradleak.book.values import assignments
+
+    os.environ["GRADLEAK_CARRY"] = "1"  # the chapters' kernels see it
+    chapters = [book.find(name, book.root()) for name in names]
+    for chapter in chapters:
+        book.run(chapter.name, profile, parameters=assignments(chapter, given), home=chapter.root)
+    for chapter in chapters:
+        for path in book.publish_records(chapter.name, profile):
+            click.echo(f"Carried over: {path}")
+
+
 if __name__ == "__main__":
     main()
