@@ -1,0 +1,138 @@
+import ast
+import shlex
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import gradleak as gl
+from gradleak import book
+from gradleak.book.values import assignments
+from gradleak.experiment import Exported
+from gradleak.experiment.page import command, defaults, page, said, sizes
+from gradleak.metrics import paired
+
+REPO = Path(__file__).parents[2]
+CHAPTERS = {chapter.name: chapter for chapter in book.chapters(REPO)}
+PROFILES = {"smoke": dict(dataset="digits", images=6, shown=4, tuning=2, steps=3, restarts=1,
+                          train_steps=[0, 10])}  # fmt: skip
+COMMITTED = [Exported(path.with_suffix(".csv")) for path in sorted(REPO.glob("book/results/*.json"))
+             if path.name != "runs.json" and not path.stem.startswith(("bench-", "compiled-"))]  # fmt: skip
+
+
+@pytest.fixture
+def _in_notebooks(monkeypatch):
+    monkeypatch.chdir(REPO / "notebooks")
+
+
+def test_what_is_given_takes_the_place_of_the_profiles_sizes():
+    found = sizes("smoke", PROFILES, images=3, steps=0, train_steps=[20, 0], rate=0.0)
+    assert (found.images, found.shown, found.steps, found.rate) == (3, 3, 3, 0.0)
+    assert found.train_steps == [0, 20]
+
+
+@pytest.mark.parametrize("bad", [{"images": -1}, {"train_steps": [3, -1]}])
+def test_negative_sizes_are_refused(bad):
+    with pytest.raises(ValueError, match="must not be negative"):
+        sizes("smoke", PROFILES, **bad)
+
+
+def test_wrong_profiles_and_data_sets_are_refused():
+    with pytest.raises(ValueError, match="unknown profile 'smok'.*'smoke'"):
+        page("soteria", PROFILES, profile="smok")
+    with pytest.raises(ValueError, match="unknown dataset 'digit'.*'digits'"):
+        page("soteria", PROFILES, profile="smoke", dataset="digit")
+
+
+@pytest.mark.usefixtures("_in_notebooks")
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_defaults_are_those_of_the_parameters_cell(name):
+    known = {p.name: p.default for p in book.parameters(CHAPTERS[name]).values()}
+    assert defaults(name) == known
+
+
+@pytest.mark.usefixtures("_in_notebooks")
+@given(
+    st.integers(0, 9), st.floats(0, 1), st.lists(st.integers(0, 99), max_size=3),
+    st.sampled_from(["convbig", "lenet"]),
+)  # fmt: skip
+def test_a_command_gives_back_its_parameters(images, rate, train_steps, network):
+    own = dict(images=images, rate=rate, train_steps=train_steps, network=network)
+    words = shlex.split(command("soteria", "quick", own))
+    assert words[:5] == ["gradleak", "run", "soteria", "--profile", "quick"]
+    assert set(words[5::2]) <= {"-p"}
+    found = defaults("soteria") | assignments(CHAPTERS["soteria"], words[6::2])
+    assert {k: found[k] for k in own} == own
+
+
+def test_differences_in_words():
+    pair = paired([1.0, 2.0, 3.5], [0.0, 0.5, 3.0])
+    assert said({"a − b": {1: pair}}, "a − b", 1).startswith("+1.0 dB [")
+    assert said({"a − b": {1: pair}}, "a − b", 2) == said({}, "a − b", 1) == "not run here"
+
+
+def test_floors_are_what_needs_no_gradient(tmp_path):
+    here = page("soteria", PROFILES, profile="smoke", results=str(tmp_path))
+    found = here.floors(alone=[1.0, 2.0, 3.0])
+    x, mean = here.evaluated.x, here.train.x.mean(0)
+    assert found["mid-grey"].mean == pytest.approx(gl.psnr(torch_like(x, 0.5), x).mean().item())
+    expected = gl.psnr(mean.expand_as(x), x).mean().item()
+    assert found["mean image"].mean == pytest.approx(expected, rel=1e-5)
+    assert found["alone"].mean == 2.0
+
+
+def torch_like(x, value):
+    return x * 0 + value
+
+
+@pytest.mark.usefixtures("_in_notebooks")
+def test_what_is_not_among_committed_rows_is_left_out_with_a_word(capsys):
+    here = page("soteria", {"smoke": PROFILES["smoke"]}, profile="smoke")
+    shown = []
+    here.elsewhere(shown.append, rate=0.123)
+    assert not shown
+    assert "Markdown" in capsys.readouterr().out
+    here.elsewhere(shown.append, rate=0.8, split=["test"])
+    assert len(shown) == 2
+
+
+def profiles(chapter):
+    """The PROFILES of a chapter's script."""
+    for line in ast.parse(chapter.source.read_text()).body:
+        if isinstance(line, ast.Assign) and ast.unparse(line.targets[0]) == "PROFILES":
+            return eval(ast.unparse(line.value), {"dict": dict, "range": range})
+    raise AssertionError(f"{chapter.source} has no PROFILES")
+
+
+@pytest.mark.parametrize("records", COMMITTED, ids=lambda r: r.name)
+def test_committed_commands_make_their_rows(records):
+    """The command beside the rows names the chapter, sizes and settings that are in the rows."""
+    rows, facts = records.read(), records.facts()
+    for words in map(shlex.split, facts["command"].split(" && ")):
+        assert words[:2] == ["gradleak", "run"]
+        chapter, profile = CHAPTERS[words[2]], words[4]
+        assert records.name.split("-")[1] == profile
+        own = assignments(chapter, words[6::2])
+        size = sizes(profile, profiles(chapter), **own)
+        assert size.dataset == facts["dataset"]
+        if "optimizer" in rows:
+            compare(size, rows)
+
+
+def compare(size, rows):
+    told = vars(size)
+    evaluated = rows[rows.split == "test"]
+    most = evaluated.groupby("optimizer")["index"].nunique().max()
+    assert most == told.get("searched", size.images)
+    assert f"Adam(steps={size.steps}," in evaluated.optimizer.mode()[0]
+    steps = {t for name in ("train_steps", "slow_steps") for t in told.get(name, [])}
+    steps = set(told["later"]) if "later" in told else steps
+    if steps:
+        assert set(evaluated.train_step) - {0} == steps - {0}
+    if "scales" in told and isinstance(told["scales"], list) and "p_x" not in rows:
+        assert set(evaluated.scale) <= set(told["scales"])
+    if "tuning" in told and (rows.split == "train").any():
+        assert rows[rows.split == "train"]["index"].nunique() == size.tuning
+    assert pd.notna(evaluated.psnr).all()
