@@ -55,10 +55,10 @@ PROFILES = {
                   weights=[0.5, 1.5, 3.0, 6.0, 20.0]),
 }  # fmt: skip
 page = gl.experiment.page(
-    "comparison", PROFILES, profile=profile, device=device, seed=seed, results=results,
-    dataset=dataset, network=network, train_steps=train_steps, defense=defense,
-    strength=strength, mask_rate=mask_rate, images=images, steps=steps,
-    restarts=restarts,
+    "comparison", PROFILES, profile=profile, device=device, seed=seed,
+    results=results, dataset=dataset, network=network, train_steps=train_steps,
+    defense=defense, strength=strength, mask_rate=mask_rate, images=images,
+    steps=steps, restarts=restarts,
 )  # fmt: skip
 size, few = page.size, page.few
 
@@ -194,10 +194,10 @@ display(gl.figures.table(means, floor=floor), gl.figures.differences(pairs[first
 what = f"`{network}` after {first} training steps, noise scale {strength:g}"
 Markdown(
     page.caption(what, floors, len(size.weights))
-    + f" Without a defense: {gl.interval(clean.psnr):.1f}. Below, paired differences "
-    "over the same images, a star where Wilcoxon's test rejects zero at 5 % after "
-    "Holm's correction for the whole table (it asks about ranks, the interval about "
-    "the mean: an outlier can part them)."
+    + f" Without a defense: {gl.interval(clean.psnr):.1f}. Below, paired "
+    "differences over the same images, a star where Wilcoxon's test rejects zero at "
+    "5 % after Holm's correction for the whole table (it asks about ranks, the "
+    "interval about the mean: an outlier can part them)."
 )
 
 # %% [markdown]
@@ -218,8 +218,8 @@ def beaten(t):
     cells = [(a, d, pair) for a, row in pairs[t].items() for d, pair in row.items()]
     corrected = gl.metrics.holm([pair.p for _, _, pair in cells])
     return [
-        f"{a.removeprefix('Bayes − ')} against {d.replace('_', ' ')} after {t} steps "
-        f"({-pair.difference.mean:.1f} dB)"
+        f"{a.removeprefix('Bayes − ')} against {d.replace('_', ' ')} after {t} "
+        f"steps ({-pair.difference.mean:.1f} dB)"
         for (a, d, pair), p in zip(cells, corrected, strict=True)
         if p < 0.05 and pair.difference.mean < 0
     ]
@@ -235,9 +235,9 @@ Markdown(f"""
   {100 * mask_rate:g} % of the entries are hidden is behind the one that knows which
   by {gap("masked_gaussian", "Bayes, mask unknown")}.
 - **The shape of the noise decides the rest.** Against Laplace noise, Bayes minus L2
-  is {gap("laplace", "L2")}. With a mask it is {gap("masked_laplace", "L2, mask")} for
-  an L2 that is told the mask. Against Gaussian noise, Bayes minus L1 is
-  {gap("gaussian", "L1")}.
+  is {gap("laplace", "L2")}. With a mask it is
+  {gap("masked_laplace", "L2, mask")} for an L2 that is told the mask. Against
+  Gaussian noise, Bayes minus L1 is {gap("gaussian", "L1")}.
 - **So does where the noise is.** Against the learned noise, Bayes minus L2, which
   believes in equal noise everywhere, is {gap("learned", "L2")}.
 - **A cosine forgets the length of the gradient.** Against Gaussian noise, Bayes

@@ -92,18 +92,13 @@ class Comparison:
 
     def cells(self, adversaries: Collection[str] = (), **same: Any) -> list[dict[str, Any]]:
         """Each adversary against each defense; adversaries: of those only, empty: of all."""
+        scale = self.page.size.strength
         return [
             dict(defense=defense, adversary=adversary, **same)
-            for defense, held in self.table.items()
-            for adversary in held
+            for defense in self.defenses(scale)
+            for adversary in self.beliefs(defense, scale)
             if not adversaries or adversary in adversaries
         ]
-
-    @cached_property
-    def table(self) -> dict[str, dict[str, Defense]]:
-        """{defense: what each adversary takes it for}, at the page's strength."""
-        scale = self.page.size.strength
-        return {defense: self.beliefs(defense, scale) for defense in self.defenses(scale)}
 
     @cached_property
     def early(self) -> int:
