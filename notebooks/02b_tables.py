@@ -15,8 +15,9 @@
 #
 # ```{admonition} In short
 # :class: tip
-# - **Claim.** That the true belief is ahead does not depend on the measure, the data or the prior.
-#   It depends on the noise: where there is hardly any, or hardly any gradient, other things decide.
+# - **Claim.** An attacker who knows the mask stays ahead of those who do not, by other measures,
+#   on other images, with stronger priors and less noise. Where there is hardly any noise the
+#   climb decides, after long training the prior.
 # - **Paper.** Section 5, Tables 2 and 5 of {cite}`balunovic2022bayesian`. Question, equation and
 #   the first table are in the [comparison](02_comparison.ipynb), whose attacks these are.
 # - **Smaller than the paper's run.** A shorter attack and a smaller search for its settings; every
@@ -169,7 +170,8 @@ for t in size.train_steps[1:]:
 # %% [markdown]
 # ## Other data sets
 #
-# The same procedure on other images, from the records that are committed beside this page.
+# The same procedure on other images, or on more, from the records that are committed beside this
+# page.
 
 # %%
 page.elsewhere(show, scale=strength, train_step=0, p_x="TV", layers="equal")

@@ -123,17 +123,10 @@ class Comparison:
         return self._trained(defense, scale)[train_step] if train_step else self.model
 
     def trial(
-        self,
-        images: Images,
-        defense: str,
-        adversary: str,
-        weight: float,
-        train_step: int = 0,
-        scale: float | None = None,
-        prior: str = "TV",
-        layers: str = "equal",
+        self, images: Images, defense: str, adversary: str, weight: float, train_step: int = 0,
+        scale: float | None = None, prior: str = "TV", layers: str = "equal",
         keep: Sequence[int] = (),
-    ) -> Trial:
+    ) -> Trial:  # fmt: skip
         """One adversary against one defense. scale: of its noise; None: the page's strength.
 
         layers: "equal", or "falling", with errors of later layers weighted less.
