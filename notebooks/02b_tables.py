@@ -275,13 +275,13 @@ quiet, loud = outdone("L1", first, least), outdone("cosine", last, strength)
 Markdown(
     f"- Noise {least:g}, {first} training steps: for **{quiet} of {len(few)}** "
     "images L1's answer is more probable under Bayes' own posterior than what Bayes "
-    "found. Where that is so, the climb failed: a sharp likelihood is a narrow ridge, "
-    "and L1's slope does not fade near the top.\n"
+    "found. Where that is so, the climb failed: a sharp likelihood is a narrow "
+    "ridge, and L1's slope does not fade near the top.\n"
     f"- Noise {strength:g}, {last} training steps: for **{loud} of {len(few)}** "
     "images cosine's answer is. Where it is not, Bayes did find what it looked for, "
-    "and is yet farther from the image: the prior fails. The most probable image under "
-    "total variation is not the nearest guess once the gradient says next to nothing, "
-    "and a bolder guess is punished more."
+    "and is yet farther from the image: the prior fails. The most probable image "
+    "under total variation is not the nearest guess once the gradient says next to "
+    "nothing, and a bolder guess is punished more."
 )
 
 # %% [markdown]
