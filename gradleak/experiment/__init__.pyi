@@ -1,4 +1,5 @@
 from . import ats_search, records
+from .comparison import Comparison
 from .exported import Exported, made
 from .page import Page, page, said
 from .records import Plain, Records
@@ -7,6 +8,7 @@ from .trials import Trial, digest, grid
 from .tuning import check_disjoint, tune
 
 __all__ = [
+    "Comparison",
     "Exported",
     "Page",
     "Plain",

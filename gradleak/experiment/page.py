@@ -217,11 +217,10 @@ def defaults(chapter: str) -> dict[str, Any]:
     for script in Path.cwd().glob(f"[0-9]*_{chapter}.py"):
         _, _, cell = script.read_text().partition('# %% tags=["parameters"]\n')
         lines = ast.parse(cell.partition("\n# %%")[0]).body
-        return {
-            line.targets[0].id: ast.literal_eval(line.value)
-            for line in lines
-            if isinstance(line, ast.Assign)
-        }
+        targets = [line.target if isinstance(line, ast.AnnAssign) else line.targets[0]
+                   for line in lines]  # fmt: skip
+        return {target.id: ast.literal_eval(line.value)
+                for target, line in zip(targets, lines, strict=True)}  # fmt: skip
     return {}
 
 

@@ -1,4 +1,4 @@
-from .exhibits import arms, compared, frame, frames, gallery, means, tables
+from .exhibits import ahead, arms, compared, frame, frames, gallery, means, tables
 from .html import Frame, Row
 from .plot import COLORS, curves, differences, images, intervals, panels, table, tradeoff
 from .slider import strength
@@ -7,6 +7,7 @@ __all__ = [
     "COLORS",
     "Frame",
     "Row",
+    "ahead",
     "arms",
     "compared",
     "curves",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pandas as pd
@@ -38,16 +38,18 @@ def compared(
     Raises ValueError if the two were not measured on the same images.
     """
     found: dict[str, dict[Any, Paired]] = {}
-    for column, part in table.groupby(columns, sort=False, observed=True):
-        by_row = {name: p.set_index("index")[value] for name, p in part.groupby(rows, sort=False)}
-        for name, values in by_row.items():
-            if name == against or against not in by_row:
-                continue
-            other = by_row[against]
-            if set(values.index) != set(other.index):
-                raise ValueError(f"{name} and {against} were not measured on the same images")
-            pair = paired(values, other.loc[values.index])
-            found.setdefault(f"{name} − {against}", {})[column] = pair
+    for name, column, values, other in _pairs(table, rows, columns, against, value):
+        found.setdefault(f"{name} − {against}", {})[column] = paired(values, other)
+    return found
+
+
+def ahead(
+    table: pd.DataFrame, rows: str, columns: str, first: str, value: str = "psnr"
+) -> dict[str, dict[Any, Paired]]:
+    """The other way round: the row `first` minus each other, for claims that it is ahead."""
+    found: dict[str, dict[Any, Paired]] = {}
+    for name, column, values, other in _pairs(table, rows, columns, first, value):
+        found.setdefault(f"{first} − {name}", {})[column] = paired(other, values)
     return found
 
 
@@ -107,3 +109,16 @@ def frames(
 def _of(private: Images, rows: pd.DataFrame) -> pd.DataFrame:
     """The row of each private image, in their order."""
     return rows.set_index("index").loc[list(private.index)].reset_index()
+
+
+def _pairs(
+    table: pd.DataFrame, rows: str, columns: str, against: str, value: str
+) -> Iterator[tuple[str, Any, pd.Series, pd.Series]]:
+    """(row, column, its values, those of the row `against` on the same images)."""
+    for column, part in table.groupby(columns, sort=False, observed=True):
+        by_row = {name: p.set_index("index")[value] for name, p in part.groupby(rows, sort=False)}
+        other = by_row.pop(against, None)
+        for name, values in by_row.items() if other is not None else ():
+            if set(values.index) != set(other.index):
+                raise ValueError(f"{name} and {against} were not measured on the same images")
+            yield name, column, values, other.loc[values.index]

@@ -26,6 +26,17 @@ def test_means_and_differences_are_those_of_numpy():
         assert (pair.mean, pair.n) == (pytest.approx(expected.mean), 5)
 
 
+def test_being_ahead_is_the_difference_the_other_way_round():
+    (back,) = gl.figures.compared(TABLE, "arm", "step", against="Bayes").values()
+    forth = gl.figures.ahead(TABLE, "arm", "step", first="Bayes")
+    assert list(forth) == ["Bayes − L2"]
+    for t in STEPS:
+        ours, other = forth["Bayes − L2"][t], back[t]
+        assert ours.p == pytest.approx(other.p)
+        assert ours.difference.mean == pytest.approx(-other.difference.mean)
+        assert ours.difference.low == pytest.approx(-other.difference.high)
+
+
 def test_differences_need_the_same_images():
     with pytest.raises(ValueError, match="not measured on the same images"):
         gl.figures.compared(TABLE.drop(index=0), "arm", "step", against="L2")

@@ -1,0 +1,166 @@
+"""The paper's comparison: five ways to hide a gradient, and what attackers take them for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
+from typing import Any
+
+from torch import nn
+
+from gradleak import models
+from gradleak.attacks import Adversary, inverting_gradients, prior_only
+from gradleak.client import Client
+from gradleak.data import Images
+from gradleak.defenses import (
+    Defense,
+    Direction,
+    GaussianNoise,
+    LaplaceNoise,
+    LayerDirections,
+    LayerWeights,
+    RandomMask,
+    UnknownMask,
+    learned_noise,
+)
+from gradleak.experiment.page import Page
+from gradleak.experiment.trials import Trial
+from gradleak.gradients import Gradient
+from gradleak.names import choose
+from gradleak.priors import Box, BoxPenalty, Prior, Sum, TotalVariation
+
+NETWORKS = {"cnn": models.cnn, "cnn2": models.cnn2, "mlp": models.mlp}
+PRIORS: dict[str, Callable[[float], Prior]] = {
+    "TV": TotalVariation,
+    "TV + box": lambda weight: Sum((TotalVariation(weight), Box())),
+    "TV + soft box": lambda weight: Sum((TotalVariation(weight), BoxPenalty(10 * weight))),
+}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Every adversary against every defense, on one page (paper, Tables 2 and 5).
+
+    The page's size tells, besides numbers of images and steps, the seed, the network, its
+    train_steps, the strength (a noise scale) and the mask_rate.
+    """
+
+    page: Page
+
+    @cached_property
+    def model(self) -> nn.Module:
+        """The untrained network."""
+        size, test = self.page.size, self.page.test
+        make = NETWORKS[choose("network", size.network, NETWORKS)]
+        return make(test.shape, test.classes, seed=size.seed).to(self.page.device)
+
+    @cached_property
+    def public(self) -> Gradient:
+        """Gradients of public images, from which noise is learned."""
+        images = self.page.tuned_on
+        return Client(self.model).release(images.x, images.y).g
+
+    def defenses(self, scale: float) -> dict[str, Defense]:
+        """The five defenses at one noise scale."""
+        rate = self.page.size.mask_rate
+        gaussian, laplace = GaussianNoise(scale), LaplaceNoise(scale)
+        return {
+            "gaussian": gaussian,
+            "laplace": laplace,
+            "masked_gaussian": RandomMask(rate, then=gaussian),
+            "masked_laplace": RandomMask(rate, then=laplace),
+            "learned": learned_noise(self.public, scale),
+        }
+
+    def beliefs(self, defense: str, scale: float) -> dict[str, Defense]:
+        """What each adversary takes a defense for."""
+        truth = self.defenses(scale)[defense]
+        gaussian, laplace = GaussianNoise(scale), LaplaceNoise(scale)
+        held = {
+            "Bayes": truth,
+            "L2": gaussian,
+            "L1": laplace,
+            "cosine": Direction(3000 / scale),  # about sqrt(parameters) |gradient| / scale
+            "cosine per layer": LayerDirections(3000 / scale / len(self.public)),
+        }
+        if isinstance(truth, RandomMask):
+            held["L2, mask"] = replace(truth, then=gaussian)
+            held["L1, mask"] = replace(truth, then=laplace)
+            held["Bayes, mask unknown"] = UnknownMask(truth.rate, then=truth.then)
+        return held
+
+    def cells(self, adversaries: Collection[str] = (), **same: Any) -> list[dict[str, Any]]:
+        """Each adversary against each defense; adversaries: of those only, empty: of all."""
+        scale = self.page.size.strength
+        return [
+            dict(defense=defense, adversary=adversary, **same)
+            for defense in self.defenses(scale)
+            for adversary in self.beliefs(defense, scale)
+            if not adversaries or adversary in adversaries
+        ]
+
+    @cached_property
+    def early(self) -> int:
+        """The last training step up to 100: at it, networks of other scales are compared."""
+        steps = self.page.size.train_steps
+        return max((t for t in steps if t <= 100), default=steps[0])
+
+    @cached_property
+    def _trained(self) -> Callable[[str, float], dict[int, nn.Module]]:
+        size = self.page.size
+
+        def trained(defense: str, scale: float) -> dict[int, nn.Module]:
+            hiding = Client(self.model, self.defenses(scale)[defense])
+            other = {size.train_steps[0], self.early}
+            wanted = size.train_steps if scale == size.strength else other
+            return self.page.networks(hiding, wanted, seed=size.seed)
+
+        return cache(trained)
+
+    def network(self, defense: str, scale: float, train_step: int) -> nn.Module:
+        """The network after that many steps of training under a defense."""
+        return self._trained(defense, scale)[train_step] if train_step else self.model
+
+    def trial(
+        self, images: Images, defense: str, adversary: str, weight: float, train_step: int = 0,
+        scale: float | None = None, prior: str = "TV", layers: str = "equal",
+        keep: Sequence[int] = (),
+    ) -> Trial:  # fmt: skip
+        """One adversary against one defense. scale: of its noise; None: the page's strength.
+
+        layers: "equal", or "falling", with errors of later layers weighted less.
+        """
+        size = self.page.size
+        scale = size.strength if scale is None else scale
+        truth = Client(self.network(defense, scale, train_step), self.defenses(scale)[defense])
+        belief = self.beliefs(defense, scale)[adversary]
+        if layers == "falling":
+            falling = tuple(0.6065**k for k in range(len(self.public.layers)))
+            belief = LayerWeights(falling, then=belief)  # |error|^2 weighted 1, 1/e, 1/e^2, ...
+        attack = Adversary(replace(truth, defense=belief), PRIORS[prior](weight), **self._climb)
+        labels = dict(defense=defense, adversary=adversary, scale=scale, weight=weight,
+                      model=size.network, train_step=train_step, p_x=prior,
+                      layers=layers)  # fmt: skip
+        return Trial(truth, attack, images, labels, size.seed, keep)
+
+    def controls(self) -> list[Trial]:
+        """What is read off a bare gradient, and what the prior alone makes up."""
+        size, page = self.page.size, self.page
+        bare, prior = Client(self.model), Sum((TotalVariation(3.0), Box()))
+        hidden = replace(bare, defense=self.defenses(size.strength)["masked_gaussian"])
+        arms = {
+            "no defense": (bare, inverting_gradients(bare, **self._climb)),
+            "prior alone": (hidden, prior_only(hidden, prior, **self._climb)),
+        }
+        same = dict(scale=size.strength, weight=3.0, model=size.network, train_step=0,
+                    p_x="control", layers="equal")  # fmt: skip
+        return [
+            Trial(client, attack, page.evaluated, dict(defense=arm, adversary=arm, **same),
+                  size.seed, page.few.index)
+            for arm, (client, attack) in arms.items()
+        ]  # fmt: skip
+
+    @property
+    def _climb(self) -> dict[str, Any]:
+        return dict(optimizer=self.page.search, restarts=self.page.size.restarts)
