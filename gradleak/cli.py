@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-# Before torch loads: threads that wait let others compute, which costs nothing else.
+# Before torch loads: threads that wait let others compute (book/gotchas.md).
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import click
