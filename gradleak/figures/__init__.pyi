@@ -1,5 +1,6 @@
 from .exhibits import arms, compared, frame, frames, gallery, means, tables
 from .html import Frame, Row
+from .plane import plane_frame, planes
 from .plot import COLORS, curves, differences, images, intervals, panels, table, tradeoff
 from .slider import strength
 
@@ -18,6 +19,8 @@ __all__ = [
     "intervals",
     "means",
     "panels",
+    "plane_frame",
+    "planes",
     "strength",
     "table",
     "tables",
