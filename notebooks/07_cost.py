@@ -91,7 +91,8 @@ with gl.device.LiveMemory() as dense:
     whole = delta.mT * a
     slow = (whole * g).sum((1, 2)), whole.square().sum((1, 2))
 error = (fast[1] / slow[1] - 1).abs().max()
-f"{factored.peak / 2**20:.2f} MiB, not {dense.peak / 2**20:.0f} MiB; relative error {error:.0e}"
+small, large = factored.peak / 2**20, dense.peak / 2**20
+f"{small:.2f} MiB, not {large:.0f} MiB; relative error {error:.0e}"
 
 # %% [markdown]
 # ## Is it the same attack?
@@ -171,9 +172,10 @@ COLUMNS = {
     "mib_per_attack": "MiB each",
 }
 for bench, facts in measured("bench"):
-    display(Markdown(f"""{facts["hardware"]}, PyTorch {facts["torch"]}, {facts["date"]}:
-`{facts["command"]}`, medians of {bench.rounds.iloc[0]} rounds. The usual loop attacks one
-image with `torch.autograd.grad` twice, in the same process, in turns."""))  # fmt: skip
+    display(Markdown(f"""{facts["hardware"]}, PyTorch {facts["torch"]},
+{facts["date"]}: `{facts["command"]}`, medians of {bench.rounds.iloc[0]} rounds. The
+usual loop attacks one image with `torch.autograd.grad` twice, in the same process,
+in turns."""))  # fmt: skip
     ratio, low, high = (
         bench[k].map("{:.1f}".format) for k in ("ratio", "ratio_low", "ratio_high")
     )
@@ -237,8 +239,8 @@ changes = {
     for d, row in psnr.items()
 }  # fmt: skip
 display(gl.figures.table(means, changes))
-Markdown(f"""Mean PSNR in dB and 95 % bootstrap interval over **{size.images} images** of
-{size.dataset}; network `cnn`, untrained; {size.steps} iterations;
+Markdown(f"""Mean PSNR in dB and 95 % bootstrap interval over **{size.images}
+images** of {size.dataset}; network `cnn`, untrained; {size.steps} iterations;
 {page.records.facts()["hardware"]}. On the right, paired differences over the same
 images. *Other seed* is float32 from other starts: the size of mere luck.""")
 
@@ -261,8 +263,8 @@ for table, facts in measured("compiled"):
     middle = table[["eager_ms", "compiled_ms", "first_s"]].median()
     said.append(f"""- {facts["hardware"]}, PyTorch {facts["torch"]},
   {table.attacks.iloc[0]} cosine attacks, {len(table)} rounds: eager
-  {middle.eager_ms:.2f} ms, compiled {middle.compiled_ms:.2f} ms for each attack and step,
-  {middle.first_s:.0f} s for the first call.
+  {middle.eager_ms:.2f} ms, compiled {middle.compiled_ms:.2f} ms for each attack and
+  step, {middle.first_s:.0f} s for the first call.
   {verdict(middle.eager_ms / middle.compiled_ms)}""")
 for bench, facts in measured("bench"):
     what = ["network", "shape", "belief", "attacks", "released"]
