@@ -23,22 +23,20 @@
 # ```
 
 # %% tags=["parameters"]
-profile = "smoke"  # smoke (digits, seconds), quick (MNIST, minutes) or paper (1000 images)
+profile = "smoke"  # smoke (digits), quick (MNIST, minutes) or paper (1000 images)
 device = "auto"  # auto, cpu or cuda
 seed = 0  # of the noise, the starts and the network
 results = ""  # folder of the records; empty: one below _build/results
 dataset = ""  # one of digits, mnist, fashion_mnist or cifar10; empty: the profile's
 network = "cnn"  # one of cnn, cnn2 or mlp
 examples = 0  # images that the finite prior holds; 0: the profile's
-images = 0  # attacked images; 0: the profile's
+images = 0  # attacked images, among those; 0: the profile's
 steps = 0  # iterations of each attack; 0: the profile's
 delta = 0.0  # radius of a success, in pixels; 0: the data set's
 
 # %% tags=["hide-input"]
-from dataclasses import replace
-from pathlib import Path
+from functools import cache
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
@@ -49,20 +47,21 @@ import gradleak as gl
 
 pd.set_option("display.max_colwidth", None)
 PROFILES = {
-    "smoke": dict(dataset="digits", examples=200, scales=8, rounds=3, images=6, steps=40, draws=20),
-    "quick": dict(dataset="mnist", examples=1000, scales=20, rounds=5, images=20, steps=100,
-                  draws=800),
-    "paper": dict(dataset="mnist", examples=1000, scales=20, rounds=10, images=100, steps=150,
-                  draws=800),
+    "smoke": dict(dataset="digits", examples=200, scales=8, rounds=3, images=6,
+                  steps=40, draws=20),
+    "quick": dict(dataset="mnist", examples=1000, scales=20, rounds=5, images=20,
+                  steps=100, draws=800),
+    "paper": dict(dataset="mnist", examples=1000, scales=20, rounds=10, images=100,
+                  steps=150, draws=800),
 }  # fmt: skip
-NETWORKS = {"cnn": gl.models.cnn, "cnn2": gl.models.cnn2, "mlp": gl.models.mlp}
-given = dict(dataset=dataset, examples=examples, images=images, steps=steps)
-size = gl.experiment.profile(profile, PROFILES, **given)
-dataset = gl.names.choose("dataset", size.dataset, gl.data.NAMES)
-delta = delta or {"digits": 2.0, "mnist": 4.0, "fashion_mnist": 4.0, "cifar10": 6.0}[dataset]
-results = Path(results or f"../_build/results/{profile}")
-records = results / f"theory-{profile}-{dataset}.csv"
-command = f"gradleak run theory --profile {profile} -p dataset={dataset}"
+page = gl.experiment.page(
+    "theory", PROFILES, profile=profile, device=device, seed=seed, results=results,
+    dataset=dataset, network=network, examples=examples, images=images, steps=steps,
+    delta=delta,
+)  # fmt: skip
+size, exact = page.size, gl.attacks.exact
+gl.names.choose("network", network, ["cnn", "cnn2", "mlp"])
+delta = delta or {"digits": 2.0, "cifar10": 6.0}.get(size.dataset, 4.0)
 
 # %% [markdown]
 # ## The question
@@ -113,111 +112,58 @@ command = f"gradleak run theory --profile {profile} -p dataset={dataset}"
 # In two dimensions all of this can be seen. A small network, two-dimensional examples that may lie
 # anywhere in a square, one released gradient:
 
-
 # %%
-def small_network(seed):
-    """Two inputs, twelve hidden units, two classes."""
-    torch.manual_seed(seed)
-    net = nn.Sequential(nn.Linear(2, 12), nn.Tanh(), nn.Linear(12, 2)).double()
-    with torch.no_grad():
-        net[0].weight.mul_(6)
-        net[0].bias.mul_(3)
-    return net
-
-
-flat, label = small_network(4), torch.tensor([1])
+torch.manual_seed(4)
+flat = nn.Sequential(nn.Linear(2, 12), nn.Tanh(), nn.Linear(12, 2)).double()
+with torch.no_grad():
+    flat[0].weight.mul_(6)
+    flat[0].bias.mul_(3)
 point = torch.tensor([[0.3, 0.6]], dtype=torch.double)  # private
-hidden = gl.Client(flat, gl.GaussianNoise(0.2))  # p(g | x, y)
-g = hidden.release(point, label, seed=3).g  # all that the server sees
-posterior = gl.attacks.grid.on_plane(lambda x: hidden.log_prob(g, x, label.expand(len(x))))
-reach = 0.1
+label, reach = torch.tensor([1]), 0.1
+
+
+@cache
+def believed(scale, log_prior=gl.Flat().log_prob, n=120):
+    """p(x | g, y) after one release, on the square."""
+    hidden = gl.Client(flat, gl.GaussianNoise(scale))  # p(g | x, y)
+    g = hidden.release(point, label, seed=3).g  # all that the server sees
+    return gl.attacks.grid.on_plane(
+        lambda x: hidden.log_prob(g, x, label.expand(len(x))) + log_prior(x), n=n
+    )
+
+
+posterior = believed(0.2, n=200)
 answers = {"MAP": posterior.mode, "optimum": posterior.best(reach)}
 {name: round(posterior.within(at, reach), 3) for name, at in answers.items()}
 
 # %% [markdown]
 # These are the chances of a success, by the posterior itself, of two answers: the most probable
 # point (maximum a posteriori, MAP), and the optimum of {prf:ref}`thm-optimal`.
+#
+# Now under two priors, at several
+# noise scales, with the way that an attack climbs:
 
 
-# %% tags=["hide-input"]
-def prior_peaks(x):
-    """A needle that holds a twentieth of the prior's mass, and a hill that holds the rest."""
-    needle = -(x - 0.25).square().sum(1) / (2 * 0.02**2) - 2 * np.log(0.02) + np.log(0.05)
-    hill = -(x - 0.65).square().sum(1) / (2 * 0.15**2) - 2 * np.log(0.15) + np.log(0.95)
-    return torch.logaddexp(needle, hill)
+# %%
+def needle_and_hill(x):
+    """A needle that holds a twentieth of the prior's mass, and a hill."""
+    needle = -(x - 0.25).square().sum(1) / (2 * 0.02**2) - 2 * np.log(0.02)
+    hill = -(x - 0.65).square().sum(1) / (2 * 0.15**2) - 2 * np.log(0.15)
+    return torch.logaddexp(needle + np.log(0.05), hill + np.log(0.95))
 
 
-def log_believed(scale, prior):
-    """log p(x | g, y) + const after one release, as a function of points."""
-    client = gl.Client(flat, gl.GaussianNoise(scale))
-    g = client.release(point, label, seed=3).g
-    return lambda x: client.log_prob(g, x, label.expand(len(x))) + prior(x)
-
-
-def believed(scale, prior):
-    """The same as a density on the square."""
-    return gl.attacks.grid.on_plane(log_believed(scale, prior), n=120)
-
-
-def climb(scale, prior):
-    """The points that an attack visits, from one corner."""
-    log_p, path = log_believed(scale, prior), []
-
-    def f(x, _):
-        path.append(x.detach()[0].clone())
-        return log_p(x)
-
-    start = torch.tensor([[0.9, 0.95]], dtype=torch.double)
-    gl.attacks.maximize(f, start, gl.Adam(steps=150, lr=0.02, decay=0.99), gl.Box().project)
-    return torch.stack(path)
-
-
-def uniform(x):
-    """Every point of the square alike."""
-    return torch.zeros(len(x), dtype=torch.double)
-
-
-def draw(axis, scale, prior):
-    """A density with three answers, and the way of an attack."""
-    plane = believed(scale, prior)
-    axis.imshow(plane.density.T, origin="lower", extent=(0, 1, 0, 1), cmap="Blues")
-    answers = {
-        "MAP": (plane.mode, "x"),
-        "mean": (plane.mean, "o"),
-        "optimum": (plane.best(reach), "^"),
-    }
-    axis.plot(*point[0], "*", color="k", ms=9, label="private $x$")
-    for (name, (at, mark)), color in zip(answers.items(), gl.figures.COLORS[1:], strict=False):
-        axis.plot(*at, mark, color=color, mew=2, label=f"{name}", mfc="none")
-    axis.plot(*climb(scale, prior).T, color="0.3", lw=1, label="way of the attack")
-    axis.set_title(f"noise {scale}", fontsize=9)
-    axis.set(xticks=[0, 1], yticks=[0, 1])
-
-
-figure, axes = plt.subplots(2, 4, figsize=(7.6, 4.3), layout="constrained")
-for axis, scale in zip(axes[0], (0.03, 0.1, 0.2, 0.5), strict=True):
-    draw(axis, scale, uniform)
-for axis, scale in zip(axes[1], (0.1, 0.5, 1.0, 2.0), strict=True):
-    draw(axis, scale, prior_peaks)
-axes[0, 0].set_ylabel("prior: uniform", fontsize=9)
-axes[1, 0].set_ylabel("prior: needle and hill", fontsize=9)
-figure.legend(
-    *axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False
-)
-plt.close(figure)
-figure
+level = {f"noise {s}": believed(s) for s in (0.03, 0.1, 0.2, 0.5)}
+peaked = {f"noise {s}": believed(s, needle_and_hill) for s in (0.1, 0.5, 1.0, 2.0)}
+panels = {"prior: uniform": level, "prior: needle and hill": peaked}
+gl.figures.planes(panels, point[0], torch.tensor([0.9, 0.95]), reach)
 
 # %% [markdown]
 # With little noise all answers agree. As it grows they part. The attack climbs to a most probable
 # point, the nearest on its way. Is that the best answer?
 
-# %% tags=["hide-input"]
-rows = {}
-for scale in (0.1, 0.5, 1.0, 2.0):
-    plane = believed(scale, prior_peaks)
-    answers = {"MAP": plane.mode, "posterior mean": plane.mean, "optimum": plane.best(reach)}
-    rows[scale] = {k: f"{plane.within(v, reach):.2f}" for k, v in answers.items()}
-pd.DataFrame(rows).T.rename_axis("noise", axis=1)
+# %%
+chances = {name: plane.chances(reach) for name, plane in peaked.items()}
+pd.DataFrame(chances).T.round(2)
 
 # %% [markdown]
 # The chance to be within 0.1, by the posterior itself. **The most probable point is not the best
@@ -228,37 +174,12 @@ pd.DataFrame(rows).T.rename_axis("noise", axis=1)
 # the mass within $\delta$, which the optimum maximises.
 
 # %% tags=["hide-input"]
-SIDE = 50
-DOTS = [("mode", (0.84, 0.37, 0.0)), ("mean", (0.0, 0.62, 0.45)), ("best", (0.0, 0.45, 0.70))]
-
-
-def picture(values, marks):
-    """An RGB image (3, SIDE, SIDE) of a density, with points."""
-    shade = torch.nn.functional.adaptive_avg_pool2d(values[None], SIDE)[0]
-    shade = (shade / shade.max()).T.flip(0)
-    image = (1 - 0.55 * shade)[None].repeat(3, 1, 1)
-    for (x, y), color in marks:
-        column, row = int(x * SIDE), SIDE - 1 - int(y * SIDE)
-        at = image[:, max(row - 1, 0) : row + 2, max(column - 1, 0) : column + 2]
-        at[:] = torch.tensor(color)[:, None, None]
-    return image.clamp(0, 1)
-
-
-def strip(prior, scale, reach):
-    """One position of the slider."""
-    plane = believed(scale, prior)
-    at = {"mode": plane.mode, "mean": plane.mean, "best": plane.best(reach)}
-    marks = [(point[0], (0.0, 0.0, 0.0)), *((at[name], color) for name, color in DOTS)]
-    pictures = torch.stack([picture(plane.density, marks), picture(plane.mass(reach), marks)])
-    chances = [100 * plane.within(at[name], reach) for name in ("mode", "best")]
-    return gl.figures.Frame(f"{scale:g}", [gl.figures.Row("density | mass", pictures, chances)])
-
-
+priors = {"uniform": gl.Flat().log_prob, "needle and hill": needle_and_hill}
 frames = {
-    f"{name}, δ = {r}": [strip(prior, s, r) for s in (0.03, 0.1, 0.2, 0.5, 1.0, 2.0)]
-    for name, prior in (("uniform", uniform), ("needle and hill", prior_peaks))
-    for r in (0.05, 0.1, 0.2)
-}
+    f"{k}, δ = {r}": [gl.figures.plane_frame(f"{s:g}", believed(s, p), point[0], r)
+                      for s in (0.03, 0.1, 0.2, 0.5, 1.0, 2.0)]
+    for k, p in priors.items() for r in (0.05, 0.1, 0.2)
+}  # fmt: skip
 gl.figures.strength(frames, choose="prior", unit="%")
 
 # %% [markdown]
@@ -271,9 +192,8 @@ gl.figures.strength(frames, choose="prior", unit="%")
 # the same with other densities, which is Table 1 of the paper; here, what each preset holds:
 
 # %%
-test = gl.data.load(dataset, "test")
-model = NETWORKS[gl.names.choose("network", network, NETWORKS)](test.shape, test.classes, seed=seed)
-model = model.to(gl.device.named(device))
+model = getattr(gl.models, network)(page.test.shape, page.test.classes, seed=seed)
+model = model.to(page.device)
 client = gl.Client(model, gl.LaplaceNoise(0.1))
 presets = {
     "Bayes": gl.bayes(client, gl.TotalVariation(3.0)),
@@ -281,8 +201,8 @@ presets = {
     "L1": gl.l1(client),
     "Inverting Gradients": gl.inverting_gradients(client),
 }
-pd.DataFrame({k: [repr(a.belief), repr(a.prior)] for k, a in presets.items()},
-             index=["belief p(g | x, y)", "prior p(x)"]).T  # fmt: skip
+held = {name: (repr(a.belief), repr(a.prior)) for name, a in presets.items()}
+pd.DataFrame(held, index=["belief p(g | x, y)", "prior p(x)"]).T
 
 # %% [markdown]
 # The constants say how the belief and the prior are weighed, no more: L2 loss with a prior of
@@ -303,32 +223,27 @@ pd.DataFrame({k: [repr(a.belief), repr(a.prior)] for k, a in presets.items()},
 spread, middle = 0.2, 0.5
 
 
-class GaussianPrior:
+class GaussianPrior(gl.Prior):
     """N(middle, spread^2) for each coordinate."""
 
     def log_prob(self, x):
         return -(x - middle).square().flatten(1).sum(1) / (2 * spread**2)
 
-    def project(self, x):
-        return x
 
-
-line = nn.Linear(16, 1, bias=False).double()
+line, private = nn.Linear(16, 1, bias=False).double(), torch.manual_seed(seed)
+truth = middle + spread * torch.randn(200, 16, generator=private).double()
+search = gl.Adam(steps=1500, lr=0.05, decay=0.99)
 rows = {}
 for scale in (0.05, 0.2, 0.8):
     linear = gl.Client(line, gl.GaussianNoise(scale), loss=lambda out, y: out.mean())
-    truth = middle + spread * torch.randn(200, 16, generator=torch.manual_seed(seed)).double()
     seen = linear.release(truth, torch.zeros(200, dtype=torch.long), seed=seed)
-    search = gl.Adam(steps=1500, lr=0.05, decay=0.99)
     found = gl.bayes(linear, GaussianPrior(), optimizer=search).attack(seen).x
     precision = scale**-2 + spread**-2
     closed = (seen.g["weight"][:, 0] / scale**2 + middle / spread**2) / precision
-    rows[scale] = {
-        "farthest from the closed form": f"{(found - closed).abs().max():.0e}",
-        "mean squared error": f"{(found - truth).square().mean():.5f}",
-        "bound": f"{1 / precision:.5f}",
-    }
-pd.DataFrame(rows).T.rename_axis("noise", axis=1)
+    error, mse = (found - closed).abs().max(), (found - truth).square().mean()
+    rows[scale] = f"{error:.0e}", f"{mse:.5f}", f"{1 / precision:.5f}"
+names = ["farthest from the closed form", "mean squared error", "bound"]
+pd.DataFrame(rows, names).T.rename_axis("noise", axis=1)
 
 # %% [markdown]
 # ## Exact risk on a finite prior
@@ -353,15 +268,15 @@ pd.DataFrame(rows).T.rename_axis("noise", axis=1)
 # The Gram matrix $K$ holds everything; no noise of the gradient's size is ever drawn.
 
 # %%
-listed = test.take(range(size.examples))
-prior = gl.attacks.exact.FinitePrior(listed.x, listed.y)
+listed = page.test.take(range(size.examples))
+prior = exact.FinitePrior(listed.x, listed.y)
 bare = gl.Client(model)
 gradients = prior.gradients(bare)
-law = gl.attacks.exact.GaussianLaw.between(gradients)
+law = exact.GaussianLaw.between(gradients)
 one = law.products(2.0, law.noise(seed))  # each image releases once
-truth = gl.attacks.exact.posterior(law.gaussian(one, 2.0), prior.log_prob(prior.y))
-best = gl.attacks.exact.answer(truth, prior.near(0.0))
-risk = gl.attacks.exact.risk(best, truth, prior.near(0.0)).mean()
+truth = exact.posterior(law.gaussian(one, 2.0), prior.log_prob(prior.y))
+best = exact.answer(truth, prior.near(0.0))
+risk = exact.risk(best, truth, prior.near(0.0)).mean()
 f"risk {risk:.2f} at noise 2 among {len(prior)} images"
 
 # %% [markdown]
@@ -371,14 +286,11 @@ f"risk {risk:.2f} at noise 2 among {len(prior)} images"
 # grows. All know the label and the list; they differ in what they believe about the defense, a mask
 # over half of the entries with Gaussian noise.
 
-# %% tags=["hide-input"]
+# %%
 SCALES = np.geomspace(0.05, 20, size.scales).round(4).tolist()
-mask = gl.RandomMask(0.5, then=gl.GaussianNoise(1.0))
-other = replace(mask, seed=1)
-kept = gradients.masked(mask.mask(gradients))
-masked = gl.attacks.exact.GaussianLaw.between(
-    kept, gradients, gradients.masked(other.mask(gradients))
-)
+masks = [gl.RandomMask(0.5, gl.NoDefense(), seed=s).mask(gradients) for s in (0, 1)]
+kept, otherwise = (gradients.masked(mask) for mask in masks)
+masked = exact.GaussianLaw.between(kept, gradients, otherwise)
 BELIEFS = {
     "Bayes": masked.gaussian,
     "noise ten times too small": lambda p, s: masked.gaussian(p, s / 10),
@@ -390,17 +302,16 @@ BELIEFS = {
 
 def curves(law, beliefs, near):
     """{belief: {scale: risk with its interval}}."""
-    found = gl.attacks.exact.risks(law, beliefs, prior, SCALES, near, size.rounds)
-    return {name: {s: gl.interval(v) for s, v in line.items()} for name, line in found.items()}
+    risks = exact.risks(law, beliefs, prior, SCALES, near, size.rounds).items()
+    return {k: {s: gl.interval(v) for s, v in line.items()} for k, line in risks}
 
 
 exactly = curves(masked, BELIEFS, prior.near(0.0))
 guess = 1 - len(prior.y.unique()) / len(prior)
 display(gl.figures.curves(exactly, across="noise scale", unit="risk (0-1 loss)"))
-Markdown(
-    f"{len(prior)} images of {dataset}, {size.rounds} rounds of noise; network `{network}`, "
-    f"untrained. A blind guess among the images of the right label has risk {guess:.2f}."
-)
+Markdown(f"""{len(prior)} images of {size.dataset}, {size.rounds} rounds of noise;
+network `{network}`, untrained. A blind guess among the images of the right label has
+risk {guess:.2f}.""")
 
 # %% [markdown]
 # A wrong scale changes nothing here: the same image is the most probable one whatever the scale, so
@@ -414,73 +325,50 @@ Markdown(
 # still answers with a listed image; one that may answer anything can only do better.
 
 # %% tags=["hide-input"]
-search = gl.Adam(steps=size.steps, lr=0.1, decay=0.05 ** (1 / size.steps), signed=True)
-attacked = listed.take(range(size.images))
-ATTACKED = [0.01, 0.03, 0.1, 0.3, 1.0, 3.0]
+attacked = listed.take(range(min(size.images, size.examples)))
 
 
-def trial(scale, radius=0.0, attack_seed=seed):
-    """The Bayes attack with total variation, and a ball around x if its radius is not zero."""
+def trial(scale, radius=0.0):
+    """The Bayes attack with total variation; a radius puts a ball around x."""
     noisy = gl.Client(model, gl.GaussianNoise(scale))
-    around = gl.Ball(radius) if radius else None
-    held = gl.bayes(noisy, gl.TotalVariation(3.0), optimizer=search, ball=around)
-    labels = {
-        "scale": scale,
-        "radius": radius,
-        "model": network,
-        "model_seed": seed,
-        "train_step": 0,
-    }
-    return gl.Trial(noisy, held, attacked, labels, seed=attack_seed, keep=list(attacked.index))
+    ball = gl.Ball(radius) if radius else None
+    held = gl.bayes(noisy, gl.TotalVariation(3.0), optimizer=page.search, ball=ball)
+    labels = dict(scale=scale, radius=radius, model=network, model_seed=seed,
+                  train_step=0)  # fmt: skip
+    return gl.Trial(noisy, held, attacked, labels, seed, keep=attacked.index)
 
 
-def snapped(rows):
-    """Whether the listed image of the right label that is nearest to the answer is far off."""
-    who = rows["index"].tolist()
-    far = torch.cdist(gl.experiment.records.images(records, rows.id).flatten(1), prior.x.flatten(1))
-    nearest = far.where(prior.y[who][:, None] == prior.y, torch.inf).argmin(1)
-    return 1 - near[nearest, who]
-
-
-near = prior.near(delta)
-found = gl.experiment.run([trial(s) for s in ATTACKED], records, command)
-pixels = test.x[0].numel()
+near, names = prior.near(delta), ["attack: total variation", "attack, then the list"]
+found = page.run([trial(s) for s in (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)])
+who = found["index"].tolist()
+far = (found.mse * page.test.x[0].numel()) ** 0.5 > delta
+answers = prior.nearest(page.records.images(found.id), prior.y[who])
+risks = {names[0]: far.to_numpy(float), names[1]: 1 - near[answers, who].numpy()}
 lines = curves(law, {"exact: knows the list": law.gaussian}, near)
-lines |= {"attack: total variation": {}, "attack, then the list": {}}
-for scale, rows in found.groupby("scale"):
-    missed = (rows.mse * pixels) ** 0.5 > delta
-    lines["attack: total variation"][scale] = gl.interval(missed.astype(float))
-    lines["attack, then the list"][scale] = gl.interval(snapped(rows).tolist())
-display(gl.figures.curves(lines, across="noise scale", unit=f"risk (δ = {delta:g} pixels)"))
-psnr = {s: gl.interval(rows.psnr) for s, rows in found.groupby("scale")}
-Markdown(
-    f"Exact: {len(prior)} images of {dataset}, {size.rounds} rounds. Attack: {len(attacked)} of "
-    f"them, {search.steps} iterations, {gl.experiment.records.facts(records)['hardware']}; mean PSNR "
-    + ", ".join(f"{v.mean:.1f} dB at {s:g}" for s, v in psnr.items())
-    + ". The third line answers with the listed image nearest to what the attack found."
-)
+for k, risk in risks.items():
+    lines |= gl.figures.means(found.assign(of=k, risk=risk), "of", "scale", "risk")
+unit = f"risk (δ = {delta:g} pixels)"
+display(gl.figures.curves(lines, across="noise scale", unit=unit))
+dbs = [f"{v:.1f} dB at {s:g}" for s, v in found.groupby("scale").psnr.mean().items()]
+Markdown(f"""Exact: {len(prior)} images of {size.dataset}, {size.rounds} rounds.
+Attack: {len(attacked)} of them, {size.steps} iterations,
+{page.records.facts()["hardware"]}; mean PSNR {", ".join(dbs)}. The third line
+answers with the listed image nearest to what the attack found.""")
 
 
 # %% tags=["hide-input"]
-def reaches(line, level=0.5):
-    """The first noise scale at which a risk passes a level, by interpolation of the logarithm."""
-    at, risk = np.log(list(line)), [v.mean for v in line.values()]
-    above = next((k for k, r in enumerate(risk) if r >= level), None)
-    if not above:
-        return None
-    share = (level - risk[above - 1]) / (risk[above] - risk[above - 1])
-    return float(np.exp(at[above - 1] + share * (at[above] - at[above - 1])))
+def reaches(line):
+    """The noise scale at which a risk passes one half, by interpolation."""
+    risk = np.maximum.accumulate([v.mean for v in line.values()])
+    return np.exp(np.interp(0.5, risk, np.log(list(line)), np.nan, np.nan))
 
 
-half = {name: reaches(line) for name, line in lines.items()}
-knows, climbs = half["exact: knows the list"], half["attack: total variation"]
-text = "One of the two never fails half of the time on these scales."
-if knows and climbs:
-    text = (
-        f"The attack fails half of the time from noise {climbs:.2g} on, the exact adversary from "
-        f"{knows:.2g} on: **{knows / climbs:.0f} times as much**."
-    )
-Markdown(f"**The gap.** {text}")
+knows, climbs = reaches(lines["exact: knows the list"]), reaches(lines[names[0]])
+said = f"""The attack fails half of the time from noise {climbs:.2g} on, the exact
+adversary from {knows:.2g} on: **{knows / climbs:.0f} times as much**."""
+if np.isnan(knows * climbs):
+    said = "One of the two does not pass one half on these scales."
+Markdown(f"**The gap.** {said}")
 
 # %% [markdown]
 # So a noise scale at which this attack fails is no safe one. What separates the two is what they
@@ -493,29 +381,23 @@ Markdown(f"**The gap.** {text}")
 # Laplace noise has no Gram matrix, and neither has an L1 belief about Gaussian noise: both ask
 # about every entry. So real noise is drawn, and every listed image tried.
 
-# %% tags=["hide-input"]
-few = gl.attacks.exact.FinitePrior(listed.x[:100], listed.y[:100])
-few_gradients, one_of = few.gradients(bare), few.near(0.0)
+# %%
+few = exact.FinitePrior(listed.x[:100], listed.y[:100])
+slopes, same = few.gradients(bare), few.near(0.0)
 
 
-def drawn(defense, other):
-    """The risks of the true belief and of another, one value for each release."""
-    hiding, found = gl.Client(model, defense), {"Bayes": [], "other": []}
-    for begin in range(0, size.draws, 20):
-        key = range(begin, min(begin + 20, size.draws))
-        who = torch.tensor(key) % len(few)
-        g = hiding.release(few.x[who], few.y[who], seed=seed, key=key).g
-        log_prior = few.log_prob(few.y[who])
-        truth, held = (
-            gl.attacks.exact.posterior(
-                gl.attacks.exact.log_likelihoods(b, few_gradients, g), log_prior
-            )
-            for b in (defense, other)
-        )
-        for name, belief in (("Bayes", truth), ("other", held)):
-            answers = gl.attacks.exact.answer(belief, one_of)
-            found[name] += gl.attacks.exact.risk(answers, truth, one_of).tolist()
-    return {name: gl.interval(v) for name, v in found.items()}
+def drawn(true, other):
+    """The risks of the true belief and of another, over drawn releases."""
+    risks = []
+    for keys in torch.arange(size.draws).split(len(few)):
+        x, y = few.x[: len(keys)], few.y[: len(keys)]
+        g = gl.Client(model, true).release(x, y, seed=seed, key=keys).g
+        log_p = [exact.log_likelihoods(b, slopes, g) for b in (true, other)]
+        truth, held = (exact.posterior(p, few.log_prob(y)) for p in log_p)
+        each = [exact.answer(belief, same) for belief in (truth, held)]
+        risks.append(torch.stack([exact.risk(a, truth, same) for a in each]))
+    right, wrong = torch.cat(risks, 1)
+    return {"Bayes": gl.interval(right), "other": gl.interval(wrong)}
 
 
 rows = {}
@@ -524,7 +406,8 @@ for scale in (1.0, 3.0, 6.0):
     rows[f"Laplace {scale:g}; the other believes L2"] = drawn(laplace, gaussian)
     rows[f"Gaussian {scale:g}; the other believes L1"] = drawn(gaussian, laplace)
 display(gl.figures.table(rows, digits=2))
-Markdown(f"Risk (0-1 loss) among {len(few)} images of {dataset}, {size.draws} releases each.")
+Markdown(f"""Risk (0-1 loss) among {len(few)} images of {size.dataset}, {size.draws}
+releases each.""")
 
 # %% [markdown]
 # ## The delta-ball algorithm
@@ -557,28 +440,17 @@ Markdown(f"Risk (0-1 loss) among {len(few)} images of {dataset}, {size.draws} re
 # `gl.bayes(client, prior, ball=gl.Ball(radius, samples=4))`. Does it help?
 
 # %% tags=["hide-input"]
-RADII = [0.0, 0.5, 2.0, 5.0]
-balls = gl.experiment.grid(scale=[0.01, 0.1, 0.3], radius=RADII)
-table = gl.experiment.run([trial(**cell) for cell in balls], records, command)
-groups = table.groupby(["scale", "radius"]).psnr
-means = {f"noise {s:g}": {f"r = {r:g}": gl.interval(groups.get_group((s, r))) for r in RADII}
-         for s in (0.01, 0.1, 0.3)}  # fmt: skip
-gains = {
-    f"noise {s:g}": {
-        f"r = {r:g} − r = 0": gl.paired(groups.get_group((s, r)), groups.get_group((s, 0.0)))
-        for r in RADII[1:]
-    }
-    for s in (0.01, 0.1, 0.3)
-}
-display(gl.figures.table(means), gl.figures.differences(gains))
+cells = gl.experiment.grid(scale=[0.01, 0.1, 0.3], radius=[0.0, 0.5, 2.0, 5.0])
+balls = page.run([trial(**cell) for cell in cells])
+shown = balls.assign(noise="noise " + balls.scale.map("{:g}".format),
+                     ball="r = " + balls.radius.map("{:g}".format))  # fmt: skip
+gains = gl.figures.tables(shown, "ball", "noise", against="r = 0")
 every = [pair.difference for row in gains.values() for pair in row.values()]
 ahead, behind = sum(v.low > 0 for v in every), sum(v.high < 0 for v in every)
-Markdown(
-    f"Mean PSNR in dB over {len(attacked)} images of {dataset}, Gaussian noise, {search.steps} "
-    "iterations, 4 samples; below, paired differences from no ball. Of these "
-    f"{len(every)} differences, **{ahead}** are clear of zero in favour of the ball and "
-    f"**{behind}** against it."
-)
+Markdown(f"""Mean PSNR in dB over {len(attacked)} images of {size.dataset}, Gaussian
+noise, {size.steps} iterations, 4 samples; below, paired differences from no ball. Of
+these {len(every)} differences, **{ahead}** are clear of zero in favour of the ball
+and **{behind}** against it.""")
 
 # %% [markdown]
 # A quadratic log-posterior keeps its maximum when it is averaged over a ball: near the top the ball

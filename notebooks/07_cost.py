@@ -22,9 +22,7 @@
 # ```
 
 # %% tags=["parameters"]
-profile = (
-    "smoke"  # smoke (digits, seconds), quick (MNIST, minutes) or paper (100 images)
-)
+profile = "smoke"  # smoke (digits), quick (MNIST, minutes) or paper (100 images)
 device = "auto"  # auto, cpu or cuda
 seed = 0  # of the noise, the starts and the network
 results = ""  # folder of the records; empty: one below _build/results
@@ -34,9 +32,7 @@ images = 0  # attacked images; 0: the profile's
 steps = 0  # iterations of each attack; 0: the profile's
 
 # %% tags=["hide-input"]
-import time
 from dataclasses import replace
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import torch
@@ -49,13 +45,11 @@ PROFILES = {
     "quick": dict(dataset="mnist", images=20, steps=200),
     "paper": dict(dataset="mnist", images=100, steps=400),
 }
-size = gl.experiment.profile(
-    profile, PROFILES, dataset=dataset, images=images, steps=steps
-)
-dataset = gl.names.choose("dataset", size.dataset, gl.data.NAMES)
-results = Path(results or f"../_build/results/{profile}")
-records = results / f"cost-{profile}-{dataset}.csv"
-measured = Path("../book/results")  # what `gradleak bench` wrote
+page = gl.experiment.page(
+    "cost", PROFILES, profile=profile, device=device, seed=seed, results=results,
+    dataset=dataset, scale=scale, images=images, steps=steps,
+)  # fmt: skip
+size = page.size
 
 # %% [markdown]
 # ## The question
@@ -97,7 +91,8 @@ with gl.device.LiveMemory() as dense:
     whole = delta.mT * a
     slow = (whole * g).sum((1, 2)), whole.square().sum((1, 2))
 error = (fast[1] / slow[1] - 1).abs().max()
-f"{factored.peak / 2**20:.2f} MiB, not {dense.peak / 2**20:.0f} MiB; relative error {error:.0e}"
+small, large = factored.peak / 2**20, dense.peak / 2**20
+f"{small:.2f} MiB, not {large:.0f} MiB; relative error {error:.0e}"
 
 # %% [markdown]
 # ## Is it the same attack?
@@ -106,27 +101,17 @@ f"{factored.peak / 2**20:.2f} MiB, not {dense.peak / 2**20:.0f} MiB; relative er
 # so the reconstructions agree up to rounding.
 
 # %%
-test = gl.data.load(dataset, "test").take(range(size.images))
-model = gl.models.cnn(test.shape, test.classes, seed=seed).to(
-    gl.device.named(device)
-)
+model = gl.models.cnn(page.test.shape, page.test.classes, seed=seed).to(page.device)
 client = gl.Client(model, gl.GaussianNoise(scale))
-view = client.release(test.x, test.y, seed=seed)
+view = client.release(page.evaluated.x, page.evaluated.y, seed=seed)
 short = gl.bayes(client, gl.TotalVariation(3.0), optimizer=gl.Adam(steps=10))
 
-
-def seconds(attack):
-    """What `attack` found, and how long it took."""
-    begin = time.perf_counter()
-    return attack(), time.perf_counter() - begin
-
-
 short.attack(view[:1])  # the first attack on a network also checks its gradients
-together, batch_s = seconds(lambda: short.attack(view, seed=seed).x)
-each = range(len(view))
-alone, loop_s = seconds(lambda: [short.attack(view[[n]], seed=seed).x for n in each])
-apart = (together - torch.cat(alone)).abs().max()
-f"largest difference of a pixel {apart:.0e}; {loop_s / batch_s:.1f} times as fast here"
+together = short.attack(view, seed=seed)
+alone = [short.attack(view[[n]], seed=seed) for n in range(len(view))]
+apart = (together.x - torch.cat([one.x for one in alone])).abs().max()
+faster = sum(one.seconds for one in alone) / together.seconds
+f"largest difference of a pixel {apart:.0e}; {faster:.1f} times as fast here"
 
 # %% [markdown]
 # ## The figure
@@ -135,19 +120,20 @@ f"largest difference of a pixel {apart:.0e}; {loop_s / batch_s:.1f} times as fas
 # line is the floor: the least arithmetic of a step, at the speed that this machine reached in plain
 # matrix products in the same minutes.
 
-# %% tags=["hide-input"]
-benches = {
-    path.stem: gl.experiment.records.read(path)
-    for path in sorted(measured.glob("bench-*.csv"))
-}
+
+# %%
+def measured(what):
+    """What `gradleak bench` wrote: (table, facts) of each machine."""
+    paths = sorted(page.records.committed.glob(f"{what}-*.csv"))
+    return [(e.read(), e.facts()) for e in map(gl.experiment.Exported, paths)]
 
 
 def scaling(bench):
     """Seconds of one step against the number of attacks, log-log."""
-    rows = bench[(bench.network == "cnn") & (bench["shape"] == "3x32x32")]
-    rows = rows[
-        (rows.belief == "cosine") & (rows.precision == "float32")
-    ].sort_values("attacks")
+    rows = bench.query(
+        "network == 'cnn' and shape == '3x32x32' and belief == 'cosine' "
+        "and precision == 'float32'"
+    ).sort_values("attacks")
     figure, axis = plt.subplots(figsize=(7.2, 3.4), layout="constrained")
     for label, column, style, color in (
         ("one at a time", "loop_ms", "o-", gl.figures.COLORS[1]),
@@ -163,7 +149,7 @@ def scaling(bench):
     return figure
 
 
-for bench in benches.values():
+for bench, _ in measured("bench"):
     display(scaling(bench))
 
 # %% [markdown]
@@ -185,22 +171,18 @@ COLUMNS = {
     "copy_share": "of the copy speed",
     "mib_per_attack": "MiB each",
 }
-for name, bench in benches.items():
-    facts = gl.experiment.records.facts(measured / f"{name}.csv")
-    display(
-        Markdown(
-            f"{facts['hardware']}, PyTorch {facts['torch']}, {facts['date']}: "
-            f"`{facts['command']}`, medians of {bench.rounds.iloc[0]} rounds. The usual loop "
-            "attacks one image with `torch.autograd.grad` twice, in the same process, in turns."
-        )
-    )
+for bench, facts in measured("bench"):
+    display(Markdown(f"""{facts["hardware"]}, PyTorch {facts["torch"]},
+{facts["date"]}: `{facts["command"]}`, medians of {bench.rounds.iloc[0]} rounds. The
+usual loop attacks one image with `torch.autograd.grad` twice, in the same process,
+in turns."""))  # fmt: skip
     ratio, low, high = (
         bench[k].map("{:.1f}".format) for k in ("ratio", "ratio_low", "ratio_high")
     )
+    rounded = bench.precision.where(bench.precision != "float32", "")
     shown = bench.assign(
         what=bench.network + " " + bench["shape"],
-        how=bench.belief
-        + ("; " + bench.precision).where(bench.precision != "float32", ""),
+        how=(bench.belief + "; " + rounded).str.removesuffix("; "),
         times=ratio + " (" + low + " – " + high + ")",
     )
     shown = shown[list(COLUMNS)].rename(columns=COLUMNS)
@@ -218,7 +200,7 @@ for name, bench in benches.items():
 #
 # ## Fewer bits
 #
-# Graphics cards multiply faster with rounded inputs, and `gl.device.precision.products("tf32")` around an
+# Graphics cards multiply faster with rounded inputs, and `gl.device.products("tf32")` around an
 # attack asks for it. What does that do to the attack? Here the inputs of every matrix product and
 # convolution are rounded in software; the image, Adam's state and the released gradient stay in
 # float32.
@@ -227,7 +209,7 @@ for name, bench in benches.items():
 search = gl.Adam(steps=size.steps, lr=0.1, decay=0.98, signed=True)
 prior = gl.Sum((gl.TotalVariation(1.0), gl.Box()))
 bare = replace(client, defense=gl.NoDefense())
-attacked = {
+held = {
     "no defense": gl.inverting_gradients(
         bare, prior, 3000 / scale, optimizer=search
     ),
@@ -238,74 +220,60 @@ attacked = {
 def score(defense, precision, draw=seed):
     """PSNR of each image, with the inputs of matrix products in this precision."""
     truth = bare if defense == "no defense" else client
-    labels = {"defense": defense, "precision": precision, "model": "cnn", "model_seed": seed,
-              "train_step": 0}  # fmt: skip
-    trial = gl.Trial(truth, attacked[defense], test, labels, seed=draw)
-    with gl.device.precision.MatrixInputs(precision):
-        return gl.experiment.run(
-            [trial], records, f"gradleak run cost --profile {profile}"
-        ).psnr
+    labels = dict(defense=defense, precision=precision, model="cnn", model_seed=seed,
+                  train_step=0)  # fmt: skip
+    trial = gl.Trial(truth, held[defense], page.evaluated, labels, seed=draw)
+    with gl.device.MatrixInputs(precision):
+        return page.run([trial]).psnr
 
 
-psnr = {
-    d: {p: score(d, p) for p in gl.device.precision.PRECISIONS} for d in attacked
-}
+psnr = {d: {p: score(d, p) for p in gl.device.PRECISIONS} for d in held}
 for defense, row in psnr.items():
     row["other seed"] = score(defense, "float32", seed + 1)
 
 # %% tags=["hide-input"]
 means = {d: {p: gl.interval(v) for p, v in row.items()} for d, row in psnr.items()}
 changes = {
-    d: {
-        f"{p} − float32": gl.paired(row[p], row["float32"]).difference
-        for p in list(row)[1:]
-    }
+    d: {f"{p} − float32": gl.paired(v, row["float32"]).difference
+        for p, v in row.items() if p != "float32"}
     for d, row in psnr.items()
-}
+}  # fmt: skip
 display(gl.figures.table(means, changes))
-Markdown(
-    f"Mean PSNR in dB and 95 % bootstrap interval over **{len(test)} images** of {dataset}; "
-    f"network `cnn`, untrained; {search.steps} iterations; "
-    f"{gl.experiment.records.facts(records)['hardware']}. On the right, paired differences over the same "
-    "images. *Other seed* is float32 from other starts: the size of mere luck."
-)
+Markdown(f"""Mean PSNR in dB and 95 % bootstrap interval over **{size.images}
+images** of {size.dataset}; network `cnn`, untrained; {size.steps} iterations;
+{page.records.facts()["hardware"]}. On the right, paired differences over the same
+images. *Other seed* is float32 from other starts: the size of mere luck.""")
 
 # %% [markdown]
 # ## What did not help
 #
 # Compiling the step (`torch.compile`) promises to fuse what lies between the matrix products, and
-# rounded inputs (`gl.device.precision.products`) to make those faster. The engine compiles only where that
+# rounded inputs (`gl.device.products`) to make those faster. The engine compiles only where that
 # was measured to gain:
 
-# %% tags=["hide-input"]
-for path in sorted(measured.glob("compiled-*.csv")):
-    table, facts = (
-        gl.experiment.records.read(path),
-        gl.experiment.records.facts(path),
-    )
-    middle = table[["eager_ms", "compiled_ms", "first_s", "error"]].median()
-    gain = middle.eager_ms / middle.compiled_ms
-    display(
-        Markdown(
-            f"- {facts['hardware']}, PyTorch {facts['torch']}, {table.attacks.iloc[0]} cosine "
-            f"attacks, {len(table)} rounds: eager {middle.eager_ms:.2f} ms, compiled "
-            f"{middle.compiled_ms:.2f} ms for each attack and step, {middle.first_s:.0f} s for the "
-            f"first call. **{'A gain' if gain > 1 else 'No gain'}**: {gain:.2f} times the speed."
-        )
-    )
-for name, bench in benches.items():
-    hardware = gl.experiment.records.facts(measured / f"{name}.csv")["hardware"]
+
+# %%
+def verdict(gain):
+    """How much faster, in words."""
+    return f"**{'A gain' if gain > 1 else 'No gain'}**, {gain:.2f} times the speed."
+
+
+said = []
+for table, facts in measured("compiled"):
+    middle = table[["eager_ms", "compiled_ms", "first_s"]].median()
+    said.append(f"""- {facts["hardware"]}, PyTorch {facts["torch"]},
+  {table.attacks.iloc[0]} cosine attacks, {len(table)} rounds: eager
+  {middle.eager_ms:.2f} ms, compiled {middle.compiled_ms:.2f} ms for each attack and
+  step, {middle.first_s:.0f} s for the first call.
+  {verdict(middle.eager_ms / middle.compiled_ms)}""")
+for bench, facts in measured("bench"):
     what = ["network", "shape", "belief", "attacks", "released"]
     exact = bench[bench.precision == "float32"].set_index(what).engine_ms
     for _, row in bench[bench.precision != "float32"].iterrows():
-        gain = exact[tuple(row[what])] / row.engine_ms
-        display(
-            Markdown(
-                f"- {hardware}, {row.attacks} {row.belief} attacks on `{row.network}`, products in "
-                f"{row.precision}: "
-                f"**{'A gain' if gain > 1 else 'No gain'}**, {gain:.2f} times the speed."
-            )
-        )
+        said.append(f"""- {facts["hardware"]}, {row.attacks} {row.belief} attacks on
+  `{row.network}`, products in {row.precision}:
+  {verdict(exact[tuple(row[what])] / row.engine_ms)}""")
+Markdown("\n".join(said))
 
 # %% [markdown]
 # So the engine runs eagerly, and gains by doing less instead: channels innermost in memory, no

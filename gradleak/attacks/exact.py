@@ -82,6 +82,11 @@ class FinitePrior:
             first, *rest = [client.gradient(x, y) for x, y in pairs]
         return first.map(lambda *v: torch.cat(v), *rest)
 
+    def nearest(self, x: Tensor, y: Tensor) -> Tensor:
+        """The example of label y (M,) that is nearest to each x (M, *shape), (M,)."""
+        apart = torch.cdist(x.flatten(1), self.x.flatten(1))
+        return apart.where(self.y == y[:, None], torch.inf).argmin(1)
+
     def near(self, delta: float) -> Tensor:
         """1 where two examples are within delta, |x_j - x_k|_2 <= delta in pixels, (N, N).
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from scipy.signal import fftconvolve
 from torch import Tensor
+
+from gradleak.attacks.maximise import Adam, maximize
+from gradleak.priors import Box, Moment
 
 
 @dataclass(frozen=True)
@@ -15,11 +18,12 @@ class Plane:
     """A density at the midpoints of n x n square cells.
 
     axis (n,): the midpoints along each side. density (n, n): at (axis[i], axis[j]); its sum times
-    the cell's area is one.
+    the cell's area is one. log_density: what it was made of, see `on_plane`.
     """
 
     axis: Tensor
     density: Tensor
+    log_density: Callable[[Tensor], Tensor] = field(repr=False)
 
     @property
     def cell(self) -> float:
@@ -54,10 +58,29 @@ class Plane:
         """The point with the most mass within delta, (2,): the delta-ball optimum."""
         return self._at(self.mass(delta))
 
+    def answers(self, delta: float) -> dict[str, Tensor]:
+        """The three answers by name, (2,) each; the optimum is that for delta."""
+        return {"MAP": self.mode, "posterior mean": self.mean, "optimum": self.best(delta)}
+
+    def chances(self, delta: float) -> dict[str, float]:
+        """The chance of each answer to be within delta of the truth, by the density itself."""
+        return {name: self.within(at, delta) for name, at in self.answers(delta).items()}
+
     def within(self, point: Tensor, delta: float) -> float:
         """The chance of being within delta of a point (2,)."""
         far = (self.axis[:, None] - point[0]) ** 2 + (self.axis - point[1]) ** 2
         return float(self.density[far <= delta**2].sum()) * self.cell
+
+    def climb(self, start: Tensor, optimizer: Adam) -> Tensor:
+        """The points (steps, 2) that an attack visits from a start (2,) inside the unit square."""
+        path = []
+
+        def visited(x: Tensor, _: Moment) -> Tensor:
+            path.append(x.detach()[0])
+            return self.log_density(x)
+
+        maximize(visited, start[None].double(), optimizer, Box().project)
+        return torch.stack(path)
 
     def _at(self, values: Tensor) -> Tensor:
         row, column = divmod(int(values.argmax()), len(self.axis))
@@ -78,4 +101,4 @@ def on_plane(
     with torch.no_grad():
         log_p = log_density(points).double()
     density = log_p.softmax(0).reshape(n, n) / width**2
-    return Plane(axis, density)
+    return Plane(axis, density, log_density)

@@ -1,5 +1,6 @@
 from .exhibits import ahead, arms, compared, frame, frames, gallery, means, tables
 from .html import Frame, Row
+from .plane import plane_frame, planes
 from .plot import COLORS, curves, differences, images, intervals, panels, table, tradeoff
 from .slider import strength
 
@@ -19,6 +20,8 @@ __all__ = [
     "intervals",
     "means",
     "panels",
+    "plane_frame",
+    "planes",
     "strength",
     "table",
     "tables",

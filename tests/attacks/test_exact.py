@@ -162,3 +162,10 @@ def test_bad_priors_are_refused():
     f, g = released(gl.GaussianNoise(0.5))
     with pytest.raises(NotImplementedError, match="no density"):
         exact.log_likelihoods(gl.NoDefense(), f, g)
+
+
+def test_the_nearest_example_is_searched_among_those_of_the_label():
+    x = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.1, 0.1]])
+    prior = exact.FinitePrior(x, torch.tensor([0, 1, 1]))
+    assert prior.nearest(torch.zeros(2, 2), torch.tensor([0, 1])).tolist() == [0, 2]
+    assert prior.nearest(x, prior.y).tolist() == [0, 1, 2]

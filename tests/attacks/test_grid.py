@@ -78,3 +78,22 @@ def test_the_mode_is_not_the_optimum_beside_a_broad_hill():
     assert found.within(found.best(0.1), 0.1) > found.within(found.mode, 0.1)
     with pytest.raises(ValueError, match="smaller than a cell"):
         found.mass(0.001)
+
+
+def test_a_climb_ends_at_the_top_of_a_gaussian(posterior):
+    mean, _ = closed_form(torch.tensor([0.55, 0.35]).double())
+    start = torch.tensor([0.9, 0.95])
+    path = posterior.climb(start, gl.Adam(steps=300, lr=0.05, decay=0.97))
+    assert path.shape == (300, 2)
+    torch.testing.assert_close(path[0], start.double())
+    torch.testing.assert_close(path[-1], mean, rtol=0, atol=1e-3)
+
+
+def test_no_answer_has_a_better_chance_than_the_optimum():
+    """The optimum is a midpoint, so a mean between midpoints may catch one more ring of cells."""
+    for seed in range(5):
+        centres = torch.rand(3, 2, generator=torch.manual_seed(seed)).double()
+        found = on_plane(lambda x, c=centres: (-torch.cdist(x, c) / 0.05).logsumexp(1), n=100)
+        chances = found.chances(0.1)
+        assert list(chances) == list(found.answers(0.1))
+        assert max(chances.values()) <= chances["optimum"] + 0.01
