@@ -30,7 +30,7 @@ seed = 0  # of the noise, the starts and the network
 results = ""  # folder of the records; empty: one below _build/results
 dataset = ""  # one of digits, mnist, fashion_mnist or cifar10; empty: the profile's
 network = "cnn"  # one of cnn, cnn2 or mlp
-train_steps: list[int] = []  # of the attacked networks, under the defense; empty: the profile's
+train_steps: list[int] = []  # of the networks, under defense; empty: the profile's
 defense = "masked_gaussian"  # shown first
 # one of gaussian, laplace, masked_gaussian, masked_laplace or learned
 strength = 0.1  # scale of the noise, above 0

@@ -24,14 +24,16 @@
 # ```
 
 # %% tags=["parameters"]
-profile = "smoke"  # smoke (digits, seconds), quick (CIFAR-10, minutes) or paper (100 images, a GPU)
+profile = "smoke"  # smoke (digits, seconds), quick (CIFAR-10, minutes) or paper
 device = "auto"  # auto, cpu or cuda
 seed = 0  # of the starts and the network
 results = ""  # folder of the records; empty: one below _build/results
 dataset = ""  # one of digits, mnist, fashion_mnist or cifar10; empty: the profile's
 network = "convbig"  # one of convbig, lenet or cnn
 rate = 0.8  # share of the representation's features that is hidden, in [0, 1)
-train_steps: list[int] = []  # of the attacked networks, at learning rate 0.1; empty: the profile's
+train_steps: list[
+    int
+] = []  # of networks, at learning rate 0.1; empty: the profile's
 slow_steps: list[int] = []  # of those trained at 0.0001; empty: the profile's
 images = 0  # evaluated images; 0: the profile's
 steps = 0  # iterations of each attack; 0: the profile's
@@ -52,12 +54,13 @@ PROFILES = {
     "smoke": dict(dataset="digits", images=6, tuning=2, shown=4, swept=4, steps=30,
                   restarts=1, train_steps=[0, 50], slow_steps=[],
                   weights=[0.3, 3.0], rates=[0.0, 0.8, 0.95]),
-    "quick": dict(dataset="cifar10", images=16, tuning=3, shown=6, swept=6, steps=100,
-                  restarts=1, train_steps=[0, 10, 100, 1000], slow_steps=[1000],
+    "quick": dict(dataset="cifar10", images=16, tuning=3, shown=6, swept=6,
+                  steps=100, restarts=1, train_steps=[0, 10, 100, 1000], slow_steps=[1000],
                   weights=[0.01, 0.1, 1.0], rates=[0.0, 0.5, 0.8, 0.95]),
-    "paper": dict(dataset="cifar10", images=100, tuning=8, shown=8, swept=20, steps=4000,
-                  restarts=1, train_steps=[0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000,
-                                           2000, 5000, 10000],
+    "paper": dict(dataset="cifar10", images=100, tuning=8, shown=8, swept=20,
+                  steps=4000, restarts=1,
+                  train_steps=[0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000,
+                               5000, 10000],
                   slow_steps=[10, 100, 1000, 10000],
                   weights=[0.003, 0.03, 0.1, 0.3, 1.0],
                   rates=[0.0, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95]),
@@ -91,11 +94,12 @@ score = soteria.score(model, few.x.to(page.device)).cpu()
 hidden = soteria.hidden(model, few.x.to(page.device)).cpu()
 live = score > 0
 Markdown(
-    f"The representation of `{network}` in front of `{layer}` has **{score.shape[1]} "
-    f"features**. On {len(few)} images of {size.dataset}, {100 * live.float().mean():.0f} % "
-    "of them depend on the image at all; the others are dead. Soteria at rate "
-    f"{rate:g} hides {100 * hidden.float().mean():.1f} % of all features: the dead ones "
-    f"first, then {100 * hidden[live].float().mean():.1f} % of those that live."
+    f"The representation of `{network}` in front of `{layer}` has "
+    f"**{score.shape[1]} features**. On {len(few)} images of {size.dataset}, "
+    f"{100 * live.float().mean():.0f} % of them depend on the image at all; the others "
+    f"are dead. Soteria at rate {rate:g} hides {100 * hidden.float().mean():.1f} % of all "
+    "features: the dead ones first, then "
+    f"{100 * hidden[live].float().mean():.1f} % of those that live."
 )
 
 # %% [markdown]
@@ -191,8 +195,8 @@ def trial(images, arm, weight, lr, train_step, rate=rate, keep=()):
     held = gl.Adversary(
         replace(client, defense=belief), prior, page.search, restarts=size.restarts
     )
-    labels = dict(defense=type(truth).__name__, adversary=arm, rate=rate, weight=weight,
-                  model=network, lr=lr, train_step=train_step)  # fmt: skip
+    labels = dict(defense=type(truth).__name__, adversary=arm, rate=rate,
+                  weight=weight, model=network, lr=lr, train_step=train_step)  # fmt: skip
     return gl.Trial(client, held, images, labels, seed, keep)
 
 
@@ -202,8 +206,8 @@ table = page.run([trial(page.evaluated, **c, keep=few.index) for c in chosen])
 
 # %% tags=["hide-input"]
 alone = gl.prior_only(client, prior, optimizer=page.search, restarts=size.restarts)
-labels = dict(defense="any", adversary="prior alone", rate=rate, weight=size.weights[1],
-              model=network, lr=0.1, train_step=0)  # fmt: skip
+labels = dict(defense="any", adversary="prior alone", rate=rate,
+              weight=size.weights[1], model=network, lr=0.1, train_step=0)  # fmt: skip
 alone = page.run([gl.Trial(gl.Client(model), alone, page.evaluated, labels, seed)])
 public = page.train.take(range(min(5000, len(page.train))))
 floors = page.floors(public, prior_alone=alone.psnr)
@@ -213,7 +217,8 @@ floor = max(v.mean for v in floors.values())
 def called(rows):
     """The rows, with what tables call their network."""
     names = [f"{t} steps" if t else "untrained" for t in rows.train_step]
-    names = [n if lr == 0.1 else f"{n}, lr {lr:g}" for n, lr in zip(names, rows.lr, strict=True)]
+    pairs = zip(names, rows.lr, strict=True)
+    names = [n if lr == 0.1 else f"{n}, lr {lr:g}" for n, lr in pairs]
     return rows.assign(network=names)
 
 
@@ -251,8 +256,8 @@ gl.figures.curves(lines, across=across, unit="SSIM", floor=low, log=False)
 
 # %%
 means = gl.figures.means(table, "network", "adversary")
-accuracy = page.accuracies([(net, trained(net["lr"])[net["train_step"]]) for net in NETS],
-                           model=network, model_seed=seed)  # fmt: skip
+networks = [(net, trained(net["lr"])[net["train_step"]]) for net in NETS]
+accuracy = page.accuracies(networks, model=network, model_seed=seed)
 accuracy = dict(zip(means, accuracy.accuracy, strict=True))
 display(gl.figures.table(means, floor=floor))
 display(
@@ -334,8 +339,8 @@ def strength(some):
     )
 
 
-gl.figures.strength({"Soteria and pruning": [strength(some) for some in size.rates]},
-                    name="pruning rate", live=lambda _, some: strength(some))  # fmt: skip
+frames = {"Soteria and pruning": [strength(some) for some in size.rates]}
+gl.figures.strength(frames, name="pruning rate", live=lambda _, some: strength(some))
 
 # %% [markdown]
 # ## What to read off it
@@ -343,7 +348,7 @@ gl.figures.strength({"Soteria and pruning": [strength(some) for some in size.rat
 # %% tags=["hide-input"]
 start, *_, end = list(means)[: len(size.train_steps)]
 slow = [
-    f"{name}: accuracy {accuracy[name]:.3f}, undefended attack {row['undefended']:.1f} dB"
+    f"{name}: accuracy {accuracy[name]:.3f}, undefended {row['undefended']:.1f} dB"
     for name, row in means.items() if "lr" in name
 ]  # fmt: skip
 failed = [name for name, row in means.items() if row["undefended"].mean < floor]
@@ -366,10 +371,10 @@ Minus the undefended attack, in dB with 95 % intervals:
 - **Pruning all layers instead.** {gap("pruning, mask-aware", start)} ({start}).
 
 Training hides too: the undefended attack goes from
-{means[start]["undefended"].mean:.1f} to {means[end]["undefended"].mean:.1f} dB, with the
-floor at {floor:.1f} ({", ".join(failed) or "no network"} below it). At the published code's
-learning rate hardly anything is trained: {"; ".join(slow) or "not run here"}; untrained,
-{accuracy[start]:.3f} and {means[start]["undefended"]:.1f} dB.
+{means[start]["undefended"].mean:.1f} to {means[end]["undefended"].mean:.1f} dB, with
+the floor at {floor:.1f} ({", ".join(failed) or "no network"} below it). At the published
+code's learning rate hardly anything is trained: {"; ".join(slow) or "not run here"};
+untrained, {accuracy[start]:.3f} and {means[start]["undefended"]:.1f} dB.
 
 All attacks of this page took {page.minutes}.
 """)
