@@ -29,15 +29,21 @@ device = "auto"  # auto, cpu or cuda
 seed = 0  # of the transformations, the starts and the network
 results = ""  # folder of the records; empty: one below _build/results
 dataset = ""  # one of digits, mnist, fashion_mnist or cifar10; empty: the profile's
-network = ""  # one of convnet or cnn; convnet wants 9 pixels a side; empty: the profile's
+network = (
+    ""  # one of convnet or cnn; convnet wants 9 pixels a side; empty: the profile's
+)
 width = 0  # of convnet: its first layer's channels; 0: the profile's
 policy = "21-13-3"  # the first policy, up to three operations of the published table
 other = "7-4-15"  # the second; the hybrid draws either
-train_steps: list[int] = []  # of the attacked networks, at learning rate 0.1; empty: the profile's
+train_steps: list[
+    int
+] = []  # of the attacked networks, at learning rate 0.1; empty: the profile's
 slow_steps: list[int] = []  # of those trained at 0.0001; empty: the profile's
 images = 0  # evaluated images; 0: the profile's
 steps = 0  # iterations of each attack; 0: the profile's
-restarts = 0  # starts of each attack, of which the most probable is kept; 0: the profile's
+restarts = (
+    0  # starts of each attack, of which the most probable is kept; 0: the profile's
+)
 candidates = 0  # policies that the search tries; 0: the profile's
 
 # %% tags=["hide-input"]
@@ -67,7 +73,9 @@ PROFILES = {
                   rank=200),
 }  # fmt: skip
 NETWORKS = {
-    "convnet": lambda shape, classes, seed: gl.models.convnet(shape, classes, size.width, seed),
+    "convnet": lambda shape, classes, seed: gl.models.convnet(
+        shape, classes, size.width, seed
+    ),
     "cnn": gl.models.cnn,
 }
 given = dict(dataset=dataset, network=network, width=width, images=images, steps=steps,
@@ -90,8 +98,13 @@ command = f"gradleak run ats --profile {profile} -p dataset={dataset}"
 
 # %%
 train_images, test = (gl.data.load(dataset, split) for split in ("train", "test"))
-model = NETWORKS[network](test.shape, test.classes, seed=seed).to(gl.device.named(device))
-tuned_on, evaluated = train_images.take(range(size.tuning)), test.take(range(size.images))
+model = NETWORKS[network](test.shape, test.classes, seed=seed).to(
+    gl.device.named(device)
+)
+tuned_on, evaluated = (
+    train_images.take(range(size.tuning)),
+    test.take(range(size.images)),
+)
 few = test.take(range(size.shown))
 ARMS = {
     "no defense": None,
@@ -103,10 +116,14 @@ ARMS = {
 
 def seen(arm, images):
     """What the network sees of images."""
-    return gl.Client(model, transform=ARMS[arm]).transformed(images.x, seed=seed, key=images.index)
+    return gl.Client(model, transform=ARMS[arm]).transformed(
+        images.x, seed=seed, key=images.index
+    )
 
 
-gl.figures.images(*(seen(arm, few) for arm in ARMS), labels=["private $x$", *list(ARMS)[1:]])
+gl.figures.images(
+    *(seen(arm, few) for arm in ARMS), labels=["private $x$", *list(ARMS)[1:]]
+)
 
 # %% [markdown]
 # Fixed test images, and one draw of $T(x)$ for each policy. Black is what was shifted in from
@@ -135,10 +152,16 @@ gl.figures.images(*(seen(arm, few) for arm in ARMS), labels=["private $x$", *lis
 
 # %%
 client = gl.Client(model, transform=ARMS[policy])
-view = client.release(few.x[:1], few.y[:1], seed=seed, key=few.index[:1])  # all that a server sees
-search = gl.Adam(steps=size.steps, lr=0.1, decay=0.05 ** (1 / size.steps), signed=True)
+view = client.release(
+    few.x[:1], few.y[:1], seed=seed, key=few.index[:1]
+)  # all that a server sees
+search = gl.Adam(
+    steps=size.steps, lr=0.1, decay=0.05 ** (1 / size.steps), signed=True
+)
 prior = gl.Sum((gl.TotalVariation(size.weights[1]), gl.Box()))
-attack = gl.inverting_gradients(client, prior, concentration=1000.0, optimizer=search)
+attack = gl.inverting_gradients(
+    client, prior, concentration=1000.0, optimizer=search
+)
 u = attack.attack(view, seed=seed).x.cpu()  # the most probable T(x)
 f"PSNR to T(x) {gl.psnr(u, seen(policy, few)[:1]).item():.1f} dB"
 
@@ -162,14 +185,18 @@ def trained(arm, lr=FAST):
     """{training steps: network}, trained on transformed images; once."""
     hiding = gl.Client(model, transform=ARMS[arm])
     wanted = size.train_steps if lr == FAST else size.slow_steps
-    return gl.train.trained(hiding, train_images, wanted, results / "models", lr=lr, seed=seed)
+    return gl.train.trained(
+        hiding, train_images, wanted, results / "models", lr=lr, seed=seed
+    )
 
 
 def trial(images, arm, weight, train_step, lr=FAST, keep=()):
     """The attack on one client."""
     truth = gl.Client(trained(arm, lr)[train_step], transform=ARMS[arm])
     prior = gl.Sum((gl.TotalVariation(weight), gl.Box()))
-    held = gl.inverting_gradients(truth, prior, concentration=1000.0, optimizer=search)
+    held = gl.inverting_gradients(
+        truth, prior, concentration=1000.0, optimizer=search
+    )
     labels = dict(defense=arm, adversary="cosine", weight=weight, model=network, width=size.width,
                   lr=lr, train_step=train_step)  # fmt: skip
     return gl.Trial(truth, held, images, labels, size.restarts, seed, keep)
@@ -177,27 +204,35 @@ def trial(images, arm, weight, train_step, lr=FAST, keep=()):
 
 first, last = size.train_steps[0], size.train_steps[-1]
 cells = [dict(arm=arm, train_step=t) for t in size.train_steps for arm in ARMS]
-slow = [dict(arm=arm, train_step=t, lr=SLOW) for t in size.slow_steps for arm in ARMS]
+slow = [
+    dict(arm=arm, train_step=t, lr=SLOW) for t in size.slow_steps for arm in ARMS
+]
 space = gl.experiment.grid(weight=size.weights)
 best = gl.experiment.tune(
     partial(trial, tuned_on, train_step=first), [dict(arm=arm) for arm in ARMS], space, evaluated,
     records, command,
 )  # fmt: skip
 weights = {arm: setting["weight"] for arm, setting in zip(ARMS, best, strict=True)}
-keep = {t: list(evaluated.index if t == first else few.index) for t in size.train_steps}
+keep = {
+    t: list(evaluated.index if t == first else few.index) for t in size.train_steps
+}
 table = gl.experiment.run(
     [trial(evaluated, weight=weights[c["arm"]], **c, keep=keep[c["train_step"]]) for c in cells],
     records, command,
 )  # fmt: skip
 table["steps"] = table.train_step.astype(str)
 some = train_images.take(range(min(2000, len(train_images))))
-floors = {arm: gl.figures.floors(seen(arm, evaluated), seen(arm, some)) for arm in ARMS}
+floors = {
+    arm: gl.figures.floors(seen(arm, evaluated), seen(arm, some)) for arm in ARMS
+}
 floor = max(v.mean for v in floors["no defense"].values())
 
 
 def of(train_step):
     """The rows of one checkpoint, by arm."""
-    return dict(tuple(table[table.train_step == train_step].groupby("defense", sort=False)))
+    return dict(
+        tuple(table[table.train_step == train_step].groupby("defense", sort=False))
+    )
 
 
 # %% [markdown]
@@ -211,7 +246,9 @@ def rows_of(arm, train_step, n):
     rows = of(train_step)[arm].set_index("index").loc[list(few.index[:n])]
     found = gl.experiment.records.images(records, rows.id)
     return (
-        gl.figures.Row(f"{arm}: T(x)" if ARMS[arm] else "x", seen(arm, few.take(range(n)))),
+        gl.figures.Row(
+            f"{arm}: T(x)" if ARMS[arm] else "x", seen(arm, few.take(range(n)))
+        ),
         gl.figures.Row(f"{arm}: found", found, rows.psnr.tolist()),
     )
 
@@ -219,7 +256,9 @@ def rows_of(arm, train_step, n):
 def frame(train_step, n=6):
     """All arms at one checkpoint."""
     n = min(n, len(few))
-    return gl.figures.Frame(str(train_step), sum((rows_of(a, train_step, n) for a in ARMS), ()))
+    return gl.figures.Frame(
+        str(train_step), sum((rows_of(a, train_step, n) for a in ARMS), ())
+    )
 
 
 gl.figures.strength({"all": [frame(t) for t in size.train_steps]}, name="training steps",
@@ -242,7 +281,9 @@ Markdown(
     + f", {search.steps} iterations, {size.restarts} start(s), {len(space)} tuning trials each on "
     f"{len(tuned_on)} other images; {facts['hardware']}. Data-free floors, the better of mid-grey "
     "and the mean of transformed training images: "
-    + ", ".join(f"{a} {max(v.mean for v in f.values()):.1f}" for a, f in floors.items())
+    + ", ".join(
+        f"{a} {max(v.mean for v in f.values()):.1f}" for a, f in floors.items()
+    )
     + "."
 )
 
@@ -263,8 +304,12 @@ def accuracies(cells):
         test.take(range(min(2000, len(test)))), records.with_name(f"{records.stem}-accuracy.csv"),
         command,
     )  # fmt: skip
-    found = found.pivot(index="arm", columns="train_step", values="accuracy").loc[list(ARMS)]
-    return found.map("{:.3f}".format).rename_axis(index=None, columns="accuracy after steps")
+    found = found.pivot(index="arm", columns="train_step", values="accuracy").loc[
+        list(ARMS)
+    ]
+    return found.map("{:.3f}".format).rename_axis(
+        index=None, columns="accuracy after steps"
+    )
 
 
 differences = gl.figures.compared(table, "defense", "steps", against="no defense")
@@ -286,7 +331,9 @@ display(accuracies(cells))
 # %% tags=["hide-input"]
 if slow:
     hardly = gl.experiment.run(
-        [trial(evaluated, weight=weights[c["arm"]], **c) for c in slow], records, command
+        [trial(evaluated, weight=weights[c["arm"]], **c) for c in slow],
+        records,
+        command,
     )
     hardly["steps"] = hardly.train_step.astype(str)
     slowly = gl.figures.means(hardly, "defense", "steps")
@@ -321,12 +368,17 @@ tries = tries[tries.split == "train"]
 
 def noise_of(arm):
     """How far the attack is from T(x) on the tuning images, in pixels."""
-    return float(tries[(tries.defense == arm) & (tries.weight == weights[arm])].mse.mean() ** 0.5)
+    return float(
+        tries[(tries.defense == arm) & (tries.weight == weights[arm])].mse.mean()
+        ** 0.5
+    )
 
 
 def up_to_a_mirror(guess):
     """PSNR to x or to its mirror image, the better one."""
-    return torch.maximum(gl.psnr(guess, evaluated.x), gl.psnr(guess.flip(-1), evaluated.x)).tolist()
+    return torch.maximum(
+        gl.psnr(guess, evaluated.x), gl.psnr(guess.flip(-1), evaluated.x)
+    ).tolist()
 
 
 # %% tags=["hide-input"]
@@ -335,7 +387,10 @@ for arm in list(ARMS)[1:]:
     clear = seen(arm, evaluated)
     found = gl.experiment.records.images(records, of(first)[arm].set_index("index").loc[list(test.take(
         range(size.images)).index)].id)  # fmt: skip
-    for name, u, noise in (("found", found, noise_of(arm)), ("T(x) itself", clear, 0.02)):
+    for name, u, noise in (
+        ("found", found, noise_of(arm)),
+        ("T(x) itself", clear, 0.02),
+    ):
         result = gl.attacks.undo(u, ARMS[arm], gaussian, noise)
         undone[arm, name] = result
         rows[f"{arm}, from {name}"] = {
@@ -344,7 +399,9 @@ for arm in list(ARMS)[1:]:
             "all T": gl.interval(up_to_a_mirror(result.averaged)),
         }
         true = [ARMS[arm].draw(seed, i).operations for i in evaluated.index]
-        same = torch.tensor([[t.operations == o for t in result.transformations] for o in true])
+        same = torch.tensor(
+            [[t.operations == o for t in result.transformations] for o in true]
+        )
         told[f"{arm}, from {name}"] = {
             "operations and signs": (result.chances * same).sum(1).mean().item(),
             "by chance": (ARMS[arm].every()[1] * same).sum(1).mean().item(),
@@ -383,7 +440,9 @@ def cut(k):
     """The attack on clients that apply the first k operations."""
     truth = gl.Client(trained("no defense")[first], transform=SHORT[k])
     prior = gl.Sum((gl.TotalVariation(weights[policy]), gl.Box()))
-    held = gl.inverting_gradients(truth, prior, concentration=1000.0, optimizer=search)
+    held = gl.inverting_gradients(
+        truth, prior, concentration=1000.0, optimizer=search
+    )
     labels = dict(defense=SHORT[k].policy, adversary="cosine", weight=weights[policy],
                   model=network, width=size.width, lr=FAST, train_step=first)  # fmt: skip
     one = gl.Trial(truth, held, few, labels, size.restarts, seed, list(few.index))
@@ -393,7 +452,9 @@ def cut(k):
 def strength(k):
     """The slider's pictures with the first k operations."""
     rows, n = cut(int(k)), min(6, len(few))
-    shown = gl.Client(model, transform=SHORT[k]).transformed(few.x, seed=seed, key=few.index)
+    shown = gl.Client(model, transform=SHORT[k]).transformed(
+        few.x, seed=seed, key=few.index
+    )
     found = gl.experiment.records.images(records, rows.id)
     return gl.figures.Frame(
         str(int(k)),
@@ -405,7 +466,9 @@ def strength(k):
     )
 
 
-gl.figures.strength({policy: [strength(k) for k in SHORT]}, name="operations", choose="policy")
+gl.figures.strength(
+    {policy: [strength(k) for k in SHORT]}, name="operations", choose="policy"
+)
 
 # %% [markdown]
 # ## How policies are found
@@ -415,13 +478,19 @@ gl.figures.strength({policy: [strength(k) for k in SHORT]}, name="operations", c
 # **Accuracy**: how differently the network reacts to different images; higher is better.
 
 # %% tags=["hide-input"]
-drawn = [policy, other, *gl.experiment.ats_search.candidates(size.candidates, seed, test.shape[0])]
+drawn = [
+    policy,
+    other,
+    *gl.experiment.ats_search.candidates(size.candidates, seed, test.shape[0]),
+]
 scores = gl.experiment.ats_search.search(
     trained("no defense")[last], list(dict.fromkeys(drawn)), public,
     records.with_name(f"{records.stem}-search.csv"), command, runs=size.runs, each=size.each,
     seed=seed,
 )  # fmt: skip
-axis = scores.plot.scatter("accuracy", "privacy", figsize=(7.2, 3.2), color="0.6", s=12)
+axis = scores.plot.scatter(
+    "accuracy", "privacy", figsize=(7.2, 3.2), color="0.6", s=12
+)
 for name, color in ((policy, gl.figures.COLORS[0]), (other, gl.figures.COLORS[1])):
     (row,) = scores[scores.policy == name].itertuples()
     axis.scatter(row.accuracy, row.privacy, color=color, s=40, label=name)
@@ -470,7 +539,9 @@ def odds(source, of="operations and signs"):
 early = "; ".join(f"{arm}: {gap(arm, first)}" for arm in list(ARMS)[1:])
 late = "; ".join(f"{arm}: {gap(arm, last)}" for arm in list(ARMS)[1:])
 still = "; ".join(
-    f"{arm}: {gap(arm, size.slow_steps[-1], hardly)}" for arm in list(ARMS)[1:] if slow
+    f"{arm}: {gap(arm, size.slow_steps[-1], hardly)}"
+    for arm in list(ARMS)[1:]
+    if slow
 )
 alone = slowly["no defense"][str(size.slow_steps[-1])] if slow else "not run here"
 Markdown(f"""

@@ -31,9 +31,7 @@ results = ""  # folder of the records; empty: one below _build/results
 dataset = ""  # one of digits, mnist, fashion_mnist or cifar10; empty: the profile's
 network = "convbig"  # one of convbig, lenet or cnn
 rate = 0.8  # share of the representation's features that is hidden, in [0, 1)
-train_steps: list[
-    int
-] = []  # of networks, at learning rate 0.1; empty: the profile's
+train_steps: list[int] = []  # of networks, at rate 0.1; empty: the profile's
 slow_steps: list[int] = []  # of those trained at 0.0001; empty: the profile's
 images = 0  # evaluated images; 0: the profile's
 steps = 0  # iterations of each attack; 0: the profile's
@@ -55,8 +53,9 @@ PROFILES = {
                   restarts=1, train_steps=[0, 50], slow_steps=[],
                   weights=[0.3, 3.0], rates=[0.0, 0.8, 0.95]),
     "quick": dict(dataset="cifar10", images=16, tuning=3, shown=6, swept=6,
-                  steps=100, restarts=1, train_steps=[0, 10, 100, 1000], slow_steps=[1000],
-                  weights=[0.01, 0.1, 1.0], rates=[0.0, 0.5, 0.8, 0.95]),
+                  steps=100, restarts=1, train_steps=[0, 10, 100, 1000],
+                  slow_steps=[1000], weights=[0.01, 0.1, 1.0],
+                  rates=[0.0, 0.5, 0.8, 0.95]),
     "paper": dict(dataset="cifar10", images=100, tuning=8, shown=8, swept=20,
                   steps=4000, restarts=1,
                   train_steps=[0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000,
@@ -96,10 +95,10 @@ live = score > 0
 Markdown(
     f"The representation of `{network}` in front of `{layer}` has "
     f"**{score.shape[1]} features**. On {len(few)} images of {size.dataset}, "
-    f"{100 * live.float().mean():.0f} % of them depend on the image at all; the others "
-    f"are dead. Soteria at rate {rate:g} hides {100 * hidden.float().mean():.1f} % of all "
-    "features: the dead ones first, then "
-    f"{100 * hidden[live].float().mean():.1f} % of those that live."
+    f"{100 * live.float().mean():.0f} % of them depend on the image at all; the "
+    f"others are dead. Soteria at rate {rate:g} hides "
+    f"{100 * hidden.float().mean():.1f} % of all features: the dead ones first, "
+    f"then {100 * hidden[live].float().mean():.1f} % of those that live."
 )
 
 # %% [markdown]
@@ -192,11 +191,10 @@ def trial(images, arm, weight, lr, train_step, rate=rate, keep=()):
     truth, belief = arms(rate)[arm]
     client = gl.Client(trained(lr)[train_step], truth)
     prior = gl.Sum((gl.TotalVariation(weight, power=2), gl.Box()))
-    held = gl.Adversary(
-        replace(client, defense=belief), prior, page.search, restarts=size.restarts
-    )
-    labels = dict(defense=type(truth).__name__, adversary=arm, rate=rate,
-                  weight=weight, model=network, lr=lr, train_step=train_step)  # fmt: skip
+    believed, starts = replace(client, defense=belief), size.restarts
+    held = gl.Adversary(believed, prior, page.search, restarts=starts)
+    labels = dict(defense=type(truth).__name__, adversary=arm, rate=rate, lr=lr,
+                  weight=weight, model=network, train_step=train_step)  # fmt: skip
     return gl.Trial(client, held, images, labels, seed, keep)
 
 
@@ -207,7 +205,8 @@ table = page.run([trial(page.evaluated, **c, keep=few.index) for c in chosen])
 # %% tags=["hide-input"]
 alone = gl.prior_only(client, prior, optimizer=page.search, restarts=size.restarts)
 labels = dict(defense="any", adversary="prior alone", rate=rate,
-              weight=size.weights[1], model=network, lr=0.1, train_step=0)  # fmt: skip
+              weight=size.weights[1], model=network, lr=0.1,
+              train_step=0)  # fmt: skip
 alone = page.run([gl.Trial(gl.Client(model), alone, page.evaluated, labels, seed)])
 public = page.train.take(range(min(5000, len(page.train))))
 floors = page.floors(public, prior_alone=alone.psnr)
@@ -246,8 +245,8 @@ gl.figures.curves(lines, across=across, floor=floor, log=False)
 
 # %%
 ssim = gl.metrics.floors(page.evaluated.x, public.x, gl.ssim)
-lines = gl.figures.means(fast, "adversary", "step", "ssim")
 low = max(v.mean for v in ssim.values())
+lines = gl.figures.means(fast, "adversary", "step", "ssim")
 gl.figures.curves(lines, across=across, unit="SSIM", floor=low, log=False)
 
 # %% [markdown]
@@ -290,11 +289,10 @@ gl.figures.differences(differences)
 
 # %%
 def show(rows):
-    """A table of means and differences."""
-    display(gl.figures.table(gl.figures.means(called(rows), "network", "adversary")))
-    pairs = gl.figures.compared(
-        called(rows), "adversary", "network", against="undefended"
-    )
+    """Means and differences."""
+    rows = called(rows)
+    display(gl.figures.table(gl.figures.means(rows, "network", "adversary")))
+    pairs = gl.figures.compared(rows, "adversary", "network", "undefended")
     display(gl.figures.differences(pairs))
 
 
@@ -309,9 +307,7 @@ page.elsewhere(show, rate=rate, adversary=list(arms(rate)))
 
 # %%
 swept = page.test.take(range(size.swept))
-first = [
-    c for c in chosen if dict(lr=c["lr"], train_step=c["train_step"]) == NETS[0]
-]
+first = [c for c in chosen if NETS[0].items() <= c.items()]
 
 
 def at_rate(some):
@@ -372,9 +368,10 @@ Minus the undefended attack, in dB with 95 % intervals:
 
 Training hides too: the undefended attack goes from
 {means[start]["undefended"].mean:.1f} to {means[end]["undefended"].mean:.1f} dB, with
-the floor at {floor:.1f} ({", ".join(failed) or "no network"} below it). At the published
-code's learning rate hardly anything is trained: {"; ".join(slow) or "not run here"};
-untrained, {accuracy[start]:.3f} and {means[start]["undefended"]:.1f} dB.
+the floor at {floor:.1f} ({", ".join(failed) or "no network"} below it). At the
+published code's learning rate hardly anything is trained:
+{"; ".join(slow) or "not run here"}; untrained,
+{accuracy[start]:.3f} and {means[start]["undefended"]:.1f} dB.
 
 All attacks of this page took {page.minutes}.
 """)

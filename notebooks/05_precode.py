@@ -33,11 +33,15 @@ dataset = ""  # one of digits, mnist, fashion_mnist or cifar10; empty: the profi
 bottleneck = 256  # dimensions of the latent, at least 1
 activation = "tanh"  # of the convolutional variant; one of ReLU, tanh or sigmoid
 kl_weight = 0.003  # of the KL term in training
-train_steps: list[int] = []  # checkpoints of the dense networks; empty: the profile's
+train_steps: list[
+    int
+] = []  # checkpoints of the dense networks; empty: the profile's
 later: list[int] = []  # checkpoints of the convolutional one; empty: the profile's
 images = 0  # evaluated images; 0: the profile's
 steps = 0  # iterations of each search; 0: the profile's
-restarts = 0  # starts of each search, of which the most probable is kept; 0: the profile's
+restarts = (
+    0  # starts of each search, of which the most probable is kept; 0: the profile's
+)
 
 # %% tags=["hide-input"]
 from dataclasses import replace
@@ -120,10 +124,14 @@ command = f"gradleak run precode --profile {profile} -p dataset={dataset}"
 train_images, test = (gl.data.load(dataset, split) for split in ("train", "test"))
 at = gl.device.named(device)
 evaluated, few = test.take(range(size.images)), test.take(range(size.shown))
-model = gl.defenses.precode_ffn(test.shape, test.classes, size=bottleneck, seed=seed).to(at)
+model = gl.defenses.precode_ffn(
+    test.shape, test.classes, size=bottleneck, seed=seed
+).to(at)
 hides = Latent(bottleneck, test.shape)  # draws z
 client = gl.Client(model, transform=hides)
-view = client.release(few.x, few.y, seed=seed, key=few.index)  # all that the server sees
+view = client.release(
+    few.x, few.y, seed=seed, key=few.index
+)  # all that the server sees
 a = gl.attacks.analytic.first_layer(view)  # the ratio, no search
 found = model.encoder.normalize.inverse(a.view(-1, *test.shape)).cpu()
 f"largest error of a pixel: {(found - few.x).abs().max():.1e}"
@@ -176,7 +184,9 @@ def inversion(network, defense=gl.NoDefense()):
     hiding = gl.Client(network, defense, transform=hides)
     g = hiding.release(evaluated.x, evaluated.y, seed=seed, key=evaluated.index).g
     active = g["encoder.dense1.bias"].any(1)
-    found = gl.attacks.analytic.layer_input(g.rows(active.nonzero().flatten()), "encoder.dense1")
+    found = gl.attacks.analytic.layer_input(
+        g.rows(active.nonzero().flatten()), "encoder.dense1"
+    )
     x_hat = torch.full_like(evaluated.x, 0.5)
     a = found.a.view(-1, *test.shape)
     x_hat[active.cpu()] = network.encoder.normalize.inverse(a).cpu()
@@ -199,7 +209,9 @@ for name in ACTIVATIONS:
             }
         )
 exact = pd.DataFrame(exact)
-errors = exact.pivot(index="steps", columns="activation", values="largest error of the others")
+errors = exact.pivot(
+    index="steps", columns="activation", values="largest error of the others"
+)
 axis = errors[[*ACTIVATIONS]].plot(marker="o", ms=4, logy=True, figsize=(7.2, 2.8),
                                     color=list(gl.figures.COLORS[:3]))  # fmt: skip
 axis.axhline(1e-4, color="0.4", linestyle="--", linewidth=1)
@@ -209,7 +221,10 @@ plt.close(axis.figure)
 display(axis.figure)
 shown = exact[exact.steps.isin([size.train_steps[0], middle, size.train_steps[-1]])]
 shown = shown.set_index(["activation", "steps"])
-for name, spec in (("largest error of the others", "{:.1e}"), ("accuracy", "{:.3f}")):
+for name, spec in (
+    ("largest error of the others", "{:.1e}"),
+    ("accuracy", "{:.3f}"),
+):
     shown[name] = shown[name].map(spec.format)
 display(shown)
 Markdown(
@@ -229,9 +244,17 @@ Markdown(
 # %% tags=["hide-input"]
 x_hat, _ = inversion(dense()[middle])
 ten = range(min(10, len(evaluated)))
-display(gl.figures.images(evaluated.x[ten], x_hat[ten], labels=["private $x$", "read off"]))
+display(
+    gl.figures.images(
+        evaluated.x[ten], x_hat[ten], labels=["private $x$", "read off"]
+    )
+)
 error = (x_hat - evaluated.x).abs().amax((1, 2, 3))
-Markdown("Largest error of a pixel: " + ", ".join(f"{e:.0e}" for e in error[ten].tolist()) + ".")
+Markdown(
+    "Largest error of a pixel: "
+    + ", ".join(f"{e:.0e}" for e in error[ten].tolist())
+    + "."
+)
 
 # %% [markdown]
 # ## More than one example, and noise
@@ -254,12 +277,18 @@ for batch in [b for b in (1, 2, 4, 8) if b <= len(evaluated)]:
     read = gl.attacks.analytic.layer_input(g.rows(active), "encoder.dense1")
     x, dead = x[active], count - len(active)
     x_hat = network.encoder.normalize.inverse(read.a.view(-1, 1, *test.shape))
-    nearest = torch.stack([gl.psnr(x_hat[:, 0], x[:, b]) for b in range(batch)]).amax(0).cpu()
+    nearest = (
+        torch.stack([gl.psnr(x_hat[:, 0], x[:, b]) for b in range(batch)])
+        .amax(0)
+        .cpu()
+    )
     pairs[batch] = (nearest, read.residual.cpu(), dead)
 sigmas = [0.0, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2]
 noised = {}
 for sigma in sigmas:
-    x_hat, _ = inversion(network, gl.GaussianNoise(sigma) if sigma else gl.NoDefense())
+    x_hat, _ = inversion(
+        network, gl.GaussianNoise(sigma) if sigma else gl.NoDefense()
+    )
     found = gl.psnr(x_hat, evaluated.x).clamp(max=EXACT)
     noised[f"{sigma:g}"] = {"PSNR": gl.interval(found.tolist())}
 floors = gl.figures.floors(evaluated.x, train_images.x[:2000])
@@ -299,7 +328,9 @@ bare = convolutional()[0]
 hiding = gl.Client(bare, transform=hides)
 view = hiding.release(few.x, few.y, seed=seed, key=few.index)
 z = gl.attacks.latents.latent(view.g, bare)
-_, drawn = gl.defenses.split(hiding.transformed(few.x, seed=seed, key=few.index), test.shape)
+_, drawn = gl.defenses.split(
+    hiding.transformed(few.x, seed=seed, key=few.index), test.shape
+)
 f"largest error of a latent: {(z.cpu() - drawn).abs().max():.1e}"
 
 # %% [markdown]
@@ -320,8 +351,15 @@ f"largest error of a latent: {(z.cpu() - drawn).abs().max():.1e}"
 
 # %% tags=["hide-input"]
 cosine = gl.LayerDirections(1000.0)
-search = gl.Adam(steps=size.steps, lr=0.1, decay=0.05 ** (1 / size.steps), signed=True)
-STOCHASTIC = ("bottleneck.mean", "bottleneck.log_variance", "decoder.dense", "decoder.last")
+search = gl.Adam(
+    steps=size.steps, lr=0.1, decay=0.05 ** (1 / size.steps), signed=True
+)
+STOCHASTIC = (
+    "bottleneck.mean",
+    "bottleneck.log_variance",
+    "decoder.dense",
+    "decoder.last",
+)
 BELIEFS = {  # the latent, the belief about g, and what the search averages over
     "plain": (Known(0.0), cosine, None),
     "ignore": (Known(0.0), gl.Ignore(STOCHASTIC, cosine), None),
@@ -348,7 +386,9 @@ searched = test.take(range(size.searched))
 tuned_on = train_images.take(range(size.tuning))
 cells = [dict(arm=arm, train_step=t) for t in size.later for arm in BELIEFS]
 space = gl.experiment.grid(weight=size.weights)
-best = gl.experiment.tune(partial(trial, tuned_on), cells, space, searched, records, command)
+best = gl.experiment.tune(
+    partial(trial, tuned_on), cells, space, searched, records, command
+)
 chosen = [{**cell, **setting} for cell, setting in zip(cells, best, strict=True)]
 table = gl.experiment.run(
     [trial(searched, **c, keep=range(max(size.shown, size.swept))) for c in chosen],
@@ -408,8 +448,12 @@ def strength(width):
     """The slider's pictures at one width of the bottleneck."""
     width = int(width)
     transform = Latent(width, test.shape)
-    flat = gl.defenses.precode_ffn(test.shape, test.classes, size=width, seed=seed).to(at)
-    view = gl.Client(flat, transform=transform).release(swept.x, swept.y, key=swept.index)
+    flat = gl.defenses.precode_ffn(
+        test.shape, test.classes, size=width, seed=seed
+    ).to(at)
+    view = gl.Client(flat, transform=transform).release(
+        swept.x, swept.y, key=swept.index
+    )
     ratio = flat.encoder.normalize.inverse(
         gl.attacks.analytic.first_layer(view).view(-1, *test.shape)
     )
@@ -418,11 +462,15 @@ def strength(width):
         test.shape, test.classes, ACTIVATIONS[activation], size=width, seed=seed
     ).to(at)
     truth = gl.Client(conv, transform=transform)
-    prior = Joint(gl.Sum((gl.TotalVariation(weight), gl.Box())), ReadOff(), test.shape)
+    prior = Joint(
+        gl.Sum((gl.TotalVariation(weight), gl.Box())), ReadOff(), test.shape
+    )
     held = gl.Adversary(replace(truth, defense=cosine), prior, search)
     labels = dict(defense="PRECODE", adversary="read off", weight=weight, model="precode_lenet",
                   activation=activation, width=width, train_step=0)  # fmt: skip
-    one = gl.Trial(truth, held, swept, labels, size.restarts, seed, list(swept.index))
+    one = gl.Trial(
+        truth, held, swept, labels, size.restarts, seed, list(swept.index)
+    )
     rows = gl.experiment.run([one], records, command)
     found = gl.experiment.records.images(records, rows.id)
     return gl.figures.Frame(
@@ -430,7 +478,9 @@ def strength(width):
         (
             gl.figures.Row("private x", swept.x),
             gl.figures.Row(
-                "dense: ratio", ratio, gl.psnr(ratio, swept.x).clamp(max=EXACT).tolist()
+                "dense: ratio",
+                ratio,
+                gl.psnr(ratio, swept.x).clamp(max=EXACT).tolist(),
             ),
             gl.figures.Row("convolutional: search", found, rows.psnr.tolist()),
         ),
@@ -476,17 +526,23 @@ Markdown(f"After {middle} training steps; {len(evaluated)} images.")
 scales = [0.0001, 0.001, 0.01]
 noisy = []
 for scale in scales:
-    truth = gl.Client(convolutional()[untrained], gl.GaussianNoise(scale), transform=hides)
+    truth = gl.Client(
+        convolutional()[untrained], gl.GaussianNoise(scale), transform=hides
+    )
     for arm in ("plain", "joint"):
         latent = BELIEFS[arm][0]
-        prior = Joint(gl.Sum((gl.TotalVariation(weight), gl.Box())), latent, test.shape)
+        prior = Joint(
+            gl.Sum((gl.TotalVariation(weight), gl.Box())), latent, test.shape
+        )
         held = gl.Adversary(replace(truth, defense=cosine), prior, search)
         labels = dict(defense=f"noise {scale:g}", adversary=arm, weight=weight,
                       model="precode_lenet", activation=activation, width=bottleneck,
                       train_step=untrained)  # fmt: skip
         noisy.append(gl.Trial(truth, held, swept, labels, size.restarts, seed))
 noisy = gl.experiment.run(noisy, records, command)
-display(gl.figures.table(gl.figures.means(noisy, "adversary", "defense"), floor=floor))
+display(
+    gl.figures.table(gl.figures.means(noisy, "adversary", "defense"), floor=floor)
+)
 Markdown(f"Mean PSNR in dB over {len(swept)} images, untrained network.")
 
 # %% [markdown]

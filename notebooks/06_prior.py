@@ -41,7 +41,9 @@ steps = 0  # iterations of each attack; 0: the profile's
 learning = 0  # training steps of each denoiser; 0: the profile's
 width = 0  # of each denoiser: channels at full resolution; 0: the profile's
 teaching = 0  # training steps of each stage of the unrolled attack; 0: the profile's
-fitted = 0  # images that the mixture and the learnt attacks learn from; 0: the profile's
+fitted = (
+    0  # images that the mixture and the learnt attacks learn from; 0: the profile's
+)
 components = 0  # Gaussians of the mixture; 0: the profile's
 missing = 7  # the class that one denoiser never sees, in [0, 9]
 
@@ -88,7 +90,9 @@ command = f"gradleak run prior --profile {profile} -p dataset={dataset}"
 
 def changed(**parameters):
     """The parameters that are not the profile's, for the names of what was trained with them."""
-    return "".join(f", {name} {value}" for name, value in parameters.items() if value)
+    return "".join(
+        f", {name} {value}" for name, value in parameters.items() if value
+    )
 
 
 TRAINED = changed(learning=learning, width=width)
@@ -111,15 +115,22 @@ if missing not in range(test.classes):
     raise ValueError(f"missing is a class, 0 to {test.classes - 1}, got {missing}")
 build = NETWORKS[gl.names.choose("network", network, NETWORKS)]
 model = build(test.shape, test.classes, seed=seed).to(gl.device.named(device))
-tuned_on, evaluated = train_images.take(range(size.tuning)), test.take(range(size.images))
-public = train_images.take(range(size.tuning, len(train_images)))  # what the attacker has seen
+tuned_on, evaluated = (
+    train_images.take(range(size.tuning)),
+    test.take(range(size.images)),
+)
+public = train_images.take(
+    range(size.tuning, len(train_images))
+)  # what the attacker has seen
 few = test.take(range(size.shown))
 
 # %% tags=["hide-input"]
 SEEN = {
     dataset: lambda: public,
     "photographs": lambda: gl.data.photographs(test.shape, 10000, seed),
-    f"{dataset} without {missing}": lambda: public.take((public.y != missing).nonzero().flatten()),
+    f"{dataset} without {missing}": lambda: public.take(
+        (public.y != missing).nonzero().flatten()
+    ),
 }
 
 
@@ -153,7 +164,9 @@ def denoiser(seen):
 denoise = denoiser(dataset)  # what removes noise from images like these
 client = gl.Client(model, gl.GaussianNoise(size.scales[0]))
 view = client.release(few.x[:1], few.y[:1], seed=seed)  # all that the server sees
-search = gl.Adam(steps=size.steps, lr=0.1, decay=0.05 ** (1 / size.steps), signed=True)
+search = gl.Adam(
+    steps=size.steps, lr=0.1, decay=0.05 ** (1 / size.steps), signed=True
+)
 prior = gl.Sum((gl.Learned(denoise, dataset + TRAINED), gl.Box()))  # p(x)
 attack = gl.bayes(client, prior, optimizer=search).attack(view, seed=seed)
 f"PSNR {gl.psnr(attack.x.cpu(), few.x[:1]).item():.1f} dB"
@@ -210,7 +223,9 @@ DEFENSES = {
 }
 
 
-def trial(some, prior, scale, weight, defense="Gaussian", seen=dataset, look=True, keep=()):
+def trial(
+    some, prior, scale, weight, defense="Gaussian", seen=dataset, look=True, keep=()
+):
     """One prior against one defense; without a look, the gradient is ignored."""
     truth = gl.Client(model, DEFENSES[defense](scale))
     make = gl.bayes if look else gl.prior_only
@@ -228,8 +243,12 @@ def measured(some, cells, keep=(), path=records):
     for kind in dict.fromkeys(cell["prior"] for cell in cells):
         own = [cell for cell in cells if cell["prior"] == kind]
         space = gl.experiment.grid(weight=TRIED[kind])
-        best = gl.experiment.tune(partial(trial, tuned_on), own, space, some, path, command)
-        trials += [trial(some, **c, **s, keep=keep) for c, s in zip(own, best, strict=True)]
+        best = gl.experiment.tune(
+            partial(trial, tuned_on), own, space, some, path, command
+        )
+        trials += [
+            trial(some, **c, **s, keep=keep) for c, s in zip(own, best, strict=True)
+        ]
     return gl.experiment.run(trials, path, command)
 
 
@@ -292,8 +311,13 @@ def looks_again(seen, scale, known=dataset):
     return unrolled(known).attack(seen, scale)
 
 
-ANSWER = {"amortised": lambda seen, scale: amortised().attack(seen), "unrolled": looks_again}
-CONTROL = {f"unrolled, {name}": partial(looks_again, known=name) for name in size.wrong}
+ANSWER = {
+    "amortised": lambda seen, scale: amortised().attack(seen),
+    "unrolled": looks_again,
+}
+CONTROL = {
+    f"unrolled, {name}": partial(looks_again, known=name) for name in size.wrong
+}
 STAGES = f"{size.stages} stages of {size.teaching} steps, {size.fitted} images"
 HOW = {
     "amortised": f"{size.answering} steps, {size.fitted} images, rank {size.rank}",
@@ -305,7 +329,9 @@ HOW = {name: how + changed(scales=scales, seed=seed) for name, how in HOW.items(
 
 def asked(name, scale):
     """What one of them answers, by its name."""
-    seen = hiding(scale).release(evaluated.x, evaluated.y, seed=seed, key=evaluated.index)
+    seen = hiding(scale).release(
+        evaluated.x, evaluated.y, seed=seed, key=evaluated.index
+    )
     return {name: {**ANSWER, **CONTROL}[name](seen, scale).cpu()}
 
 
@@ -336,7 +362,9 @@ def of(scale):
     return dict(tuple(table[table.scale == scale].groupby("adversary", sort=False)))
 
 
-frames = [gl.figures.frame(f"{scale:g}", few, of(scale), both) for scale in size.scales]
+frames = [
+    gl.figures.frame(f"{scale:g}", few, of(scale), both) for scale in size.scales
+]
 gl.figures.strength({"Gaussian noise": frames}, name="noise scale", choose="defense")
 
 # %% [markdown]
@@ -381,12 +409,18 @@ gl.figures.differences(differences)
 
 # %% tags=["hide-input"]
 for caption, rows in gl.figures.committed(records, Path("../book/results")):
-    rows = rows[(rows.defense == "Gaussian") & rows.adversary.isin([*TRIED, *ANSWER])]
+    rows = rows[
+        (rows.defense == "Gaussian") & rows.adversary.isin([*TRIED, *ANSWER])
+    ]
     rows = rows.sort_values("scale", kind="stable")
     display(Markdown(caption))
     display(gl.figures.table(gl.figures.means(rows, "adversary", "scale")))
     shown = gl.figures.means(rows, "adversary", "scale", "ssim")
-    display(gl.figures.table({f"{name}, SSIM": line for name, line in shown.items()}, digits=2))
+    display(
+        gl.figures.table(
+            {f"{name}, SSIM": line for name, line in shown.items()}, digits=2
+        )
+    )
     pairs = gl.figures.compared(rows, "adversary", "scale", against="TV")
     display(gl.figures.differences(pairs))
 
@@ -404,7 +438,9 @@ CONTROLLED = [s for s in size.scales if 0.1 <= s <= 0.3] or size.scales
 
 def controlled(rows, name, **options):
     """An attack and its controls: a table of means, and differences from it."""
-    display(gl.figures.table(gl.figures.means(rows, "adversary", "scale"), **options))
+    display(
+        gl.figures.table(gl.figures.means(rows, "adversary", "scale"), **options)
+    )
     pairs = gl.figures.compared(rows, "adversary", "scale", against=name)
     display(gl.figures.differences(pairs))
     return pairs
@@ -435,10 +471,17 @@ for caption, rows in gl.figures.committed(records, Path("../book/results")):
 # The unseen class: the same images under a prior that knows their class and one that does not.
 
 # %% tags=["hide-input"]
-strangers = test.take((test.y == missing).nonzero().flatten()[: size.images].tolist())
+strangers = test.take(
+    (test.y == missing).nonzero().flatten()[: size.images].tolist()
+)
 cells = [dict(prior=p, scale=s) for p in ("TV", "learned") for s in CONTROLLED]
-cells += [dict(prior="learned", scale=s, seen=f"{dataset} without {missing}") for s in CONTROLLED]
-unseen = measured(strangers, cells, path=records.with_name(f"{records.stem}-unseen.csv"))
+cells += [
+    dict(prior="learned", scale=s, seen=f"{dataset} without {missing}")
+    for s in CONTROLLED
+]
+unseen = measured(
+    strangers, cells, path=records.with_name(f"{records.stem}-unseen.csv")
+)
 
 
 def against_tv(rows, columns="scale"):
@@ -460,7 +503,10 @@ def other_records(kind):
     for path in sorted(Path("../book/results").glob(f"prior-*-{kind}.csv")):
         if path.name != f"{records.stem}-{kind}.csv":
             facts = gl.experiment.records.facts(path)
-            yield f"{facts['dataset']}, `{facts['command']}`", gl.experiment.records.read(path)
+            yield (
+                f"{facts['dataset']}, `{facts['command']}`",
+                gl.experiment.records.read(path),
+            )
 
 
 for caption, rows in other_records("unseen"):
@@ -484,7 +530,12 @@ for scale in size.scales:
     for name in ("learned", "unrolled"):
         found = gl.experiment.records.images(both, of(scale)[name].id)
         memory = nearest(found, public.x)
-        closer = (gl.mse(found, evaluated.x) < gl.mse(found, memory)).float().mean().item()
+        closer = (
+            (gl.mse(found, evaluated.x) < gl.mse(found, memory))
+            .float()
+            .mean()
+            .item()
+        )
         looked_up.append({
             "noise scale": f"{scale:g}",
             "attack": name,
@@ -516,7 +567,9 @@ listed = test.take(range(max(size.candidates, size.images)))
 def exact_risks():
     """The exact risk at every scale, in one computation."""
     finite = gl.attacks.exact.FinitePrior(listed.x, listed.y)
-    law = gl.attacks.exact.GaussianLaw.between(finite.gradients(gl.Client(model.cpu())))
+    law = gl.attacks.exact.GaussianLaw.between(
+        finite.gradients(gl.Client(model.cpu()))
+    )
     found = gl.attacks.exact.risks(
         law, {"Bayes": law.gaussian}, finite, size.scales, finite.near(0.0), 5
     )
@@ -560,7 +613,9 @@ known = gl.experiment.measured(
      for name in [*TRIED, *ANSWER, "exact"] for s in size.scales],
     dataset, records.with_name(f"{records.stem}-identified.csv"), command,
 )  # fmt: skip
-display(gl.figures.curves(shares(known), across="noise scale", unit="share identified"))
+display(
+    gl.figures.curves(shares(known), across="noise scale", unit="share identified")
+)
 Markdown(
     f"Share of {len(evaluated)} private images identified among {len(listed)} test images; the "
     f"exact adversary averaged over all {len(listed)}, who know the label, as all do."
@@ -569,7 +624,9 @@ Markdown(
 # %% tags=["hide-input"]
 for caption, rows in other_records("identified"):
     count = rows[rows.adversary != "exact"].images.iloc[0]
-    display(Markdown(f"**{count} images** among {rows.candidates.iloc[0]} of {caption}"))
+    display(
+        Markdown(f"**{count} images** among {rows.candidates.iloc[0]} of {caption}")
+    )
     display(gl.figures.table(shares(rows), digits=2))
 
 # %% [markdown]
@@ -583,7 +640,8 @@ for caption, rows in other_records("identified"):
 def by_noise(rows):
     """Means and differences from total variation for each noise."""
     return against_tv(
-        rows.assign(noise=rows.defense + " " + rows.scale.map("{:g}".format)), "noise"
+        rows.assign(noise=rows.defense + " " + rows.scale.map("{:g}".format)),
+        "noise",
     )
 
 
@@ -615,13 +673,17 @@ how = gl.attacks.Langevin(size.moves, rate=0.3)
 
 def drawn(name):
     """A climb and samples on one kind of network."""
-    kind = gl.models.cnn(test.shape, test.classes, seed, SMOOTH[name]).to(gl.device.named(device))
+    kind = gl.models.cnn(test.shape, test.classes, seed, SMOOTH[name]).to(
+        gl.device.named(device)
+    )
     client = gl.Client(kind, gl.GaussianNoise(middle))
     seen = client.release(few.x, few.y, seed=seed, key=few.index)
     learned = gl.Learned(denoiser(dataset), dataset, end=0.03)
     held = gl.bayes(client, gl.Sum((gl.Learned(denoiser(dataset), dataset), gl.Box())),
                     optimizer=search)  # fmt: skip
-    found = gl.attacks.posterior_samples(client, seen, learned, size.samples, how, seed)
+    found = gl.attacks.posterior_samples(
+        client, seen, learned, size.samples, how, seed
+    )
     return {
         "climb": held.attack(seen, seed=seed).x,
         **{f"sample {k + 1}": found[:, k] for k in range(2)},
@@ -644,7 +706,9 @@ Markdown(
 
 # %% tags=["hide-input"]
 smooth = sampled[sampled.model == "cnn, softplus"]
-gl.figures.gallery(few, dict(tuple(smooth.groupby("adversary", sort=False))), answered)
+gl.figures.gallery(
+    few, dict(tuple(smooth.groupby("adversary", sort=False))), answered
+)
 
 # %% [markdown]
 # On the smooth network: the samples differ where the gradient leaves a choice.
@@ -685,7 +749,9 @@ instead = (
     f"attack here ({best}) as little"
     if enough else f"no scale measured here leaves the best attack here ({best}) as little"
 )  # fmt: skip
-other = "; ".join(f"{noise}: {gap(noise, pairs=elsewhere)}" for noise in elsewhere["learned − TV"])
+other = "; ".join(
+    f"{noise}: {gap(noise, pairs=elsewhere)}" for noise in elsewhere["learned − TV"]
+)
 Markdown(f"""
 - **What it is worth.** Minus total variation, in dB with 95 % intervals. A learned prior in the
   same climb: {gaps("learned")}. Learning to climb, too (unrolled): {gaps("unrolled")}. Looking
