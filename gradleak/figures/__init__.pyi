@@ -1,4 +1,4 @@
-from .exhibits import arms, compared, frame, frames, gallery, means, tables
+from .exhibits import arms, compared, found, frame, frames, gallery, means, tables
 from .html import Frame, Row
 from .plot import COLORS, curves, differences, images, intervals, panels, table, tradeoff
 from .slider import strength
@@ -11,6 +11,7 @@ __all__ = [
     "compared",
     "curves",
     "differences",
+    "found",
     "frame",
     "frames",
     "gallery",
