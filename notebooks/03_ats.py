@@ -54,7 +54,8 @@ from gradleak.experiment import ats_search, said
 PROFILES = {
     "smoke": dict(dataset="digits", network="cnn", width=8, images=6, tuning=2,
                   shown=4, steps=40, restarts=1, train_steps=[0, 20],
-                  slow_steps=[20], weights=[0.01, 0.1], candidates=8, runs=2, each=20, rank=20),
+                  slow_steps=[20], weights=[0.01, 0.1], candidates=8, runs=2,
+                  each=20, rank=20),
     "quick": dict(dataset="cifar10", network="convnet", width=16, images=16,
                   tuning=2, shown=6, steps=150, restarts=1, train_steps=[0, 10, 100],
                   slow_steps=[100], weights=[0.0001, 0.001, 0.01], candidates=30,
@@ -210,7 +211,8 @@ floor = floors["no defense"]["data-free floor"].mean
 lines = gl.figures.means(table, "defense", "steps")
 display(gl.figures.curves(lines, across="training steps", floor=floor, log=False))
 display(gl.figures.table(lines, floors))
-what = f"to what the network saw; `{network}`" + f" of width {width}" * bool(width)
+what = f"to what the network saw, by training steps; `{network}`"
+what += f" of width {width}" * bool(width)
 Markdown(page.caption(what, tried=len(size.weights)))
 
 # %% [markdown]
@@ -233,7 +235,7 @@ display(gl.figures.differences(differences), accuracies(size.train_steps))
 
 # %% [markdown]
 # A transformed image may be easier to find than the image: black borders are simple. That is why
-# each arm has a floor of its own.
+# each arm has a floor of its own: the better of mid-grey and the mean of transformed training images.
 #
 # ### At the published learning rate
 #
@@ -348,9 +350,9 @@ _ = axis.legend(frameon=False)
 # %%
 lower = [100 * (scores[2:].privacy < scores.privacy[k]).mean() for k in range(2)]
 Markdown(
-    f"{len(scores) - 2} random policies, scored on `{network}` after {last} steps; "
-    f"{lower[0]:.0f} % are more private than {policy}, {lower[1]:.0f} % than {other}; "
-    f"good enough: {', '.join(ats_search.selected(scores).policy[:3]) or 'none'}."
+    f"{len(scores) - 2} random policies, scored on `{network}` after {last} steps: "
+    f"{lower[0]:.0f} % are more private than {policy}, {lower[1]:.0f} % than {other}"
+    f"; good enough: {', '.join(ats_search.selected(scores).policy[:3]) or 'none'}."
 )
 
 # %% [markdown]
@@ -385,7 +387,7 @@ Markdown(f"""
   A policy that shifts half of the image away does hide that half.
 - **A sharp image tells its transformation, a blurred one does not.** The operations
   and signs of {policy} get a chance of {told[sharp]["posterior"]:.2f} from T(x) and
-  {told[blurred]["posterior"]:.2f} from what was found; {told[sharp]["prior"]:.2f} blindly.
+  {told[blurred]["posterior"]:.2f} from what was found; {told[sharp]["prior"]:.2f} before.
 
 All attacks of this page took {page.minutes}.
 """)
