@@ -193,8 +193,9 @@ def trial(images, arm, weight, lr, train_step, rate=rate, keep=()):
     prior = gl.Sum((gl.TotalVariation(weight, power=2), gl.Box()))
     believed, starts = replace(client, defense=belief), size.restarts
     held = gl.Adversary(believed, prior, page.search, restarts=starts)
-    labels = dict(defense=type(truth).__name__, adversary=arm, rate=rate, lr=lr,
-                  weight=weight, model=network, train_step=train_step)  # fmt: skip
+    labels = dict(defense=type(truth).__name__, adversary=arm, rate=rate,
+                  weight=weight, model=network, lr=lr,
+                  train_step=train_step)  # fmt: skip
     return gl.Trial(client, held, images, labels, seed, keep)
 
 

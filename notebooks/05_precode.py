@@ -25,7 +25,7 @@
 # ```
 
 # %% tags=["parameters"]
-profile = "smoke"  # smoke (digits, seconds), quick (CIFAR-10, minutes) or paper (100 images, a GPU)
+profile = "smoke"  # smoke (digits), quick (CIFAR-10, minutes) or paper (a GPU)
 device = "auto"  # auto, cpu or cuda
 seed = 0  # of the latents, the starts and the networks
 results = ""  # folder of the records; empty: one below _build/results
@@ -33,62 +33,49 @@ dataset = ""  # one of digits, mnist, fashion_mnist or cifar10; empty: the profi
 bottleneck = 256  # dimensions of the latent, at least 1
 activation = "tanh"  # of the convolutional variant; one of ReLU, tanh or sigmoid
 kl_weight = 0.003  # of the KL term in training
-train_steps: list[
-    int
-] = []  # checkpoints of the dense networks; empty: the profile's
-later: list[int] = []  # checkpoints of the convolutional one; empty: the profile's
+train_steps: list[int] = []  # of the dense networks; empty: the profile's
+later: list[int] = []  # of the convolutional one; empty: the profile's
 images = 0  # evaluated images; 0: the profile's
 steps = 0  # iterations of each search; 0: the profile's
-restarts = (
-    0  # starts of each search, of which the most probable is kept; 0: the profile's
-)
+restarts = 0  # starts of each search, of which the best is kept; 0: the profile's
 
 # %% tags=["hide-input"]
 from dataclasses import replace
 from functools import cache, partial
-from pathlib import Path
 
-import matplotlib.pyplot as plt
 import pandas as pd
 import torch
-from gradleak.precode import (
-    FreshLatents,
-    Joint,
-    Known,
-    Latent,
-    ReadOff,
-    StandardNormal,
-    VariationalLoss,
-    slipped_kl,
-)
 from IPython.display import Markdown, display
 from torch import nn
 
 import gradleak as gl
+from gradleak.attacks import FreshLatents, Joint, Known, ReadOff, StandardNormal
+from gradleak.defenses import Latent, VariationalLoss, precode_ffn, precode_lenet
 
-pd.set_option("display.max_colwidth", None)
+pd.options.display.float_format = "{:.3g}".format
 PROFILES = {
-    "smoke": dict(dataset="digits", images=20, searched=6, tuning=2, shown=4, steps=40, restarts=1,
-                  train_steps=[0, 20], later=[0, 20], weights=[0.01, 0.1], swept=4,
-                  sizes=[8, 64], kl_weights=[0.003, 1.0]),
-    "quick": dict(dataset="cifar10", images=20, searched=20, tuning=3, shown=6, steps=200,
-                  restarts=1, train_steps=[0, 100, 500, 1000, 2000], later=[0, 10, 100],
-                  weights=[0.001, 0.01, 0.1], swept=6, sizes=[16, 64, 256, 1024],
+    "smoke": dict(dataset="digits", images=6, tuning=2, shown=4, swept=4, steps=40,
+                  restarts=1, train_steps=[0, 20], later=[0, 20],
+                  weights=[0.01, 0.1], sizes=[8, 64], kl_weights=[0.003, 1.0]),
+    "quick": dict(dataset="cifar10", images=20, tuning=3, shown=6, swept=6,
+                  steps=200, restarts=1, train_steps=[0, 100, 500, 1000, 2000],
+                  later=[0, 10, 100], weights=[0.001, 0.01, 0.1],
+                  sizes=[16, 64, 256, 1024], kl_weights=[0.0, 0.003, 0.1, 1.0]),
+    "paper": dict(dataset="cifar10", images=100, tuning=8, shown=8, swept=20,
+                  steps=1000, restarts=1, train_steps=[0, *range(100, 5001, 100)],
+                  later=[0, 10, 100, 500, 1000, 5000],
+                  weights=[0.0003, 0.001, 0.01, 0.1], sizes=[16, 64, 256, 1024],
                   kl_weights=[0.0, 0.003, 0.1, 1.0]),
-    "paper": dict(dataset="cifar10", images=100, searched=100, tuning=8, shown=8, steps=1000,
-                  restarts=1, train_steps=[0, *range(100, 5001, 100)],
-                  later=[0, 10, 100, 500, 1000, 5000], weights=[0.0003, 0.001, 0.01, 0.1],
-                  swept=20, sizes=[16, 64, 256, 1024], kl_weights=[0.0, 0.003, 0.1, 1.0]),
 }  # fmt: skip
-given = dict(dataset=dataset, images=images, steps=steps, restarts=restarts)
-size = gl.experiment.profile(profile, PROFILES, **given, train_steps=sorted(train_steps),
-                  later=sorted(later))  # fmt: skip
-if images:
-    size.searched = images
-dataset = gl.names.choose("dataset", size.dataset, gl.data.NAMES)
-results = Path(results or f"../_build/results/{profile}")
-records = results / f"precode-{profile}-{dataset}.csv"
-command = f"gradleak run precode --profile {profile} -p dataset={dataset}"
+page = gl.experiment.page(
+    "precode", PROFILES, profile=profile, device=device, seed=seed, results=results,
+    dataset=dataset, bottleneck=bottleneck, activation=activation, steps=steps,
+    kl_weight=kl_weight, train_steps=train_steps, later=later, images=images,
+    restarts=restarts,
+)  # fmt: skip
+size, few, evaluated, shape = page.size, page.few, page.evaluated, page.test.shape
+ACTIVATIONS = {"ReLU": nn.ReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid}
+activation = gl.names.choose("activation", activation, ACTIVATIONS)
 
 # %% [markdown]
 # ## The question
@@ -120,21 +107,21 @@ command = f"gradleak run precode --profile {profile} -p dataset={dataset}"
 #
 # ## Ten lines
 
+
 # %%
-train_images, test = (gl.data.load(dataset, split) for split in ("train", "test"))
-at = gl.device.named(device)
-evaluated, few = test.take(range(size.images)), test.take(range(size.shown))
-model = gl.defenses.precode_ffn(
-    test.shape, test.classes, size=bottleneck, seed=seed
-).to(at)
-hides = Latent(bottleneck, test.shape)  # draws z
-client = gl.Client(model, transform=hides)
-view = client.release(
-    few.x, few.y, seed=seed, key=few.index
-)  # all that the server sees
-a = gl.attacks.analytic.first_layer(view)  # the ratio, no search
-found = model.encoder.normalize.inverse(a.view(-1, *test.shape)).cpu()
-f"largest error of a pixel: {(found - few.x).abs().max():.1e}"
+def built(build, activation="ReLU", width=bottleneck):
+    """A network with a bottleneck, untrained."""
+    kind = ACTIVATIONS[activation]
+    return build(shape, page.test.classes, kind, size=width, seed=seed).to(
+        page.device
+    )
+
+
+hides = Latent(bottleneck, shape)  # draws z
+client = gl.Client(built(precode_ffn), transform=hides)
+view = client.release(few.x, few.y, seed=seed, key=few.index)  # all a server sees
+x_hat = gl.attacks.FirstLayer().attack(view).x.cpu()  # the ratio, no search
+f"largest error of a pixel: {(x_hat - few.x).abs().max():.1e}"
 
 # %% [markdown]
 # ## The dense network: exact at every step of training
@@ -143,97 +130,60 @@ f"largest error of a pixel: {(found - few.x).abs().max():.1e}"
 # published, by Adam at 0.005 with weight decay, batches of 32 and a fresh latent for each image;
 # the loss is cross-entropy plus the KL term.
 
-# %% tags=["hide-input"]
-ACTIVATIONS = {"ReLU": nn.ReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid}
-activation = gl.names.choose("activation", activation, ACTIVATIONS)
-middle = size.train_steps[len(size.train_steps) // 2]
+# %%
 adam = partial(torch.optim.Adam, weight_decay=1e-5)
+middle = size.train_steps[len(size.train_steps) // 2]
 
 
 @cache
 def trained(build, activation, steps, loss=VariationalLoss(kl_weight)):
     """{training steps: network}, trained with its bottleneck; once."""
-    options = dict(activation=ACTIVATIONS[activation], size=bottleneck, seed=seed)
-    start = build(test.shape, test.classes, **options).to(at)
-    hiding = gl.Client(start, loss=loss, transform=hides)
-    folder = results / "models"
-    return gl.train.trained(
-        hiding, train_images, steps, folder, optimizer=adam, lr=0.005, seed=seed
-    )
+    client = gl.Client(built(build, activation), loss=loss, transform=hides)
+    return page.networks(client, steps, optimizer=adam, lr=0.005, seed=seed)
 
 
-def dense(activation="ReLU"):
-    """The dense network after each number of training steps."""
-    return trained(gl.defenses.precode_ffn, activation, tuple(size.train_steps))
+def read_off(network, images=evaluated, defense=gl.NoDefense()):
+    """What the ratio finds, its largest errors, and whether any unit is active."""
+    client = gl.Client(network, defense, transform=Latent(network.size, shape))
+    view = client.release(images.x, images.y, seed=seed, key=images.index)
+    x_hat = gl.attacks.FirstLayer(torch.inf).attack(view).x.cpu()
+    error = (x_hat - images.x).abs().amax((1, 2, 3))
+    return x_hat, error, view.g["encoder.dense1.bias"].any(1).cpu()
 
 
-def convolutional():
-    """The convolutional one."""
-    return trained(gl.defenses.precode_lenet, activation, tuple(size.later))
-
-
-def utility(network):
-    """Test accuracy with a latent drawn for each image."""
-    some = test.take(range(min(2000, len(test))))
+def exactness(network):
+    """What the tables say of a dense network."""
+    _, error, active = read_off(network)
+    some = page.test.take(range(len(page.test))[:2000])
     seen = hides(some.x, [(seed, i) for i in some.index])
-    return gl.train.accuracy(network, replace(some, x=seen))
+    return {
+        "images below 1e-4": (error < 1e-4).sum().item(),
+        "images without an active unit": (~active).sum().item(),
+        "largest error of the others": error.where(active, 0).max().item(),
+        "median error": error.median().item(),
+        "accuracy": gl.train.accuracy(network, replace(some, x=seen)),
+    }
 
 
-def inversion(network, defense=gl.NoDefense()):
-    """The images that the ratio finds, grey where no unit is active; and where some is."""
-    hiding = gl.Client(network, defense, transform=hides)
-    g = hiding.release(evaluated.x, evaluated.y, seed=seed, key=evaluated.index).g
-    active = g["encoder.dense1.bias"].any(1)
-    found = gl.attacks.analytic.layer_input(
-        g.rows(active.nonzero().flatten()), "encoder.dense1"
-    )
-    x_hat = torch.full_like(evaluated.x, 0.5)
-    a = found.a.view(-1, *test.shape)
-    x_hat[active.cpu()] = network.encoder.normalize.inverse(a).cpu()
-    return x_hat, active.cpu()
+networks = {(name, step): network for name in ACTIVATIONS for step, network in
+            trained(precode_ffn, name, tuple(size.train_steps)).items()}  # fmt: skip
+exact = pd.DataFrame({at: exactness(network) for at, network in networks.items()}).T
+exact = exact.rename_axis(["activation", "steps"])
+errors = exact["largest error of the others"].unstack(0)[list(ACTIVATIONS)]
+axis = errors.plot(marker="o", logy=True, figsize=(7.2, 2.8), ylabel="largest error")
+_ = axis.axhline(1e-4, color="0.4", linestyle="--", linewidth=1)
 
+# %%
+wanted = [size.train_steps[0], middle, size.train_steps[-1]]
+display(exact.query("steps in @wanted"))
+all_of = (exact["images below 1e-4"] == size.images).sum()
+Markdown(f"{all_of} of {len(exact)} networks: all {size.images} images below 1e-4.")
 
-exact = []
-for name in ACTIVATIONS:
-    for step, network in dense(name).items():
-        x_hat, active = inversion(network)
-        error = (x_hat - evaluated.x).abs().amax((1, 2, 3))
-        exact.append(
-            {
-                "activation": name,
-                "steps": step,
-                "images below 1e-4": int((error < 1e-4).sum()),
-                "images without an active unit": int((~active).sum()),
-                "largest error of the others": error[active].max().item(),
-                "accuracy": utility(network),
-            }
-        )
-exact = pd.DataFrame(exact)
-errors = exact.pivot(
-    index="steps", columns="activation", values="largest error of the others"
-)
-axis = errors[[*ACTIVATIONS]].plot(marker="o", ms=4, logy=True, figsize=(7.2, 2.8),
-                                    color=list(gl.figures.COLORS[:3]))  # fmt: skip
-axis.axhline(1e-4, color="0.4", linestyle="--", linewidth=1)
-axis.set_xlabel("training steps")
-axis.set_ylabel("largest error of a pixel")
-plt.close(axis.figure)
-display(axis.figure)
-shown = exact[exact.steps.isin([size.train_steps[0], middle, size.train_steps[-1]])]
-shown = shown.set_index(["activation", "steps"])
-for name, spec in (
-    ("largest error of the others", "{:.1e}"),
-    ("accuracy", "{:.3f}"),
-):
-    shown[name] = shown[name].map(spec.format)
-display(shown)
-Markdown(
-    f"Error of the worst pixel in [0, 1] over {len(evaluated)} images of {dataset}, in float32, "
-    f"bottleneck {bottleneck}; accuracy on up to 2000 test images, a latent drawn for each. Of all "
-    f"{len(exact)} networks, checkpoints in between included, "
-    f"{(exact['images below 1e-4'] == len(evaluated)).sum()} have every image below 1e-4, the "
-    "dashed line."
-)
+# %% [markdown]
+# An error is that of an image's worst pixel in [0, 1], in float32; the figure shows the largest of
+# the images with an active unit, by training steps, and 1e-4 as a dashed line. Accuracy is on up to
+# 2000 test images, a latent drawn for each. The table leaves out checkpoints in between.
+#
 
 # %% [markdown]
 # The random bottleneck comes after the layer that gives the image away. The exceptions are images
@@ -241,20 +191,12 @@ Markdown(
 # first layer, and nothing that was sent depends on the image. Ten images, as the server
 # reads them off one gradient each, from the ReLU network in the middle of the table:
 
-# %% tags=["hide-input"]
-x_hat, _ = inversion(dense()[middle])
-ten = range(min(10, len(evaluated)))
-display(
-    gl.figures.images(
-        evaluated.x[ten], x_hat[ten], labels=["private $x$", "read off"]
-    )
-)
-error = (x_hat - evaluated.x).abs().amax((1, 2, 3))
-Markdown(
-    "Largest error of a pixel: "
-    + ", ".join(f"{e:.0e}" for e in error[ten].tolist())
-    + "."
-)
+# %%
+network = networks["ReLU", middle]
+x_hat, error, _ = read_off(network)
+ten = [evaluated.x[:10], x_hat[:10]]
+display(gl.figures.images(*ten, labels=["private $x$", "read off"]))
+Markdown(f"Largest errors: {', '.join(f'{e:.0e}' for e in error[:10].tolist())}.")
 
 # %% [markdown]
 # ## More than one example, and noise
@@ -262,55 +204,36 @@ Markdown(
 # The ratio needs one example and no noise. A client that averages over several releases a mixture
 # of its images, and the rows of the gradient disagree about it: their residual says so.
 
-# %% tags=["hide-input"]
-EXACT = 99.0  # dB, what is written for less error than can be seen
-network = dense()[middle]
-pairs = {}
-for batch in [b for b in (1, 2, 4, 8) if b <= len(evaluated)]:
-    count = len(evaluated) // batch
-    x = evaluated.x[: count * batch].unflatten(0, (count, batch)).to(at)
-    y = evaluated.y[: count * batch].unflatten(0, (count, batch)).to(at)
-    keys = [(seed, k) for k in range(count * batch)]
-    seen = hides(x.flatten(0, 1), keys).unflatten(0, (count, batch))
-    g = gl.gradient(network, seen, y)
-    active = g["encoder.dense1.bias"].any(1).nonzero().flatten()
-    read = gl.attacks.analytic.layer_input(g.rows(active), "encoder.dense1")
-    x, dead = x[active], count - len(active)
-    x_hat = network.encoder.normalize.inverse(read.a.view(-1, 1, *test.shape))
-    nearest = (
-        torch.stack([gl.psnr(x_hat[:, 0], x[:, b]) for b in range(batch)])
-        .amax(0)
-        .cpu()
-    )
-    pairs[batch] = (nearest, read.residual.cpu(), dead)
-sigmas = [0.0, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2]
-noised = {}
-for sigma in sigmas:
-    x_hat, _ = inversion(
-        network, gl.GaussianNoise(sigma) if sigma else gl.NoDefense()
-    )
-    found = gl.psnr(x_hat, evaluated.x).clamp(max=EXACT)
-    noised[f"{sigma:g}"] = {"PSNR": gl.interval(found.tolist())}
-floors = gl.figures.floors(evaluated.x, train_images.x[:2000])
+# %%
+seen = hides(evaluated.x, [(seed, i) for i in evaluated.index])
+mixed, noised = {}, {}
+for batch in [b for b in (1, 2, 4, 8) if b <= size.images]:
+    count = size.images // batch
+    joined, x, y = (v[: count * batch].unflatten(0, (count, batch)).to(page.device)
+                    for v in (seen, evaluated.x, evaluated.y))  # fmt: skip
+    g = gl.gradient(network, joined, y)
+    who = g["encoder.dense1.bias"].any(1).nonzero().flatten()
+    found = gl.attacks.layer_input(g.rows(who), "encoder.dense1")
+    x_hat = network.encoder.normalize.inverse(found.a.view(-1, *shape))
+    scores = torch.stack([gl.psnr(x_hat, x[who, b]) for b in range(batch)])
+    mixed[f"batch of {batch}"] = {
+        "PSNR to the nearest (median, dB)": scores.amax(0).median().item(),
+        "residual (median)": found.residual.median().item(),
+        "clients without an active unit": count - len(who),
+    }
+for sigma in (0.0, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2):
+    defense = gl.GaussianNoise(sigma) if sigma else gl.NoDefense()
+    scores = gl.psnr(read_off(network, defense=defense)[0], evaluated.x)
+    noised[f"noise {sigma:g}"] = {"PSNR": gl.interval(scores.clamp(max=99.0))}
+floors = page.floors(page.train.take(range(len(page.train))[:2000]))
 floor = max(v.mean for v in floors.values())
-display(
-    pd.DataFrame(
-        {
-            f"batch of {b}": {
-                "PSNR to the nearest of them (median)": f"{p[0].median():.1f} dB",
-                "residual (median)": f"{p[1].median():.2g}",
-                "clients without an active unit": str(p[2]),
-            }
-            for b, p in pairs.items()
-        }
-    )
-)
-display(gl.figures.table({f"noise {k}": v for k, v in noised.items()}, floor=floor))
-Markdown(
-    f"Above, clients that average over several examples; below, Gaussian noise on every entry of "
-    f"the gradient of one example, PSNR in dB over {len(evaluated)} images, {EXACT:g} standing for "
-    f"all above. The ratio is no match for noise: the floor is {floor:.1f}."
-)
+display(pd.DataFrame(mixed), gl.figures.table(noised, floor=floor))
+
+# %% [markdown]
+# Above, clients that average over several examples; below, Gaussian noise on every entry of the
+# gradient of one example: PSNR in dB, 99 standing for all above. The ratio is no match for noise: a
+# dagger marks what is below the better of mid-grey and the mean training image.
+#
 
 # %% [markdown]
 # ## The convolutional variant: the latent is no secret
@@ -324,14 +247,13 @@ Markdown(
 # $$ (eq-latent)
 
 # %%
-bare = convolutional()[0]
-hiding = gl.Client(bare, transform=hides)
-view = hiding.release(few.x, few.y, seed=seed, key=few.index)
-z = gl.attacks.latents.latent(view.g, bare)
-_, drawn = gl.defenses.split(
-    hiding.transformed(few.x, seed=seed, key=few.index), test.shape
-)
-f"largest error of a latent: {(z.cpu() - drawn).abs().max():.1e}"
+convs = trained(precode_lenet, activation, tuple(size.later))
+begin, end = size.later[0], size.later[-1]
+client = gl.Client(convs[begin], transform=hides)
+view = client.release(few.x, few.y, seed=seed, key=few.index)
+z = gl.attacks.latent(view.g, client.model).cpu()
+drawn = client.transformed(few.x, seed=seed, key=few.index)[:, -bottleneck:]
+f"largest error of a latent: {(z - drawn).abs().max():.1e}"
 
 # %% [markdown]
 # What is left is a search for the image. Five beliefs about the latent, with the same search, prior
@@ -349,20 +271,14 @@ f"largest error of a latent: {(z.cpu() - drawn).abs().max():.1e}"
 # compare the direction of each parameter's gradient by itself, since the last layers' gradients
 # would drown the others.
 
-# %% tags=["hide-input"]
+# %%
 cosine = gl.LayerDirections(1000.0)
-search = gl.Adam(
-    steps=size.steps, lr=0.1, decay=0.05 ** (1 / size.steps), signed=True
-)
-STOCHASTIC = (
-    "bottleneck.mean",
-    "bottleneck.log_variance",
-    "decoder.dense",
-    "decoder.last",
-)
+search = dict(optimizer=page.search, restarts=size.restarts)
+MIDDLE = ("bottleneck.mean", "bottleneck.log_variance")
+BEHIND = ("decoder.dense", "decoder.last")
 BELIEFS = {  # the latent, the belief about g, and what the search averages over
     "plain": (Known(0.0), cosine, None),
-    "ignore": (Known(0.0), gl.Ignore(STOCHASTIC, cosine), None),
+    "ignore": (Known(0.0), gl.Ignore(MIDDLE + BEHIND, cosine), None),
     "joint": (StandardNormal(), cosine, None),
     "marginal": (Known(0.0), cosine, FreshLatents(4, bottleneck)),
     "read off": (ReadOff(), cosine, None),
@@ -370,50 +286,33 @@ BELIEFS = {  # the latent, the belief about g, and what the search averages over
 }
 
 
-def trial(images, arm, weight, train_step, keep=()):
+def trial(images, arm, weight, train_step, network=None, noise=0.0, keep=()):
     """One belief against the convolutional variant."""
-    latent, belief, ball = BELIEFS[arm]
-    transform = replace(hides, scale=0.0 if arm == "no randomness" else 1.0)
-    truth = gl.Client(convolutional()[train_step], transform=transform)
-    prior = Joint(gl.Sum((gl.TotalVariation(weight), gl.Box())), latent, test.shape)
-    held = gl.Adversary(replace(truth, defense=belief), prior, search, ball=ball)
-    labels = dict(defense="PRECODE", adversary=arm, weight=weight, model="precode_lenet",
-                  activation=activation, width=bottleneck, train_step=train_step)  # fmt: skip
-    return gl.Trial(truth, held, images, labels, size.restarts, seed, keep)
+    (latent, belief, ball), network = BELIEFS[arm], network or convs[train_step]
+    defense = gl.GaussianNoise(noise) if noise else gl.NoDefense()
+    drawn = Latent(network.size, shape, scale=0.0 if arm == "no randomness" else 1.0)
+    client = gl.Client(network, defense, transform=drawn)
+    prior = Joint(gl.Sum((gl.TotalVariation(weight), gl.Box())), latent, shape)
+    held = gl.Adversary(replace(client, defense=belief), prior, **search, ball=ball)
+    labels = dict(defense=f"noise {noise:g}" if noise else "PRECODE", adversary=arm,
+                  weight=weight, model="precode_lenet", activation=activation,
+                  width=network.size, train_step=train_step)  # fmt: skip
+    return gl.Trial(client, held, images, labels, seed, keep)
 
 
-searched = test.take(range(size.searched))
-tuned_on = train_images.take(range(size.tuning))
 cells = [dict(arm=arm, train_step=t) for t in size.later for arm in BELIEFS]
-space = gl.experiment.grid(weight=size.weights)
-best = gl.experiment.tune(
-    partial(trial, tuned_on), cells, space, searched, records, command
-)
-chosen = [{**cell, **setting} for cell, setting in zip(cells, best, strict=True)]
-table = gl.experiment.run(
-    [trial(searched, **c, keep=range(max(size.shown, size.swept))) for c in chosen],
-    records,
-    command,
-)
-table["steps"] = table.train_step.map("after {} steps".format)
-of = {t: dict(tuple(table[table.train_step == t].groupby("adversary", sort=False)))
-      for t in size.later}  # fmt: skip
-gl.figures.gallery(few, of[size.later[0]], records)
+chosen = page.tuned(trial, cells, weight=size.weights)
+keep = range(max(size.shown, size.swept))
+table = page.run([trial(evaluated, **cell, keep=keep) for cell in chosen])
+gl.figures.gallery(few, gl.figures.arms(table, train_step=begin), page.records)
 
-# %% tags=["hide-input"]
-means = gl.figures.means(table, "adversary", "steps")
-display(gl.figures.table(means, floor=floor))
-differences = gl.figures.compared(table, "adversary", "steps", against="plain")
-display(gl.figures.differences(differences))
-facts = gl.experiment.records.facts(records)
-Markdown(
-    f"Mean PSNR in dB and 95 % bootstrap interval over **{len(searched)} images** of {dataset}; "
-    f"below, paired differences, a star where one differs from zero after Holm's correction. "
-    f"Bottleneck {bottleneck}, {search.steps} iterations, {size.restarts} start(s), {len(space)} "
-    f"tuning trials each on {len(tuned_on)} other images; {facts['hardware']}. Data-free floors: "
-    + ", ".join(f"{name} {v.mean:.1f}" for name, v in floors.items())
-    + "."
-)
+
+# %%
+show = partial(gl.figures.tables, by="adversary", across="train_step",
+               against="plain")  # fmt: skip
+differences = show(table, floor=floor)
+what = f"by training steps, and paired differences; bottleneck {bottleneck}"
+Markdown(page.caption(what, floors, len(size.weights)))
 
 # %% [markdown]
 # ### On more images
@@ -421,14 +320,8 @@ Markdown(
 # The same procedure in the profile `paper`, as far as it was run: from the records that are
 # committed beside this page.
 
-# %% tags=["hide-input"]
-for caption, rows in gl.figures.committed(records, Path("../book/results")):
-    rows = rows[(rows.defense == "PRECODE") & (rows.width == bottleneck)]
-    rows = rows.assign(steps=rows.train_step.map("after {} steps".format))
-    display(Markdown(caption))
-    display(gl.figures.table(gl.figures.means(rows, "adversary", "steps")))
-    pairs = gl.figures.compared(rows, "adversary", "steps", against="plain")
-    display(gl.figures.differences(pairs))
+# %%
+page.elsewhere(show, defense="PRECODE", width=bottleneck, activation=activation)
 
 # %% [markdown]
 # ## The strength slider
@@ -437,58 +330,19 @@ for caption, rows in gl.figures.committed(records, Path("../book/results")):
 # Above, the dense network, read off; below, the convolutional one, searched with the latent read
 # off. Both are untrained.
 
-# %% tags=["hide-input"]
-swept = test.take(range(size.swept))
-untrained = size.later[0]
-(weight,) = [c["weight"] for c in chosen
-             if (c["arm"], c["train_step"]) == ("read off", untrained)]  # fmt: skip
-
-
-def strength(width):
-    """The slider's pictures at one width of the bottleneck."""
-    width = int(width)
-    transform = Latent(width, test.shape)
-    flat = gl.defenses.precode_ffn(
-        test.shape, test.classes, size=width, seed=seed
-    ).to(at)
-    view = gl.Client(flat, transform=transform).release(
-        swept.x, swept.y, key=swept.index
-    )
-    ratio = flat.encoder.normalize.inverse(
-        gl.attacks.analytic.first_layer(view).view(-1, *test.shape)
-    )
-    ratio = ratio.cpu().clamp(0, 1)
-    conv = gl.defenses.precode_lenet(
-        test.shape, test.classes, ACTIVATIONS[activation], size=width, seed=seed
-    ).to(at)
-    truth = gl.Client(conv, transform=transform)
-    prior = Joint(
-        gl.Sum((gl.TotalVariation(weight), gl.Box())), ReadOff(), test.shape
-    )
-    held = gl.Adversary(replace(truth, defense=cosine), prior, search)
-    labels = dict(defense="PRECODE", adversary="read off", weight=weight, model="precode_lenet",
-                  activation=activation, width=width, train_step=0)  # fmt: skip
-    one = gl.Trial(
-        truth, held, swept, labels, size.restarts, seed, list(swept.index)
-    )
-    rows = gl.experiment.run([one], records, command)
-    found = gl.experiment.records.images(records, rows.id)
-    return gl.figures.Frame(
-        str(width),
-        (
-            gl.figures.Row("private x", swept.x),
-            gl.figures.Row(
-                "dense: ratio",
-                ratio,
-                gl.psnr(ratio, swept.x).clamp(max=EXACT).tolist(),
-            ),
-            gl.figures.Row("convolutional: search", found, rows.psnr.tolist()),
-        ),
-    )
-
-
-gl.figures.strength({"PRECODE": [strength(width) for width in size.sizes]},
-                    name="bottleneck width", choose="defense")  # fmt: skip
+# %%
+swept, frames = page.test.take(range(size.swept)), []
+weight = chosen[list(BELIEFS).index("read off")]["weight"]  # of the first network
+for width in size.sizes:
+    ratio = read_off(built(precode_ffn, width=width), swept)[0].clamp(0, 1)
+    scores = gl.psnr(ratio, swept.x).clamp(max=99.0).tolist()
+    conv = built(precode_lenet, activation, width)
+    rows = page.run([trial(swept, "read off", weight, 0, conv, keep=swept.index)])
+    frames.append(gl.figures.Frame(str(width), [
+        gl.figures.Row("private x", swept.x),
+        gl.figures.Row("dense: ratio", ratio, scores),
+        gl.figures.found("convolutional: search", rows, page.records)]))  # fmt: skip
+gl.figures.strength({"PRECODE": frames}, name="bottleneck width", choose="defense")
 
 # %% [markdown]
 # ## The weight of the KL term, and a slip in the published code
@@ -497,21 +351,15 @@ gl.figures.strength({"PRECODE": [strength(width) for width in size.sizes]},
 # the decoder is drowned in noise. The published code puts the log-variance in the mean's place, so
 # that the mean is not regularised. Dense ReLU networks after the same training:
 
-# %% tags=["hide-input"]
-rows = {}
-for weight_of_kl in size.kl_weights:
-    for slip in (False, True) if weight_of_kl else (False,):
-        loss = VariationalLoss(weight_of_kl, slipped_kl if slip else gl.defenses.kl)
-        network = trained(gl.defenses.precode_ffn, "ReLU", (middle,), loss)[middle]
-        x_hat, _ = inversion(network)
-        error = (x_hat - evaluated.x).abs().amax((1, 2, 3))
-        rows[f"KL weight {weight_of_kl:g}" + (", slipped" if slip else "")] = {
-            "accuracy": f"{utility(network):.3f}",
-            "median error of the worst pixel": f"{error.median():.1e}",
-            "images below 1e-4": f"{int((error < 1e-4).sum())} of {len(error)}",
-        }
-display(pd.DataFrame(rows).T)
-Markdown(f"After {middle} training steps; {len(evaluated)} images.")
+# %%
+kinds = {"": gl.defenses.kl, ", slipped": gl.defenses.slipped_kl}
+losses = {
+    f"KL weight {share:g}{slip}": VariationalLoss(share, kl)
+    for slip, kl in kinds.items() for share in size.kl_weights if share or not slip
+}  # fmt: skip
+dense = partial(trained, precode_ffn, "ReLU", (middle,))
+rows = {name: exactness(dense(loss)[middle]) for name, loss in losses.items()}
+pd.DataFrame(rows).T.sort_index().rename_axis(f"after {middle} training steps")
 
 # %% [markdown]
 # ## What would hold?
@@ -522,54 +370,32 @@ Markdown(f"After {middle} training steps; {len(evaluated)} images.")
 # above, and a mean over many examples. The convolutional variant with a little Gaussian noise on
 # every entry, attacked with the noise known and the latent joint (the ratio is gone):
 
-# %% tags=["hide-input"]
-scales = [0.0001, 0.001, 0.01]
-noisy = []
-for scale in scales:
-    truth = gl.Client(
-        convolutional()[untrained], gl.GaussianNoise(scale), transform=hides
-    )
-    for arm in ("plain", "joint"):
-        latent = BELIEFS[arm][0]
-        prior = Joint(
-            gl.Sum((gl.TotalVariation(weight), gl.Box())), latent, test.shape
-        )
-        held = gl.Adversary(replace(truth, defense=cosine), prior, search)
-        labels = dict(defense=f"noise {scale:g}", adversary=arm, weight=weight,
-                      model="precode_lenet", activation=activation, width=bottleneck,
-                      train_step=untrained)  # fmt: skip
-        noisy.append(gl.Trial(truth, held, swept, labels, size.restarts, seed))
-noisy = gl.experiment.run(noisy, records, command)
-display(
-    gl.figures.table(gl.figures.means(noisy, "adversary", "defense"), floor=floor)
-)
-Markdown(f"Mean PSNR in dB over {len(swept)} images, untrained network.")
+# %%
+noisy = [trial(swept, arm, weight, begin, noise=sigma)
+         for sigma in (1e-4, 1e-3, 1e-2) for arm in ("plain", "joint")]  # fmt: skip
+rows = gl.figures.means(page.run(noisy), "adversary", "defense")
+display(gl.figures.table(rows, floor=floor))
+Markdown(f"PSNR in dB over {len(swept)} images, after {begin} training steps.")
 
 # %% [markdown]
 # ## What to read off it
 
+
 # %% tags=["hide-input"]
+def gaps(t, said=partial(gl.experiment.said, differences)):
+    """Each belief minus the plain one, in words."""
+    return "; ".join(f"{row} {said(row, t)}" for row in differences)
 
 
-def gap(arm, t=size.later[0]):
-    """One belief minus the plain one, in words."""
-    pair = differences[f"{arm} − plain"][f"after {t} steps"].difference
-    return f"{pair.mean:+.1f} dB [{pair.low:+.1f}, {pair.high:+.1f}]"
-
-
-relu = exact[exact.activation == "ReLU"]
-enough = (relu["images below 1e-4"] >= 0.95 * len(evaluated)).sum()
+relu = exact.loc["ReLU", "images below 1e-4"] >= 0.95 * size.images
 Markdown(f"""
-- **The dense network hides nothing.** On {enough} of {len(relu)} ReLU checkpoints at least 95 % of
-  the images are exact to 1e-4. No search, no label, no knowledge of the latent.
-- **The latent can be read off**, so a belief that knows it is no oracle. Untrained, minus the plain
-  belief: read off {gap("read off")}, joint {gap("joint")}, marginal {gap("marginal")}, ignore
-  {gap("ignore")}.
-- **After {size.later[-1]} training steps**: read off {gap("read off", size.later[-1])}, joint
-  {gap("joint", size.later[-1])}, marginal {gap("marginal", size.later[-1])}, ignore
-  {gap("ignore", size.later[-1])}.
+- **The dense network hides nothing.** At {relu.sum()} of {len(relu)} checkpoints with
+  ReLU, 95 % of the images or more are exact to 1e-4. No search, no label, no latent.
+- **The latent can be read off**, so a belief that knows it is no oracle. PSNR after
+  {begin} training steps: {gaps(begin)}.
+- **After {end} training steps**: {gaps(end)}.
 
-All searches of this page took {gl.experiment.records.facts(records)["seconds"] / 60:.0f} minutes.
+All searches of this page took {page.minutes}.
 """)
 
 # %% [markdown]

@@ -97,11 +97,15 @@ class Page:
         return train.trained(client, self.train, steps, folder, **options)
 
     def accuracies(
-        self, networks: Sequence[tuple[Setting, nn.Module]], **same: Any
+        self, networks: Sequence[tuple[Setting, nn.Module]], most: int = 0, **same: Any
     ) -> pd.DataFrame:
-        """The test accuracy of networks: (labels of its row, network), and `same` labels of all."""
+        """The test accuracy of networks: (labels of its row, network), and `same` labels of all.
+
+        most: how many images, the first of the test split; 0: all.
+        """
         each = [({**same, **labels}, net, lambda net=net: net) for labels, net in networks]
-        return accuracies(each, self.test, self.records.beside("accuracy"), self.command)
+        images = self.test.take(range(len(self.test))[: most or None])
+        return accuracies(each, images, self.records.beside("accuracy"), self.command)
 
     def floors(self, public: Images | None = None, **also: Sequence[float]) -> dict[str, Interval]:
         """What can be had without a gradient, and `also` other attacks without one."""

@@ -1,4 +1,4 @@
-from .exhibits import ahead, arms, compared, frame, frames, gallery, means, tables
+from .exhibits import ahead, arms, compared, found, frame, frames, gallery, means, tables
 from .html import Frame, Row
 from .plane import plane_frame, planes
 from .plot import COLORS, curves, differences, images, intervals, panels, table, tradeoff
@@ -13,6 +13,7 @@ __all__ = [
     "compared",
     "curves",
     "differences",
+    "found",
     "frame",
     "frames",
     "gallery",

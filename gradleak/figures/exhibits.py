@@ -90,8 +90,13 @@ def gallery(private: Images, shown: Arms, records: Records | Exported) -> Figure
 def frame(label: str, private: Images, shown: Arms, records: Records | Exported) -> Frame:
     """The same for one position of a slider."""
     shown = {name: _of(private, rows) for name, rows in shown.items()}
-    found = [Row(name, records.images(r.id), r.psnr.tolist()) for name, r in shown.items()]
-    return Frame(label, (Row("private x", private.x), *found))
+    rows = [found(name, rows, records) for name, rows in shown.items()]
+    return Frame(label, (Row("private x", private.x), *rows))
+
+
+def found(label: str, rows: pd.DataFrame, records: Records | Exported) -> Row:
+    """What an attack found and the records kept, with its scores, as a line of a slider."""
+    return Row(label, records.images(rows.id), rows.psnr.tolist())
 
 
 def frames(
