@@ -389,8 +389,8 @@ def gaps(t, said=partial(gl.experiment.said, differences)):
 
 relu = exact.loc["ReLU", "images below 1e-4"] >= 0.95 * size.images
 Markdown(f"""
-- **The dense network hides nothing.** At {relu.sum()} of {len(relu)} checkpoints with
-  ReLU, 95 % of the images or more are exact to 1e-4. No search, no label, no latent.
+- **The dense network hides nothing.** At {relu.sum()} of {len(relu)} ReLU checkpoints,
+  95 % of the images or more are exact to 1e-4. No search, no label, no latent.
 - **The latent can be read off**, so a belief that knows it is no oracle. PSNR after
   {begin} training steps: {gaps(begin)}.
 - **After {end} training steps**: {gaps(end)}.
