@@ -10,17 +10,22 @@ PACKAGE = TESTS.parent / "gradleak"
 MODULES = sorted(p for p in PACKAGE.rglob("*.py") if p.stem != "__init__")
 # Modules (or folders) whose mathematics is that of another one, and the file that tests both.
 WITH = {
+    "attacks/_learnt": "attacks/test_unrolled",
     "attacks/analytic": "attacks/test_precode",
+    "attacks/attack": "attacks/test_verb",
     "attacks/latents": "attacks/test_precode",
     "attacks/maximise": "attacks/test_adversary",
     "attacks/presets": "attacks/test_adversary",
     "defenses/noise": "defenses/test_defenses",
     "defenses/precode": "attacks/test_precode",
+    "defenses/transform": "defenses/test_ats",
+    "experiment/_database": "experiment/test_records",
     "experiment/batches": "experiment/test_trials",
-    "experiment/page": "test_names",
-    "experiment/records": "experiment/test_trials",
+    "experiment/exported": "experiment/test_records",
     "experiment/runs": "experiment/test_trials",
+    "identity": "test_identity",
     "priors/ppca": "attacks/test_undo_ats",
+    "priors/prior": "priors/test_simple",
     "version": "test_cli",
 }
 LEFT_OUT = {"slow", "book", "browser"}  # by `make test`

@@ -509,3 +509,18 @@ def _literal(text):
     import re
 
     return re.escape(text) if "[" in text else text
+
+
+def test_names_are_those_of_committed_rows():
+    """Another way to describe the same things would leave every committed row behind."""
+    digits = gl.data.load("digits").take([0, 1])
+    model = gl.models.cnn(digits.shape, 10)
+    masked = gl.Client(model, gl.RandomMask(0.5, then=gl.GaussianNoise(0.1)))
+    bare, prior = gl.Client(model), gl.Sum((gl.TotalVariation(1.0), gl.Box()))
+    attacks = [
+        (masked, gl.bayes(masked, prior, restarts=2)),
+        (bare, gl.inverting_gradients(bare)),
+        (bare, gl.attacks.FirstLayer()),
+    ]
+    names = [gl.Trial(client, attack, digits, {}).row_id(0) for client, attack in attacks]
+    assert names == ["8840a3bf9ad279f9", "3bf51f671138e281", "7bc88aab7cd72932"]

@@ -38,6 +38,8 @@ def carry(trials: Sequence[Trial], records: Records) -> None:
     if not export.path.exists() or "names" in export.facts():
         return
     cells = [(trial, found) for trial, found in _matched(trials, export.read()) if found]
+    if not cells:
+        return
     again = _computed([trial.images.take(_three(trial, found)) for trial, found in cells], cells)
     facts, old = export.facts(), export.pictures()
     made = {k: facts[k] for k in ("version", "date", "hardware", "torch", "python")}
@@ -53,14 +55,13 @@ def carry(trials: Sequence[Trial], records: Records) -> None:
         rows = {trial.row_id(i): row[after].dropna().to_dict() for i, row in found.items()}
         kept = {trial.row_id(i): old[row.id] for i, row in found.items() if row.id in old}
         records.add(rows, kept, {**made, "carried": HOW})
-    if cells:
-        every = [abs(again[t.row_id(i)] - row.psnr) for t, found in cells
-                 for i, row in found.items() if t.row_id(i) in again]  # fmt: skip
-        tqdm.write(
-            f"{records.name}: {len(cells) - failed} of {len(cells)} cells carried over; "
-            f"{len(every)} rows computed again, {np.median(every):.3f} dB apart in the median, "
-            f"{max(every):.2f} at most"
-        )
+    every = [abs(again[t.row_id(i)] - row.psnr) for t, found in cells
+             for i, row in found.items() if t.row_id(i) in again]  # fmt: skip
+    tqdm.write(
+        f"{records.name}: {len(cells) - failed} of {len(cells)} cells carried over; "
+        f"{len(every)} rows computed again, {np.median(every):.3f} dB apart in the median, "
+        f"{max(every):.2f} at most"
+    )
 
 
 def _matched(trials: Sequence[Trial], table: pd.DataFrame) -> list[tuple[Trial, Found]]:
