@@ -37,7 +37,10 @@ def carry(trials: Sequence[Trial], records: Records) -> None:
     export = Exported(records.committed / f"{records.name}.csv")
     if not export.path.exists() or "names" in export.facts():
         return
-    cells = [(trial, found) for trial, found in _matched(trials, export.read()) if found]
+    done, _ = records.have([t.row_id(i) for t in trials for i in t.images.index])
+    cells = [(trial, {i: row for i, row in found.items() if trial.row_id(i) not in done})
+             for trial, found in _matched(trials, export.read())]  # fmt: skip
+    cells = [(trial, found) for trial, found in cells if found]
     if not cells:
         return
     again = _computed([trial.images.take(_three(trial, found)) for trial, found in cells], cells)
