@@ -90,7 +90,7 @@ def root(start: Path | None = None) -> Path:
 
 def chapters(home: Path) -> list[Chapter]:
     """Return the chapters of a clone, in reading order."""
-    return [Chapter(home, path.stem) for path in sorted(home.glob("notebooks/[0-9][0-9]_*.py"))]
+    return [Chapter(home, path.stem) for path in sorted(home.glob("notebooks/[0-9][0-9]*_*.py"))]
 
 
 def find(name: str, home: Path) -> Chapter:
