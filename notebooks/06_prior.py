@@ -50,11 +50,11 @@ import gradleak as gl
 
 SCALES = [0.03, 0.1, 0.3, 1.0, 3.0]
 PROFILES = {
-    "smoke": dict(dataset="digits", images=6, tuning=2, shown=4, steps=40, restarts=1,
+    "smoke": dict(dataset="digits", images=6, tuning=2, shown=4, steps=40,
                   learning=150, width=8, scales=[0.03, 0.3], components=5,
-                  fitted=1000, weights=[1.0, 5.0]),
-    "quick": dict(dataset="mnist", images=20, tuning=5, shown=6, steps=150, restarts=1,
-                  learning=1500, width=16, scales=SCALES, components=10,
+                  fitted=1000, weights=[1.0, 5.0], restarts=1),
+    "quick": dict(dataset="mnist", images=20, tuning=5, shown=6, steps=150,
+                  learning=1500, width=16, scales=SCALES, components=10, restarts=1,
                   fitted=10000, weights=[0.25, 1.0, 2.0, 4.0, 8.0]),
     "paper": dict(dataset="mnist", images=100, tuning=10, shown=6, steps=300,
                   learning=8000, width=32, scales=SCALES, components=20, restarts=1,
@@ -240,16 +240,9 @@ Markdown(page.caption(
 
 
 # %%
-def show(rows):
-    """Means of PSNR and SSIM, and differences from total variation."""
-    rows = rows.sort_values("scale", kind="stable")
-    ssim = gl.figures.means(rows, "adversary", "scale", "ssim")
-    named = {f"{name}, SSIM": line for name, line in ssim.items()}
-    gl.figures.tables(rows, "adversary", "scale", against="TV")
-    display(gl.figures.table(named, digits=2))
-
-
-page.elsewhere(show, defense="Gaussian", adversary=four)
+compare = partial(gl.figures.tables, by="adversary", across="scale")
+page.elsewhere(partial(compare, against="TV", ssim=True), defense="Gaussian",
+               adversary=four)  # fmt: skip
 
 # %% [markdown]
 # ## Is it the gradient, or is it the prior?
@@ -270,7 +263,6 @@ against = gl.figures.tables(
 )
 
 # %%
-compare = partial(gl.figures.tables, by="adversary", across="scale")
 page.elsewhere(partial(compare, against="learned"), defense="Gaussian", scale=middle,
                adversary=["learned", *wrong])  # fmt: skip
 
@@ -290,18 +282,9 @@ apart.elsewhere(partial(compare, against="TV"))
 # images to the private one: what an attacker could reach who only looks up.
 
 # %%
-looked_up, truth = {}, page.evaluated.x
-for scale, rows in table[table.adversary == "learned"].groupby("scale"):
-    found = page.records.images(rows.id)
-    memory = public.x[gl.metrics.nearest(found, public.x)]
-    closer = gl.mse(found, truth) < gl.mse(found, memory)
-    looked_up[f"{scale:g}"] = {
-        "reconstruction": f"{gl.psnr(found, truth).mean():.1f}",
-        "nearest training image": f"{gl.psnr(memory, truth).mean():.1f}",
-        "nearer to the private image": f"{closer.float().mean():.2f}",
-    }
-display(pd.DataFrame(looked_up).T.rename_axis("noise scale"))
+learnt, truth = table[table.adversary == "learned"], page.evaluated.x
 nearby = public.x[gl.metrics.nearest(truth, public.x)]
+display(gl.figures.memory(learnt, page.evaluated, public, page.records, "scale"))
 Markdown(
     "PSNR to the private image of the learned prior's reconstruction and of the "
     "training image nearest to it, and the share that is nearer to the private "

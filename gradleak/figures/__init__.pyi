@@ -1,4 +1,4 @@
-from .exhibits import arms, compared, frame, frames, gallery, means, tables
+from .exhibits import arms, compared, frame, frames, gallery, means, memory, tables
 from .html import Frame, Row
 from .plot import COLORS, curves, differences, images, intervals, panels, table, tradeoff
 from .slider import strength
@@ -17,6 +17,7 @@ __all__ = [
     "images",
     "intervals",
     "means",
+    "memory",
     "panels",
     "strength",
     "table",
