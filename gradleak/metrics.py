@@ -5,8 +5,9 @@ Reconstructions are clipped to [0, 1] first. Everything is per image; means come
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -52,6 +53,11 @@ def within(x_hat: Tensor, x: Tensor, delta: float) -> Tensor:
     return (x_hat.clamp(0, 1) - x).flatten(1).norm(dim=1) <= delta
 
 
+def nearest(x: Tensor, among: Tensor) -> Tensor:
+    """The place in `among` (M, ...) of the image nearest to each of x (N, ...), (N,)."""
+    return torch.cdist(x.flatten(1), among.flatten(1)).argmin(1)
+
+
 def match(x_hat: Tensor, x: Tensor) -> Tensor:
     """Reorder each client's reconstructions (N, B, ...) to its images: least total MSE.
 
@@ -91,6 +97,15 @@ def interval(values: Sequence[float]) -> Interval:
     # Resampling is part of the result, so its seed is fixed.
     result = bootstrap((values,), np.mean, rng=np.random.default_rng(0)).confidence_interval
     return Interval(mean, float(result.low), float(result.high), values.size)
+
+
+def crossing(means: Mapping[float, Interval], target: float) -> float | None:
+    """Where means that fall with a quantity first reach a target, on a log scale; None: nowhere."""
+    points = [(at, value.mean) for at, value in means.items()]
+    for (before, high), (after, low) in pairwise(points):
+        if high >= target >= low and high > low:
+            return before * (after / before) ** ((high - target) / (high - low))
+    return None
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,20 @@
-"""What attacks that are learnt have in common: whom they were trained for, and on what."""
+"""What attacks that are learnt have in common: whom they are trained for, and on what."""
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 
+import torch
 from torch import nn
 
 from gradleak.attacks.attack import Attack
-from gradleak.client import ServerView
+from gradleak.client import Client, ServerView
 from gradleak.data import Images, Source
-from gradleak.defenses import Defense, Noisy
+from gradleak.defenses import Defense, NoDefense, Noisy
 
 Family = Callable[[float], Defense]
 """The defense believed in, by its noise scale: the class `GaussianNoise`, or one's own function."""
@@ -21,25 +24,42 @@ Family = Callable[[float], Defense]
 class Learnt(Attack):
     """An attack on clients of a family of defenses, at any noise scale from `lowest` to `highest`.
 
-    learnt: all that it learnt, in one module. source: the images that it has seen. how: what else
-    it was trained with.
+    It is trained when it is first asked, and once: records of it that are there cost no training.
+    client: its network, as it is now, and its loss, whatever its defense. family: the defense by
+    its scale. images: whatever the adversary has.
     """
 
-    learnt: nn.Module
+    client: Client
     family: Family
+    images: Images
     lowest: float
     highest: float
-    source: Source
-    how: str
+
+    def __post_init__(self) -> None:
+        # A copy, so that what it learns is what it was named after if the network changes later.
+        bare = replace(self.client, model=copy.deepcopy(self.client.model), defense=NoDefense())
+        object.__setattr__(self, "client", bare)
 
     def __repr__(self) -> str:
         trained_for = f"{self.family(self.lowest)} to {self.family(self.highest)}"
-        return f"{type(self).__name__}({trained_for}, {self.how})"
+        options = (f"{f.name}={vars(self)[f.name]}" for f in fields(self) if f.kw_only)
+        told = ", ".join([trained_for, f"{len(self.images)} of {self.images.name}", *options])
+        return f"{type(self).__name__}({told})"
 
     @property
     def sources(self) -> list[Source]:
         """The images that it has seen."""
-        return [self.source]
+        return [self.images.source]
+
+    @cached_property
+    def learnt(self) -> nn.Module:
+        """All that it learnt, in one module."""
+        with torch.enable_grad():
+            return self.train()
+
+    def train(self) -> nn.Module:
+        """Learn anew."""
+        raise NotImplementedError(f"{type(self).__name__} needs a method train()")
 
     def scale(self, view: ServerView) -> float:
         """The clients' noise scale. Raises ValueError for a defense that it was not trained for."""
@@ -48,12 +68,6 @@ class Learnt(Attack):
         if not (self.lowest <= scale <= self.highest and self.family(scale) == defense):
             raise ValueError(
                 f"trained for {self.family(self.lowest)} to {self.family(self.highest)}, this "
-                f"client has {defense}: fit another attack for it"
+                f"client has {defense}: make another attack for it"
             )
         return scale
-
-
-def told(images: Images, options: Mapping[str, object]) -> str:
-    """How an attack was trained, for its repr."""
-    named = (f"{name}={value}" for name, value in options.items())
-    return ", ".join([f"{len(images)} of {images.name}", *named])

@@ -10,20 +10,19 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, field
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from gradleak.attacks._learnt import Learnt, told
+from gradleak.attacks._learnt import Family, Learnt
 from gradleak.attacks.attack import Reconstruction, answered
 from gradleak.client import Client, ServerView
 from gradleak.data import Images
-from gradleak.defenses import GaussianNoise, NoDefense
+from gradleak.defenses import GaussianNoise
 from gradleak.gradients import Gradient
-from gradleak.identity import given, made
 from gradleak.priors import fit, log_uniform
 from gradleak.randomness import AMORTISED, generator, seeded
 
@@ -82,57 +81,50 @@ class Answering(nn.Module):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Amortised(Learnt):
-    """(released gradient, label, noise scale) -> image; see `Amortised.fit`."""
+    """(released gradient, label, noise scale) -> image, for clients who add Gaussian noise.
 
-    @classmethod
-    def fit(
-        cls,
-        client: Client,
-        images: Images,
-        lowest: float,
-        highest: float,
-        *,
-        rank: int = 512,
-        steps: int = 2000,
-        width: int = 1024,
-        batch_size: int = 256,
-        lr: float = 1e-3,
-        seed: int = 0,
-    ) -> Amortised:
-        """Trained for a client who adds Gaussian noise of any scale between the two.
+    Scales of the training are log-uniform. It looks along the directions of the gradients of the
+    first `rank` images.
+    """
 
-        images: whatever the adversary has. Scales are log-uniform. The directions are those of the
-        gradients of the first `rank` images.
-        """
-        options = dict(rank=rank, steps=steps, width=width, batch_size=batch_size, lr=lr, seed=seed)
-        bare = replace(client, defense=NoDefense())
-        directions, seen = _coordinates(bare, images, rank)
-        rng = generator(AMORTISED, seed)
+    family: Family = field(default=GaussianNoise, init=False)
+    _: KW_ONLY
+    rank: int = 512
+    steps: int = 2000
+    width: int = 1024
+    batch_size: int = 256
+    lr: float = 1e-3
+    seed: int = 0
+
+    def train(self) -> Answering:
+        """Learn the answers to gradients that are noised anew in each step."""
+        images, batch_size = self.images, self.batch_size
+        directions, seen = _coordinates(self.client, images, self.rank)
+        rng = generator(AMORTISED, self.seed)
 
         def loss(network: nn.Module) -> Tensor:
             index = torch.randint(len(images), (batch_size,), generator=rng)
-            scale = log_uniform(lowest, highest, batch_size, rng).to(seen.device)
+            scale = log_uniform(self.lowest, self.highest, batch_size, rng).to(seen.device)
             noise = torch.randn(batch_size, seen.shape[1], generator=rng).to(seen.device)
             z = seen[index] + scale.unsqueeze(1) * noise
             answers = Answering(directions, network, images.classes)
             guess = answers(z, images.y[index].to(seen.device), scale)
             return F.mse_loss(guess, images.x[index].to(seen.device))
 
-        network = _network(seen.shape[1], images, width, seed).to(seen.device)
-        network = fit(network, loss, steps, lr, "amortised")
-        how = given(cls.fit, bare, images.digests, lowest, highest, **options)
-        learnt = made(Answering(directions, network, images.classes), cls, how)
-        return cls(learnt, GaussianNoise, lowest, highest, images.source, told(images, options))
+        network = _network(seen.shape[1], images, self.width, self.seed).to(seen.device)
+        network = fit(network, loss, self.steps, self.lr, "amortised")
+        return Answering(directions, network, images.classes)
 
-    @torch.no_grad()
     def attack(self, view: ServerView, seed: int = 0) -> Reconstruction:
         """The posterior mean of each client's image, (N, C, H, W); nothing is random.
 
         Raises ValueError for hidden labels, a defense or a scale that it was not trained for.
         """
         begin, scale = time.perf_counter(), self.scale(view)
-        z = self.learnt.directions(view.g)
-        return answered(self.learnt(z, view.labels, z.new_full((len(z),), scale)), begin)
+        with torch.no_grad():
+            z = self.learnt.directions(view.g)
+            x = self.learnt(z, view.labels, z.new_full((len(z),), scale))
+        return answered(x, begin)
 
 
 def _coordinates(client: Client, images: Images, rank: int) -> tuple[Directions, Tensor]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from gradleak.attacks.attack import Attack, Reconstruction, answered
 from gradleak.client import Client, ServerView
-from gradleak.defenses import Defense
+from gradleak.defenses import Defense, NoDefense
 from gradleak.gradients import Gradient
 from gradleak.randomness import NOISE, generator
 
@@ -222,6 +222,19 @@ class GaussianLaw:
     @property
     def _squares(self) -> Tensor:
         return self.gram.diagonal().unflatten(0, (-1, self.examples))
+
+
+def gaussian_risks(
+    client: Client, prior: FinitePrior, scales: Sequence[float], delta: float = 0.0, rounds: int = 5
+) -> dict[float, float]:
+    """The least risk that any adversary has who knows the label, by the scale of Gaussian noise.
+
+    client: its network and loss, whatever its defense; delta and rounds as in `near` and `risks`.
+    """
+    bare = replace(client, defense=NoDefense())
+    law = GaussianLaw.between(prior.gradients(bare))
+    found = risks(law, {"": law.gaussian}, prior, scales, prior.near(delta), rounds)[""]
+    return {scale: sum(each) / len(each) for scale, each in found.items()}
 
 
 Belief = Callable[[Tensor, float], Tensor]

@@ -10,20 +10,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from gradleak import identity
-from gradleak.attacks._learnt import Family, Learnt, told
+from gradleak.attacks._learnt import Learnt
 from gradleak.attacks.attack import Reconstruction, answered
 from gradleak.client import Client, ServerView
 from gradleak.data import Images
-from gradleak.defenses import NoDefense
-from gradleak.identity import given
 from gradleak.priors import UNet, fit, log_uniform, waves
 from gradleak.randomness import UNROLLED, generator, seeded
 from gradleak.scales import per_attack
@@ -36,51 +33,41 @@ Shown = tuple[Tensor, Tensor, Tensor, Tensor]
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Unrolled(Learnt):
-    """(released gradient, label, noise scale) -> image; see `Unrolled.fit`."""
+    """(released gradient, label, noise scale) -> image, in `stages` stages.
 
-    @classmethod
-    def fit(
-        cls,
-        client: Client,
-        family: Family,
-        images: Images,
-        lowest: float,
-        highest: float,
-        *,
-        stages: int = 4,
-        steps: int = 1000,
-        width: int = 16,
-        batch_size: int = 64,
-        lr: float = 2e-3,
-        seed: int = 0,
-    ) -> Unrolled:
-        """Trained for clients of any noise scale between the two, on images the adversary has.
+    Each image releases one gradient, at a log-uniform scale, and every stage learns from all of
+    them, in `steps` training steps. Raises ValueError for clients of several images.
+    """
 
-        client: its network and loss, whatever its defense; family: the defense by its scale. Each
-        image releases one gradient, at a log-uniform scale, and every stage learns from all of
-        them, in `steps` training steps. Raises ValueError for clients of several images.
-        """
-        options = dict(
-            stages=stages, steps=steps, width=width, batch_size=batch_size, lr=lr, seed=seed
-        )
-        if client.batch_size is not None:
+    _: KW_ONLY
+    stages: int = 4
+    steps: int = 1000
+    width: int = 16
+    batch_size: int = 64
+    lr: float = 2e-3
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.client.batch_size is not None:
             raise ValueError("learnt stages attack clients of one image: use batch_size=None")
-        rng = generator(UNROLLED, seed)
+
+    def train(self) -> Stages:
+        """Learn the stages, one after the other."""
+        images, rng = self.images, generator(UNROLLED, self.seed)
         order = torch.randperm(len(images), generator=rng)
         parts = [images.take(part.tolist()) for part in order.split(AT_ONCE)]
-        scales = log_uniform(lowest, highest, len(parts), rng).tolist()
-        clients = [replace(client, defense=family(scale)) for scale in scales]
-        start, _ = client.placed(_class_means(images), images.y)
+        scales = log_uniform(self.lowest, self.highest, len(parts), rng).tolist()
+        clients = [replace(self.client, defense=self.family(scale)) for scale in scales]
+        start, _ = self.client.placed(_class_means(images), images.y)
         x, made = [start[part.y] for part in parts], []
-        for name in (f"stage {number + 1}/{stages}" for number in range(stages)):
-            seen = _seen(clients, parts, x, scales, seed, name)
-            stage = _begin(made, seen, images.classes, width, seed)
-            made.append(fit(stage, _loss(seen, parts, batch_size, rng), steps, lr, name))
+        for name in (f"stage {number + 1}/{self.stages}" for number in range(self.stages)):
+            seen = _seen(clients, parts, x, scales, self.seed, name)
+            stage = _begin(made, seen, images.classes, self.width, self.seed)
+            loss = _loss(seen, parts, self.batch_size, rng)
+            made.append(fit(stage, loss, self.steps, self.lr, name))
             x = [_moved(made[-1], shown) for shown in seen]
-        bare = replace(client, defense=NoDefense())
-        how = given(cls.fit, bare, family, images.digests, lowest, highest, **options)
-        learnt = identity.made(Stages(start, made), cls, how)
-        return cls(learnt, family, lowest, highest, images.source, told(images, options))
+        return Stages(start, made)
 
     def attack(self, view: ServerView, seed: int = 0) -> Reconstruction:
         """Nearly the posterior mean of each client's image, (N, C, H, W); nothing is random.

@@ -32,6 +32,10 @@ class Exported:
         """What the records are called, such as soteria-quick-cifar10."""
         return self.path.stem
 
+    def beside(self, what: str) -> Exported:
+        """The export of another kind that belongs to this one, such as `accuracy`."""
+        return Exported(self.path.with_name(f"{self.name}-{what}.csv"))
+
     def read(self) -> pd.DataFrame:
         """One row for each reconstruction, its name in the column `id`."""
         if not self.path.exists():

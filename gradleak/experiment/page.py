@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -74,6 +74,10 @@ class Page:
         steps = self.size.steps
         return Adam(steps=steps, lr=0.1, decay=0.05 ** (1 / steps) if steps else 1.0, signed=True)
 
+    def beside(self, kind: str) -> Page:
+        """The same page with its records of another kind, such as `unseen`."""
+        return replace(self, records=self.records.beside(kind))
+
     def run(self, trials: Sequence[Trial]) -> pd.DataFrame:
         """The rows of the trials, of which those that are not there are computed."""
         return run(trials, self.records, self.command)
@@ -130,17 +134,20 @@ class Page:
             text += f" Data-free floors: {listed}; a dagger marks what is below the highest."
         return text
 
-    def elsewhere(self, show: Callable[[pd.DataFrame], object], **same: Any) -> None:
+    def elsewhere(
+        self, show: Callable[[pd.DataFrame], object], also: Sequence[str] = (), **same: Any
+    ) -> None:
         """Show the committed records of this chapter's other runs, each under its caption.
 
-        same: columns that a row must have with these values, or with one of a list of them. What
-        is not there is left out, with a word.
+        also: kinds of records whose rows are added. same: columns that a row must have with these
+        values, or with one of a list of them. What is not there is left out, with a word.
         """
         from IPython.display import Markdown, display
 
         for other in self.records.others():
-            rows, facts = other.read(), other.facts()
-            rows = rows[rows.split == "test"]
+            files = [other, *(other.beside(kind) for kind in also)]
+            rows = pd.concat([each.read() for each in files if each.path.exists()])
+            rows, facts = rows[rows.split == "test"], other.facts()
             for column, value in same.items():
                 wanted = value if isinstance(value, list | tuple) else [value]
                 rows = rows[rows[column].isin(wanted)]

@@ -1,4 +1,4 @@
-from .exhibits import ahead, arms, compared, found, frame, frames, gallery, means, tables
+from .exhibits import ahead, arms, compared, found, frame, frames, gallery, means, memory, tables
 from .html import Frame, Row
 from .plane import plane_frame, planes
 from .plot import COLORS, curves, differences, images, intervals, panels, table, tradeoff
@@ -20,6 +20,7 @@ __all__ = [
     "images",
     "intervals",
     "means",
+    "memory",
     "panels",
     "plane_frame",
     "planes",

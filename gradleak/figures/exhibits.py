@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
+from gradleak import metrics
 from gradleak.data import Images
 from gradleak.experiment import Exported, Records
 from gradleak.figures import plot
@@ -60,13 +61,41 @@ def tables(
     against: str,
     *,
     floor: float | None = None,
+    ssim: bool = False,
 ) -> dict[str, dict[Any, Paired]]:
-    """Show means of PSNR, and below them each row minus the row `against`; return those."""
+    """Show means of PSNR, and below them each row minus the row `against`; return those.
+
+    ssim: show its means as well, last.
+    """
     from IPython.display import display
 
     pairs = compared(rows, by, across, against)
     display(plot.table(means(rows, by, across), floor=floor), plot.differences(pairs))
+    if ssim:
+        alike = means(rows, by, across, "ssim")
+        display(plot.table({f"{name}, SSIM": v for name, v in alike.items()}, digits=2))
     return pairs
+
+
+def memory(
+    rows: pd.DataFrame, private: Images, seen: Images, records: Records | Exported, along: str
+) -> pd.DataFrame:
+    """Memory or inversion? For each value of a column `along`, what looking up would reach.
+
+    PSNR to the private image in dB of the reconstructions and of the image nearest to each among
+    those `seen`, and the share of reconstructions that are nearer to the private image.
+    """
+    found = {}
+    for at, part in rows.groupby(along, sort=False):
+        x = records.images(_of(private, part).id)
+        known = seen.x[metrics.nearest(x, seen.x)]
+        nearer = metrics.mse(x, private.x) < metrics.mse(x, known)
+        found[at] = {
+            "reconstruction": f"{metrics.psnr(x, private.x).mean():.1f}",
+            "nearest training image": f"{metrics.psnr(known, private.x).mean():.1f}",
+            "nearer to the private image": f"{nearer.float().mean():.2f}",
+        }
+    return pd.DataFrame(found).T
 
 
 def arms(rows: pd.DataFrame, by: str = "adversary", **same: Any) -> dict[str, pd.DataFrame]:

@@ -36,7 +36,7 @@ def test_it_learns_the_posterior_mean_of_a_linear_client():
     images = Images("toy", "train", x.view(-1, 1, 4, 4), y, tuple(range(5000)), 1)
     model = nn.Sequential(nn.Flatten(), nn.Linear(16, 1, bias=False))
     client = gl.Client(model, gl.GaussianNoise(0.1), loss=mean_output)
-    fitted = Amortised.fit(client, images, 0.05, 0.2, rank=16, steps=800, width=128)
+    fitted = Amortised(client, images, 0.05, 0.2, rank=16, steps=800, width=128)
     fresh = (0.5 + torch.randn(500, 16, generator=rng) @ mix.T).clamp(0, 1).view(-1, 1, 4, 4)
     view = client.release(fresh, torch.zeros(500, dtype=torch.long))
     covariance = mix @ mix.T
@@ -52,7 +52,7 @@ def test_it_learns_the_posterior_mean_of_a_linear_client():
 def test_what_it_was_not_trained_for_is_refused():
     images = gl.data.load("digits").take(range(40))
     client = gl.Client(gl.models.cnn((1, 8, 8), 10), gl.GaussianNoise(0.1))
-    fitted = Amortised.fit(client, images, 0.05, 0.2, rank=8, steps=2, width=8)
+    fitted = Amortised(client, images, 0.05, 0.2, rank=8, steps=2, width=8)
     told = r"trained for GaussianNoise\(scale=0.05\) to GaussianNoise\(scale=0.2\), this client has"
     for defense in (gl.LaplaceNoise(0.1), gl.GaussianNoise(1.0), gl.NoDefense()):
         other = gl.Client(client.model, defense)

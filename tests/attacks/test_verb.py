@@ -49,7 +49,7 @@ def cases():
     climb = gl.bayes(NOISY, gl.Box(), optimizer=CLIMB, restarts=2)
     ats = UndoATS(ratio, gl.ATS("15"), gaussian, noise=0.05)
     few = dict(steps=2, width=8)
-    trained = (dict(highest=0.3), dict(how="otherwise"))
+    trained = (dict(highest=0.3), dict(steps=3))
     return {
         "climb": Case(climb, NOISY, (dict(restarts=3), dict(prior=gl.Flat()), dict(client=HIDING))),
         "smoothed climb": Case(replace(climb, ball=gl.Ball(0.5, 2)), NOISY, (dict(ball=None),)),
@@ -58,10 +58,10 @@ def cases():
         "samples": Case(samples, NOISY, (dict(count=2), dict(answer=Sample(1)))),
         "one sample": Case(replace(samples, answer=Sample(1)), NOISY, (dict(answer=Sample(2)),)),
         "amortised": Case(
-            gl.Amortised.fit(NOISY, train, 0.05, 0.2, rank=8, **few), NOISY, trained, random=False
+            gl.Amortised(NOISY, train, 0.05, 0.2, rank=8, **few), NOISY, trained, random=False
         ),
         "unrolled": Case(
-            gl.Unrolled.fit(NOISY, gl.GaussianNoise, train, 0.05, 0.2, stages=1, **few),
+            gl.Unrolled(NOISY, gl.GaussianNoise, train, 0.05, 0.2, stages=1, **few),
             NOISY, trained, random=False,
         ),
         "ratio": Case(

@@ -151,11 +151,11 @@ CASES = {
     gl.Adversary: lambda: climb(SOME, temperature=10.0, optimizer=gl.Adam()),
     gl.Amortised: lambda: asked(
         gl.Client(mlp(), SOME),
-        gl.Amortised.fit(gl.Client(mlp()), TRAIN, 0.1, 1.0, rank=4, steps=3, width=8, batch_size=8),
+        gl.Amortised(gl.Client(mlp()), TRAIN, 0.1, 1.0, rank=4, steps=3, width=8, batch_size=8),
     ),
     gl.Unrolled: lambda: asked(
         gl.Client(mlp(), SOME),
-        gl.Unrolled.fit(
+        gl.Unrolled(
             gl.Client(mlp()),
             gl.GaussianNoise,
             TRAIN,
