@@ -211,7 +211,7 @@ The mean of samples has {means["cnn, softplus"]:.1f} dB on the smooth network an
 # ## Exercises
 #
 # 1. Run `gradleak run samples -p scale=1.0`. Do the samples differ more?
-# 2. Run it with `-p samples=1`. What is one sample worth as an answer, and why is it below the climb?
+# 2. Run it with `-p samples=1`. What is one sample worth, and why is it below the climb?
 # 3. Answer with the sample that is most probable. Is that the climb's image?
 #
 # Cited works are on the page [References](../book/references.md).
