@@ -235,7 +235,7 @@ display(gl.figures.differences(differences), accuracies(size.train_steps))
 
 # %% [markdown]
 # A transformed image may be easier to find than the image: black borders are simple. That is why
-# each arm has a floor of its own: the better of mid-grey and the mean of transformed training images.
+# each arm has a floor of its own: the better of mid-grey and the mean training image, transformed.
 #
 # ### At the published learning rate
 #
@@ -387,7 +387,8 @@ Markdown(f"""
   A policy that shifts half of the image away does hide that half.
 - **A sharp image tells its transformation, a blurred one does not.** The operations
   and signs of {policy} get a chance of {told[sharp]["posterior"]:.2f} from T(x) and
-  {told[blurred]["posterior"]:.2f} from what was found; {told[sharp]["prior"]:.2f} before.
+  {told[blurred]["posterior"]:.2f} from what was found;
+  {told[sharp]["prior"]:.2f} before.
 
 All attacks of this page took {page.minutes}.
 """)
