@@ -227,7 +227,8 @@ def accuracies(steps, lr=FAST):
     nets = [(dict(lr=lr, arm=arm, train_step=t), trained(arm, lr)[t])
             for arm in ARMS for t in steps]  # fmt: skip
     found = page.accuracies(nets, 2000, model=network, width=width, model_seed=seed)
-    return found.pivot_table("accuracy", "arm", "train_step", sort=False).round(3)
+    found = found.pivot_table("accuracy", "arm", "train_step", sort=False)
+    return found.map("{:.3f}".format)
 
 
 differences = gl.figures.compared(table, "defense", "steps", "no defense")
@@ -235,7 +236,7 @@ display(gl.figures.differences(differences), accuracies(size.train_steps))
 
 # %% [markdown]
 # A transformed image may be easier to find than the image: black borders are simple. That is why
-# each arm has a floor of its own: the better of mid-grey and the mean of transformed images.
+# each arm has a floor of its own: the better of mid-grey and the mean training image, transformed.
 #
 # ### At the published learning rate
 #

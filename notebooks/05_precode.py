@@ -170,7 +170,8 @@ networks = {(name, step): network for name in ACTIVATIONS for step, network in
 exact = pd.DataFrame({at: exactness(network) for at, network in networks.items()}).T
 exact = exact.rename_axis(["activation", "steps"])
 errors = exact["largest error of the others"].unstack(0)[list(ACTIVATIONS)]
-axis = errors.plot(marker="o", logy=True, figsize=(7.2, 2.8), ylabel="largest error")
+axis = errors.plot(marker="o", logy=True, figsize=(7.2, 2.8), ylabel="largest error",
+                   color=gl.figures.COLORS[:3])  # fmt: skip
 _ = axis.axhline(1e-4, color="0.4", linestyle="--", linewidth=1)
 
 # %%
@@ -194,8 +195,7 @@ Markdown(f"{all_of} of {len(exact)} networks: all {size.images} images below 1e-
 # %%
 network = networks["ReLU", middle]
 x_hat, error, _ = read_off(network)
-ten = [evaluated.x[:10], x_hat[:10]]
-display(gl.figures.images(*ten, labels=["private $x$", "read off"]))
+display(gl.figures.images(evaluated.x[:10], x_hat[:10], labels=["$x$", "read off"]))
 Markdown(f"Largest errors: {', '.join(f'{e:.0e}' for e in error[:10].tolist())}.")
 
 # %% [markdown]
@@ -311,10 +311,12 @@ gl.figures.gallery(few, gl.figures.arms(table, train_step=begin), page.records)
 show = partial(gl.figures.tables, by="adversary", across="train_step",
                against="plain")  # fmt: skip
 differences = show(table, floor=floor)
-what = f"by training steps, and paired differences; bottleneck {bottleneck}"
-Markdown(page.caption(what, floors, len(size.weights)))
+Markdown(page.caption(f"bottleneck {bottleneck}", floors, len(size.weights)))
 
 # %% [markdown]
+# Above, means by training steps; below, each belief minus the plain one, image by image: a star
+# where that differs from zero after Holm's correction.
+#
 # ### On more images
 #
 # The same procedure in the profile `paper`, as far as it was run: from the records that are
@@ -389,8 +391,8 @@ def gaps(t, said=partial(gl.experiment.said, differences)):
 
 relu = exact.loc["ReLU", "images below 1e-4"] >= 0.95 * size.images
 Markdown(f"""
-- **The dense network hides nothing.** At {relu.sum()} of {len(relu)} ReLU checkpoints,
-  95 % of the images or more are exact to 1e-4. No search, no label, no latent.
+- **The dense network hides nothing.** At {relu.sum()} of {len(relu)} checkpoints
+  with ReLU 95 % of the images are exact to 1e-4: no search, no label, no latent.
 - **The latent can be read off**, so a belief that knows it is no oracle. PSNR after
   {begin} training steps: {gaps(begin)}.
 - **After {end} training steps**: {gaps(end)}.

@@ -88,6 +88,16 @@ def torch_like(x, value):
     return x * 0 + value
 
 
+def test_accuracies_are_of_as_many_images_as_were_asked_for(tmp_path):
+    profiles = {"smoke": dict(dataset="digits", images=2, tuning=2, shown=2)}
+    here = page("page", profiles, profile="smoke", results=str(tmp_path))
+    network = gl.models.mlp(here.test.shape, here.test.classes)
+    for most, images in ((7, here.test.take(range(7))), (0, here.test), (10**6, here.test)):
+        (row,) = here.accuracies([({"arm": str(most)}, network)], most).itertuples()
+        assert row.images == len(images)
+        assert row.accuracy == gl.train.accuracy(network, images)
+
+
 @pytest.mark.usefixtures("_in_notebooks")
 def test_what_is_not_among_committed_rows_is_left_out_with_a_word(capsys):
     here = page("soteria", {"smoke": PROFILES["smoke"]}, profile="smoke")
