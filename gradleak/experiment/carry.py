@@ -60,11 +60,12 @@ def carry(trials: Sequence[Trial], records: Records) -> None:
         records.add(rows, kept, {**made, "carried": HOW})
     every = [abs(again[t.row_id(i)] - row.psnr) for t, found in cells
              for i, row in found.items() if t.row_id(i) in again]  # fmt: skip
-    tqdm.write(
-        f"{records.name}: {len(cells) - failed} of {len(cells)} cells carried over; "
-        f"{len(every)} rows computed again, {np.median(every):.3f} dB apart in the median, "
-        f"{max(every):.2f} at most"
-    )
+    with (records.folder / "carried.txt").open("a") as log:
+        log.write(
+            f"{records.name}: {len(cells) - failed} of {len(cells)} cells carried over; "
+            f"{len(every)} rows computed again, {np.median(every):.3f} dB apart in the median, "
+            f"{max(every):.2f} at most\n"
+        )
 
 
 def _matched(trials: Sequence[Trial], table: pd.DataFrame) -> list[tuple[Trial, Found]]:
