@@ -75,9 +75,8 @@ class Answering(nn.Module):
     def forward(self, z: Tensor, y: Tensor, scale: Tensor) -> Tensor:
         """Images (N, C, H, W) of coordinates z (N, K), labels y and noise scales (N,)."""
         scale = scale.unsqueeze(1)
-        label = F.one_hot(y, self.classes).to(z)
         z = z / (self.directions.power + scale.square()).sqrt()
-        return self.network(torch.cat([z, label, scale.log()], 1))
+        return self.network(torch.cat([z, F.one_hot(y, self.classes).to(z), scale.log()], 1))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -135,21 +134,14 @@ class Amortised(Learnt):
         return answered(self.learnt(z, view.labels, z.new_full((len(z),), scale)), begin)
 
 
+@torch.no_grad()
 def _coordinates(client: Client, images: Images, rank: int) -> tuple[Directions, Tensor]:
     """The directions of the first images' gradients, and the coordinates of all (N, K)."""
-    with torch.no_grad():
-        first = images.take(range(min(rank, len(images))))
-        directions = Directions.leading(_gradient(client, first), rank)
-        parts = torch.arange(len(images)).split(AT_ONCE)
-        found = [
-            directions(_gradient(client, images.take(part.tolist())))
-            for part in tqdm(parts, desc="gradients", delay=2, disable=None)
-        ]
-        return directions, torch.cat(found)
-
-
-def _gradient(client: Client, images: Images) -> Gradient:
-    return client.gradient(*client.placed(images.x, images.y))
+    x, y = client.placed(images.x, images.y)
+    directions = Directions.leading(client.gradient(x[:rank], y[:rank]), rank)
+    parts = tqdm(x.split(AT_ONCE), desc="gradients", delay=2, disable=None)
+    pairs = zip(parts, y.split(AT_ONCE), strict=True)
+    return directions, torch.cat([directions(client.gradient(*pair)) for pair in pairs])
 
 
 def _network(inputs: int, images: Images, width: int, seed: int) -> nn.Module:

@@ -76,7 +76,7 @@ class Unrolled(Learnt):
             seen = _seen(clients, parts, x, scales, seed, name)
             stage = _begin(made, seen, images.classes, width, seed)
             made.append(fit(stage, _loss(seen, parts, batch_size, rng), steps, lr, name))
-            x = [_moved(made[-1], shown) for shown in seen]
+            x = [made[-1](*shown).clamp(0, 1) for shown in seen]
         bare = replace(client, defense=NoDefense())
         how = given(cls.fit, bare, family, images.digests, lowest, highest, **options)
         learnt = identity.made(Stages(start, made), cls, how)
@@ -105,7 +105,7 @@ class Stages(nn.Module):
         """Where the last stage ends, (N, C, H, W)."""
         x = self.start[view.labels]
         for stage in self.stages:
-            x = _moved(stage, _shown(view, x, scale))
+            x = stage(*_shown(view, x, scale)).clamp(0, 1)
         return x
 
 
@@ -131,21 +131,17 @@ def _shown(view: ServerView, x: Tensor, scale: float) -> Shown:
     return x, slope, x.new_full((len(x),), scale), view.labels
 
 
-def _moved(stage: nn.Module, shown: Shown) -> Tensor:
-    return stage(*shown).clamp(0, 1)
-
-
 def _seen(
     clients: Sequence[Client], parts: Sequence[Images], x: Sequence[Tensor],
     scales: Sequence[float], seed: int, name: str,
 ) -> list[Shown]:  # fmt: skip
     """What the next stage sees of all training images."""
-    seen = []
-    for k in tqdm(range(len(parts)), desc=f"slopes, {name}", delay=2, disable=None):
-        part = parts[k]
-        view = clients[k].release(part.x, part.y, seed=seed, key=part.index)
-        seen.append(_shown(view, x[k], scales[k]))
-    return seen
+    steps = tqdm(list(zip(clients, parts, x, scales, strict=True)), f"slopes, {name}", delay=2,
+                 disable=None)  # fmt: skip
+    return [
+        _shown(client.release(part.x, part.y, seed=seed, key=part.index), at, scale)
+        for client, part, at, scale in steps
+    ]
 
 
 def _begin(
