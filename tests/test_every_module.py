@@ -20,7 +20,6 @@ WITH = {
     "experiment/page": "test_names",
     "experiment/records": "experiment/test_trials",
     "experiment/runs": "experiment/test_trials",
-    "priors/ppca": "attacks/test_undo_ats",
     "version": "test_cli",
 }
 LEFT_OUT = {"slow", "book", "browser"}  # by `make test`
