@@ -85,19 +85,10 @@ class Amortised(Learnt):
 
     @classmethod
     def fit(
-        cls,
-        client: Client,
-        images: Images,
-        lowest: float,
-        highest: float,
-        *,
-        rank: int = 512,
-        steps: int = 2000,
-        width: int = 1024,
-        batch_size: int = 256,
-        lr: float = 1e-3,
-        seed: int = 0,
-    ) -> Amortised:
+        cls, client: Client, images: Images, lowest: float, highest: float, *,
+        rank: int = 512, steps: int = 2000, width: int = 1024, batch_size: int = 256,
+        lr: float = 1e-3, seed: int = 0,
+    ) -> Amortised:  # fmt: skip
         """Trained for a client who adds Gaussian noise of any scale between the two.
 
         images: whatever the adversary has. Scales are log-uniform. The directions are those of the
@@ -146,14 +137,9 @@ def _coordinates(client: Client, images: Images, rank: int) -> tuple[Directions,
 
 def _network(inputs: int, images: Images, width: int, seed: int) -> nn.Module:
     with seeded(AMORTISED, seed, 1):
-        network = nn.Sequential(
-            nn.Linear(inputs + images.classes + 1, width),
-            nn.SiLU(),
-            nn.Linear(width, width),
-            nn.SiLU(),
-            nn.Linear(width, math.prod(images.shape)),
-            nn.Unflatten(1, images.shape),
-        )
-    nn.init.zeros_(network[4].weight)
-    network[4].bias.data = images.x.mean(0).flatten().clone()
-    return network
+        first = nn.Linear(inputs + images.classes + 1, width)
+        middle, last = nn.Linear(width, width), nn.Linear(width, math.prod(images.shape))
+    nn.init.zeros_(last.weight)
+    last.bias.data = images.x.mean(0).flatten().clone()
+    image = nn.Unflatten(1, images.shape)
+    return nn.Sequential(first, nn.SiLU(), middle, nn.SiLU(), last, image)

@@ -74,8 +74,6 @@ def on_plane(
     """
     width = (high - low) / n
     axis = low + width * (torch.arange(n, dtype=torch.double) + 0.5)
-    points = torch.cartesian_prod(axis, axis)
     with torch.no_grad():
-        log_p = log_density(points).double()
-    density = log_p.softmax(0).reshape(n, n) / width**2
-    return Plane(axis, density)
+        log_p = log_density(torch.cartesian_prod(axis, axis)).double()
+    return Plane(axis, log_p.softmax(0).reshape(n, n) / width**2)

@@ -40,20 +40,10 @@ class Unrolled(Learnt):
 
     @classmethod
     def fit(
-        cls,
-        client: Client,
-        family: Family,
-        images: Images,
-        lowest: float,
-        highest: float,
-        *,
-        stages: int = 4,
-        steps: int = 1000,
-        width: int = 16,
-        batch_size: int = 64,
-        lr: float = 2e-3,
-        seed: int = 0,
-    ) -> Unrolled:
+        cls, client: Client, family: Family, images: Images, lowest: float, highest: float, *,
+        stages: int = 4, steps: int = 1000, width: int = 16, batch_size: int = 64,
+        lr: float = 2e-3, seed: int = 0,
+    ) -> Unrolled:  # fmt: skip
         """Trained for clients of any noise scale between the two, on images the adversary has.
 
         client: its network and loss, whatever its defense; family: the defense by its scale. Each
