@@ -102,17 +102,15 @@ def attack_all(
     The adversaries may differ in floats only (scale, weight, lr, decay, temperature) and the
     views in what was released; the result equals that of one call for each. A start depends on
     (seed, client's key, restart) only. `chunk` attacks are held in memory at a time (None: as many
-    as are fast and fit), and half as many where it runs out. Raises ValueError where labels are
-    hidden.
+    as are fast and fit), half as many where it runs out. ValueError where labels are hidden.
     """
     if not attacks:
         raise ValueError("nothing to attack: give at least one adversary with its view")
     begin = time.perf_counter()
     batch = Batch.of(attacks, seed)
     order = batch.by_observation()
-    parts = in_chunks(
-        lambda index: batch.part(index).found(), order, chunk or _fitting(batch, order)
-    )
+    chunk = chunk or _fitting(batch, order)
+    parts = in_chunks(lambda index: batch.part(index).found(), order, chunk)
     second = (time.perf_counter() - begin) / len(order)
     back, restarts = order.argsort(), attacks[0][0].restarts
     counts = [len(view) * restarts for _, view in attacks]

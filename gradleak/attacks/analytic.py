@@ -35,8 +35,8 @@ class FirstLayer(Attack):
     def attack(self, view: ServerView, seed: int = 0) -> Reconstruction:
         """The images, (N, C, H, W), before any normalisation; mid-grey where no unit is active.
 
-        Labels are not needed. Raises ValueError for another first layer, for several examples a
-        client, and where rows disagree by more than the tolerance.
+        Nothing is random; labels are not needed. Raises ValueError for another first layer, several
+        examples a client, and where rows disagree by more than the tolerance.
         """
         begin = time.perf_counter()
         if view.client.batch_size is not None:

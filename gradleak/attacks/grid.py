@@ -39,8 +39,7 @@ class Plane:
     def mass(self, delta: float) -> Tensor:
         """The chance of being within delta of each midpoint, (n, n).
 
-        A cell counts where its midpoint is within delta. Raises ValueError if delta is smaller
-        than a cell.
+        A cell counts by its midpoint. Raises ValueError if delta is smaller than a cell.
         """
         width = float(self.axis[1] - self.axis[0])
         if delta < width:

@@ -26,8 +26,7 @@ class Langevin:
     """How samples move: x <- x + e slope + sqrt(2 e) noise, in `steps` steps.
 
     The step e is `rate` / (curvature of the prior + that of the likelihood), below 2 for stability.
-    The first is 1 / level^2; the second is measured on the way, by one power iteration every
-    `look` steps.
+    The first is 1 / level^2; the second is measured by one power iteration every `look` steps.
     """
 
     steps: int = 300
@@ -130,18 +129,11 @@ def _draws(how: PosteriorSamples, view: ServerView, seed: int) -> Tensor:
         now = prior.at(Moment(step, langevin.steps))
         slope = fit(x)
         if step % langevin.look == 0:
-            for _ in range(5 if step == 0 else 1):
-                direction, curvature = _power_iteration(fit, x, slope, direction)
+            for _ in range(5 if step == 0 else 1):  # power iteration
+                length = 1e-2 / direction.flatten(1).norm(dim=1)
+                direction = (fit(x + per_attack(length, x) * direction) - slope) / 1e-2
+            curvature = direction.flatten(1).norm(dim=1)
         e = per_attack(langevin.rate / (1 / now.level**2 + curvature), x)
         x = x + e * (slope + now.weight * now.score(x)) + (2 * e).sqrt() * noise()
     last = prior.at(END)
     return (x + last.level**2 * last.score(x)).unflatten(0, (len(view), how.count))
-
-
-def _power_iteration(
-    slope: Callable[[Tensor], Tensor], x: Tensor, here: Tensor, direction: Tensor
-) -> tuple[Tensor, Tensor]:
-    """One step towards the largest curvature at x: a direction like x, and its value, (N,)."""
-    length = 1e-2 / direction.flatten(1).norm(dim=1)
-    moved = (slope(x + per_attack(length, x) * direction) - here) / 1e-2
-    return moved, moved.flatten(1).norm(dim=1)

@@ -61,7 +61,8 @@ def maximize(
 
     Knows nothing about gradients of networks. A climb whose derivative is not finite stands still.
     """
-    return _advanced(f, _begun(x), optimizer, range(optimizer.steps), project)[0]
+    start = x, torch.zeros_like(x), torch.zeros_like(x)
+    return _advanced(f, start, optimizer, range(optimizer.steps), project)[0]
 
 
 def maximize_with_patience(
@@ -73,7 +74,7 @@ def maximize_with_patience(
     two looks; nobody ends before step `first_look`.
     """
     found, best = x.clone(), x.new_full((len(x),), -torch.inf)
-    left, climb = torch.arange(len(x)), _begun(x)
+    left, climb = torch.arange(len(x)), (x, torch.zeros_like(x), torch.zeros_like(x))
     for begin in range(0, optimizer.steps, optimizer.patience):
         steps = range(begin, min(begin + optimizer.patience, optimizer.steps))
         f, own, project = part(left)
@@ -89,10 +90,6 @@ def maximize_with_patience(
         if not len(left):
             break
     return found
-
-
-def _begun(x: Tensor) -> Climb:
-    return x, torch.zeros_like(x), torch.zeros_like(x)
 
 
 @torch.enable_grad()

@@ -75,8 +75,7 @@ class Unrolled(Learnt):
     def attack(self, view: ServerView, seed: int = 0) -> Reconstruction:
         """Nearly the posterior mean of each client's image, (N, C, H, W); nothing is random.
 
-        Raises ValueError for another defense than it was trained for, for a scale outside of its
-        training, and where labels are hidden.
+        Raises ValueError for hidden labels, a defense or a scale that it was not trained for.
         """
         begin, scale = time.perf_counter(), self.scale(view)
         parts = (view[k : k + AT_ONCE] for k in range(0, len(view), AT_ONCE))

@@ -142,8 +142,8 @@ class LayerWeights:
     """Believe `then` about the gradient whose layers were multiplied by `weights`.
 
     So layer l's noise is 1/weights[l] times that of `then`. Weights are positive, one for each
-    layer, first to last; ValueError otherwise. A published weight w of a squared error is sqrt(w)
-    here.
+    layer (weight and bias share it), first to last; ValueError otherwise. A published weight w of
+    a squared error is sqrt(w) here.
     """
 
     weights: tuple[float, ...]

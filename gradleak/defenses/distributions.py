@@ -23,11 +23,9 @@ class Distribution(Protocol):
 
     def sample(self, keys: Sequence[tuple[int, ...]]) -> Gradient:
         """Draw g; attack n's randomness comes from keys[n] alone."""
-        ...
 
     def log_prob(self, g: Gradient) -> Tensor:
         """log p(g) of each attack, (N,)."""
-        ...
 
 
 @dataclass(frozen=True)

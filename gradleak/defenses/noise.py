@@ -31,7 +31,6 @@ class Defense(Protocol):
 
     def __call__(self, gradient: Gradient) -> Distribution:
         """The distribution of the released g, given the true gradient."""
-        ...
 
 
 class InputDefense:
@@ -43,10 +42,7 @@ class InputDefense:
 
 
 class Transform:
-    """What a client does to its images before it takes a gradient: a random change of them.
-
-    Inherit from it and say what it does.
-    """
+    """A client's random change of its images before it takes a gradient: inherit from it."""
 
     def __call__(self, x: Tensor, keys: Sequence[tuple[int, ...]]) -> Tensor:
         """T_n(x_n) for images (N, C, H, W) in [0, 1]; T_n depends on keys[n] alone."""

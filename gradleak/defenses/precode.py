@@ -137,8 +137,7 @@ def precode_ffn(
 ) -> Precode:
     """The network that the paper attacks: five dense layers of 500, 256 features, the bottleneck.
 
-    2,931,850 parameters for CIFAR-10 with a bottleneck of 256. All are uniform in (-0.05, 0.05), as
-    published.
+    2,931,850 parameters for CIFAR-10, all uniform in (-0.05, 0.05), as published.
     """
     sizes = [math.prod(shape), 500, 500, 500, 500, 500, 256]
     encoder: dict[str, nn.Module] = {"flatten": nn.Flatten()}
