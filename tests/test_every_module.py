@@ -18,13 +18,11 @@ WITH = {
     "attacks/presets": "attacks/test_adversary",
     "defenses/noise": "defenses/test_defenses",
     "defenses/precode": "attacks/test_precode",
-    "defenses/transform": "defenses/test_ats",
     "experiment/_database": "experiment/test_records",
     "experiment/batches": "experiment/test_trials",
     "experiment/exported": "experiment/test_records",
     "experiment/runs": "experiment/test_trials",
     "identity": "test_identity",
-    "priors/ppca": "attacks/test_undo_ats",
     "priors/prior": "priors/test_simple",
     "version": "test_cli",
 }

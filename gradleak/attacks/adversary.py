@@ -18,7 +18,7 @@ from torch import Tensor
 from gradleak.attacks.attack import Attack, Reconstruction
 from gradleak.attacks.maximise import Adam, Objective, Part, maximize, maximize_with_patience
 from gradleak.attacks.smoothing import Smoothing
-from gradleak.attacks.stack import Rows, merge
+from gradleak.attacks.stack import Row, merge
 from gradleak.client import Client, ServerView
 from gradleak.data import Source
 from gradleak.defenses import Defense
@@ -102,20 +102,18 @@ def attack_all(
     The adversaries may differ in floats only (scale, weight, lr, decay, temperature) and the
     views in what was released; the result equals that of one call for each. A start depends on
     (seed, client's key, restart) only. `chunk` attacks are held in memory at a time (None: as many
-    as are fast and fit), and half as many where it runs out. Raises ValueError where labels are
-    hidden.
+    as are fast and fit), half as many where it runs out. ValueError where labels are hidden.
     """
     if not attacks:
         raise ValueError("nothing to attack: give at least one adversary with its view")
     begin = time.perf_counter()
     batch = Batch.of(attacks, seed)
     order = batch.by_observation()
-    parts = in_chunks(
-        lambda index: batch.part(index).found(), order, chunk or _fitting(batch, order)
-    )
+    chunk = chunk or _fitting(batch, order)
+    parts = in_chunks(lambda index: batch.part(index).found(), order, chunk)
     second = (time.perf_counter() - begin) / len(order)
     back, restarts = order.argsort(), attacks[0][0].restarts
-    counts = [count * restarts for count in batch.rows.clients]
+    counts = [len(view) * restarts for _, view in attacks]
     xs = torch.cat([x for x, _ in parts])[back].split(counts)
     scores = torch.cat([score for _, score in parts])[back].split(counts)
     return [_best(x, score, restarts, second * len(x)) for x, score in zip(xs, scores, strict=True)]
@@ -126,7 +124,7 @@ class Batch:
     """Attacks that are computed together: adversaries with their views, and who each row is."""
 
     attacks: Sequence[tuple[Adversary, ServerView]]
-    rows: Rows
+    rows: Sequence[Row]
     seed: int
 
     @classmethod
@@ -135,40 +133,34 @@ class Batch:
         # A prior may read something off the gradients first.
         attacks = [(replace(a, prior=a.prior.given(view)), view) for a, view in attacks]
         restarts = attacks[0][0].restarts  # all have as many: `merge` sees to it
-        clients = tuple(len(view) for _, view in attacks)
-        counts = torch.tensor(clients) * restarts
-        setting = torch.arange(len(attacks)).repeat_interleave(counts)
-        place = torch.cat([torch.arange(count) for count in counts.tolist()])
-        return cls(attacks, Rows(place // restarts, setting, place % restarts, clients), seed)
-
-    def __len__(self) -> int:
-        return len(self.rows.client)
+        clients = [(s, c) for s, (_, view) in enumerate(attacks) for c in range(len(view))]
+        return cls(attacks, [(s, c, r) for s, c in clients for r in range(restarts)], seed)
 
     def part(self, index: Tensor) -> Batch:
         """Some of the rows."""
-        return replace(self, rows=self.rows.part(index))
+        return replace(self, rows=[self.rows[i] for i in index.tolist()])
 
     def by_observation(self) -> Tensor:
         """An order in which rows that attack the same released gradient are neighbours."""
         views = [id(view) for _, view in self.attacks]
-        which = torch.tensor([views.index(view) for view in views])[self.rows.setting]
-        return (which * max(self.rows.clients) + self.rows.client).argsort(stable=True)
+        which = [views.index(view) for view in views]
+        where = [(which[s], c) for s, c, _ in self.rows]
+        return torch.tensor(sorted(range(len(where)), key=where.__getitem__))
 
     @cached_property
     def attacked(self) -> list[tuple[ServerView, int]]:
         """The view and the place in it that each row attacks."""
-        pairs = zip(self.rows.setting.tolist(), self.rows.client.tolist(), strict=True)
-        return [(self.attacks[s][1], c) for s, c in pairs]
+        return [(self.attacks[s][1], c) for s, c, _ in self.rows]
 
+    @property
     def keys(self) -> list[tuple[int, int, int]]:
         """What the randomness of each row depends on: (seed, client's key, restart)."""
-        where = zip(self.attacked, self.rows.restart.tolist(), strict=True)
-        return [(self.seed, view.key[c], restart) for (view, c), restart in where]
+        return [(self.seed, self.attacks[s][1].key[c], restart) for s, c, restart in self.rows]
 
     def starts(self) -> Tensor:
         """Uniform noise in [0, 1], one draw for each row."""
         view = self.attacks[0][1]
-        draws = [torch.rand(view.shape, generator=generator(START, *key)) for key in self.keys()]
+        draws = [torch.rand(view.shape, generator=generator(START, *key)) for key in self.keys]
         return torch.stack(draws).to(next(iter(view.g.values())))
 
     def observed(self) -> Gradient:
@@ -184,7 +176,8 @@ class Batch:
 
     def adversary(self, like: Tensor) -> Adversary:
         """One that stands for all rows, its numbers where `like` is."""
-        return merge([adversary for adversary, _ in self.attacks], self.rows, like)
+        clients = [len(view) for _, view in self.attacks]
+        return merge([adversary for adversary, _ in self.attacks], self.rows, clients, like)
 
     def plain(self, like: Tensor) -> Objective:
         """The log-posterior of all rows."""
@@ -196,8 +189,8 @@ class Batch:
         ball = self.adversary(like).ball
         if ball is None:
             return self.plain(like)
-        points = torch.arange(len(self)).repeat_interleave(ball.samples)
-        return ball.around(self.part(points).plain(like), self.keys())
+        points = torch.arange(len(self.rows)).repeat_interleave(ball.samples)
+        return ball.around(self.part(points).plain(like), self.keys)
 
     def climb(self, x: Tensor) -> Tensor:
         """Where the rows end that start at x (n, *shape)."""
@@ -209,7 +202,7 @@ class Batch:
             return some.objective(x), adversary.optimizer, adversary.prior.project
 
         if optimizer.patience is None:
-            f, merged, project = part(torch.arange(len(self)))
+            f, merged, project = part(torch.arange(len(self.rows)))
             return maximize(f, x, merged, project)
         # While the likelihood is still tempered, the log-posterior may fall on the way.
         tempered = any(bool((torch.as_tensor(a.temperature) > 1).any()) for a, _ in self.attacks)

@@ -35,8 +35,8 @@ class FirstLayer(Attack):
     def attack(self, view: ServerView, seed: int = 0) -> Reconstruction:
         """The images, (N, C, H, W), before any normalisation; mid-grey where no unit is active.
 
-        Nothing is random and labels are not needed. Raises ValueError for another first layer, for
-        several examples a client, and where rows disagree by more than the tolerance.
+        Nothing is random; labels are not needed. Raises ValueError for another first layer, several
+        examples a client, and where rows disagree by more than the tolerance.
         """
         begin = time.perf_counter()
         if view.client.batch_size is not None:
@@ -60,14 +60,10 @@ class FirstLayer(Attack):
                 "enters it is not the image; see layer_input"
             )
         x = found.a.new_full((len(view), *shape), 0.5)
-        x[active] = _before_normalisation(view.client.model, found.a.view(-1, *shape))
+        seen = found.a.view(-1, *shape)
+        normalize = [m for m in view.client.model.modules() if isinstance(m, Normalize)]
+        x[active] = normalize[0].inverse(seen) if normalize else seen
         return answered(x, begin)
-
-
-def _before_normalisation(model: torch.nn.Module, a: Tensor) -> Tensor:
-    """The images whose normalised ones are a; a itself where the model does not normalise."""
-    layers = [layer for layer in model.modules() if isinstance(layer, Normalize)]
-    return layers[0].inverse(a) if layers else a
 
 
 @dataclass(frozen=True)
@@ -96,11 +92,9 @@ def layer_input(g: Gradient, layer: str) -> LayerInput:
             f"are {', '.join(linear) or 'none'}. For other first layers search for the image: "
             "gradleak.inverting_gradients"
         )
-    size = bias.abs()
-    row = size.argmax(1)
-    dead = size.amax(1) == 0
-    if dead.any():
-        which = ", ".join(map(str, dead.nonzero().flatten().tolist()[:5]))
+    size, row = bias.abs().max(1)
+    if dead := (size == 0).nonzero().flatten().tolist():
+        which = ", ".join(map(str, dead[:5]))
         raise ValueError(
             f"no unit of '{layer}' is active for client {which}: its gradient is zero and holds "
             "nothing of the input"

@@ -54,9 +54,8 @@ class FinitePrior:
         return len(self.x)
 
     def __repr__(self) -> str:
-        return (
-            f"FinitePrior({len(self)} examples, chances {'equal' if self.p is None else 'given'})"
-        )
+        chances = "equal" if self.p is None else "given"
+        return f"FinitePrior({len(self)} examples, chances {chances})"
 
     @property
     def chances(self) -> Tensor:
@@ -133,8 +132,7 @@ def log_likelihoods(belief: Defense, gradients: Gradient, g: Gradient) -> Tensor
     """log p(g | example) of M released gradients under each of N examples, (M, N).
 
     belief: any that has a density, else it raises NotImplementedError. gradients: the examples',
-    N; g: M. Nothing is approximated. Like all that is computed from N x N, the result is on the
-    CPU.
+    N; g: M. Nothing is approximated. The result is on the CPU.
     """
     with torch.no_grad():
         held = belief(gradients)
@@ -155,10 +153,8 @@ class ExactAnswer(Attack):
 
     def attack(self, view: ServerView, seed: int = 0) -> Reconstruction:
         """The best example, with the logarithm of its chance; hidden labels leave all possible."""
-        begin = time.perf_counter()
-        likelihoods = log_likelihoods(
-            self.client.defense, self.prior.gradients(self.client), view.g
-        )
+        begin, examples = time.perf_counter(), self.prior.gradients(self.client)
+        likelihoods = log_likelihoods(self.client.defense, examples, view.g)
         held = posterior(likelihoods, self.prior.log_prob(view.y))
         who = answer(held, self.prior.near(self.delta))
         x, _ = self.client.placed(self.prior.x[who], self.prior.y[who])
@@ -186,14 +182,12 @@ class GaussianLaw:
         Beliefs of kind 0 compare with f itself; those of kind 1, 2, ... with the `others`, such as
         gradients without a mask.
         """
-        held, n = (released, *others), released.attacks
-        gram = released[next(iter(released))].new_zeros([len(held) * n] * 2, dtype=torch.double)
+        gram = 0.0
         for name in released:
-            entries = [each[name].flatten(1) for each in held]
-            for columns in torch.arange(entries[0].shape[1]).split(2**14):
-                part = torch.cat([h[:, columns[0] : columns[-1] + 1] for h in entries])
-                gram += part @ part.T
-        return cls(gram.cpu(), n)
+            entries = [each[name].flatten(1).split(2**14, dim=1) for each in (released, *others)]
+            for part in map(torch.cat, zip(*entries, strict=True)):
+                gram = gram + (part @ part.T).double()
+        return cls(gram.cpu(), released.attacks)
 
     @cached_property
     def _root(self) -> Tensor:
@@ -242,18 +236,14 @@ Belief = Callable[[Tensor, float], Tensor]
 
 
 def risks(
-    law: GaussianLaw,
-    beliefs: Mapping[str, Belief],
-    prior: FinitePrior,
-    scales: Sequence[float],
-    near: Tensor,
-    rounds: int = 10,
-) -> dict[str, dict[float, list[float]]]:
+    law: GaussianLaw, beliefs: Mapping[str, Belief], prior: FinitePrior,
+    scales: Sequence[float], near: Tensor, rounds: int = 10,
+) -> dict[str, dict[float, list[float]]]:  # fmt: skip
     """The risk of each belief at each noise scale, estimated once a round.
 
     In a round every example releases once, and each answer is judged by the true posterior and not
-    by luck. Attackers know the labels. The examples are enumerated: rounds differ by the noise
-    alone, so their spread is all of the estimate's error. All scales see the same noise, enlarged.
+    by luck. Attackers know the labels. Rounds differ by the noise alone, so their spread is all of
+    the estimate's error. All scales see the same noise, enlarged.
     """
     log_prior = prior.log_prob(prior.y)
     found = {name: {scale: [] for scale in scales} for name in beliefs}

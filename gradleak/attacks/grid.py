@@ -43,8 +43,7 @@ class Plane:
     def mass(self, delta: float) -> Tensor:
         """The chance of being within delta of each midpoint, (n, n).
 
-        A cell counts where its midpoint is within delta. Raises ValueError if delta is smaller
-        than a cell.
+        A cell counts by its midpoint. Raises ValueError if delta is smaller than a cell.
         """
         width = float(self.axis[1] - self.axis[0])
         if delta < width:
@@ -97,8 +96,6 @@ def on_plane(
     """
     width = (high - low) / n
     axis = low + width * (torch.arange(n, dtype=torch.double) + 0.5)
-    points = torch.cartesian_prod(axis, axis)
     with torch.no_grad():
-        log_p = log_density(points).double()
-    density = log_p.softmax(0).reshape(n, n) / width**2
-    return Plane(axis, density, log_density)
+        log_p = log_density(torch.cartesian_prod(axis, axis)).double()
+    return Plane(axis, log_p.softmax(0).reshape(n, n) / width**2, log_density)

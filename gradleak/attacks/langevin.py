@@ -7,7 +7,7 @@ come the estimates that a climb cannot give: the posterior mean, and the best gu
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 from gradleak.attacks.attack import Attack, Reconstruction, answered
 from gradleak.client import Client, ServerView
 from gradleak.data import Source
-from gradleak.priors import Learned, Moment
+from gradleak.priors import END, Learned, Moment
 from gradleak.randomness import LANGEVIN, generator
 from gradleak.scales import per_attack
 
@@ -26,8 +26,7 @@ class Langevin:
     """How samples move: x <- x + e slope + sqrt(2 e) noise, in `steps` steps.
 
     The step e is `rate` / (curvature of the prior + that of the likelihood), below 2 for stability.
-    The first is 1 / level^2; the second is measured on the way, by one power iteration every
-    `look` steps.
+    The first is 1 / level^2; the second is measured by one power iteration every `look` steps.
     """
 
     steps: int = 300
@@ -78,8 +77,7 @@ class MostWithin:
     def __call__(self, samples: Tensor) -> Tensor:
         """(N, *shape)."""
         flat = samples.flatten(2)
-        near = torch.cdist(flat, flat) <= self.delta
-        best = near.sum(2).argmax(1)
+        best = (torch.cdist(flat, flat) <= self.delta).sum(2).argmax(1)
         return samples[torch.arange(len(samples), device=samples.device), best]
 
 
@@ -122,30 +120,20 @@ def _draws(how: PosteriorSamples, view: ServerView, seed: int) -> Tensor:
     def fit(x: Tensor) -> Tensor:
         return how.client.slope(view.g, x, y)
 
-    now = prior.at(Moment(0, langevin.steps))
-    x = 0.5 + now.level * _noise(rngs, view.shape, like)
-    direction = _noise(rngs, view.shape, like)
+    def noise() -> Tensor:
+        return torch.stack([torch.randn(view.shape, generator=rng) for rng in rngs]).to(like)
+
+    x = 0.5 + prior.at(Moment(0, langevin.steps)).level * noise()
+    direction = noise()
     for step in range(langevin.steps):
         now = prior.at(Moment(step, langevin.steps))
         slope = fit(x)
         if step % langevin.look == 0:
-            for _ in range(5 if step == 0 else 1):
-                direction, curvature = _power_iteration(fit, x, slope, direction)
+            for _ in range(5 if step == 0 else 1):  # power iteration
+                length = 1e-2 / direction.flatten(1).norm(dim=1)
+                direction = (fit(x + per_attack(length, x) * direction) - slope) / 1e-2
+            curvature = direction.flatten(1).norm(dim=1)
         e = per_attack(langevin.rate / (1 / now.level**2 + curvature), x)
-        uphill = slope + now.weight * now.score(x)
-        x = x + e * uphill + (2 * e).sqrt() * _noise(rngs, view.shape, like)
-    last = prior.at(Moment(langevin.steps, langevin.steps))
+        x = x + e * (slope + now.weight * now.score(x)) + (2 * e).sqrt() * noise()
+    last = prior.at(END)
     return (x + last.level**2 * last.score(x)).unflatten(0, (len(view), how.count))
-
-
-def _noise(rngs: Sequence[torch.Generator], shape: tuple[int, ...], like: Tensor) -> Tensor:
-    return torch.stack([torch.randn(shape, generator=rng) for rng in rngs]).to(like)
-
-
-def _power_iteration(
-    slope: Callable[[Tensor], Tensor], x: Tensor, here: Tensor, direction: Tensor
-) -> tuple[Tensor, Tensor]:
-    """One step towards the largest curvature at x: a direction like x, and its value, (N,)."""
-    length = 1e-2 / direction.flatten(1).norm(dim=1)
-    moved = (slope(x + per_attack(length, x) * direction) - here) / 1e-2
-    return moved, moved.flatten(1).norm(dim=1)

@@ -105,9 +105,9 @@ class FreshLatents(Smoothing):
 def latent(g: Gradient, model: torch.nn.Module) -> Tensor:
     """The latent of a PRECODE network, (N, size), read off exactly.
 
-    The decoder's first layer tells the bottleneck's output v, the layers of the bottleneck tell
-    the features h that enter it, and z = (v - mean(h)) / deviation(h). model: a
-    `gradleak.defenses.Precode` whose decoder begins with a linear layer.
+    The decoder's first layer tells the bottleneck's output v, the bottleneck's layers the features
+    h that enter it, and z = (v - mean(h)) / deviation(h). model: a `gradleak.defenses.Precode`
+    whose decoder begins with a linear layer.
     """
     decoder = next(layer for layer in g.layers if layer.startswith("decoder"))
     v = layer_input(g, decoder).a

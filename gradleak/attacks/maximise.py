@@ -44,42 +44,25 @@ class Adam:
         return self.lr * self.decay**step * 0.1**drops
 
 
-@dataclass(frozen=True)
-class Climb:
-    """N climbs under way: where they are, x (N, *shape), and Adam's two averages of the slope."""
-
-    x: Tensor
-    mean: Tensor
-    square: Tensor
-
-    @classmethod
-    def begin(cls, x: Tensor) -> Climb:
-        """At the starts x."""
-        return cls(x, torch.zeros_like(x), torch.zeros_like(x))
-
-    def part(self, index: Tensor) -> Climb:
-        """Some of the climbs."""
-        return Climb(self.x[index], self.mean[index], self.square[index])
-
-
 Objective = Callable[[Tensor, Moment], Tensor]
 """f(x, moment) -> (N,), what N climbs maximise at a moment of the climb."""
 
 Part = tuple[Objective, Adam, Callable[[Tensor], Tensor]]
 """What some of the climbs maximise, how, and how they are projected."""
 
+Climb = tuple[Tensor, Tensor, Tensor]
+"""N climbs under way: where they are, x (N, *shape), and Adam's two averages of the slope."""
+
 
 def maximize(
-    f: Objective,
-    x: Tensor,
-    optimizer: Adam,
-    project: Callable[[Tensor], Tensor] = lambda x: x,
+    f: Objective, x: Tensor, optimizer: Adam, project: Callable[[Tensor], Tensor] = lambda x: x
 ) -> Tensor:
     """Climb f(x, moment) -> (N,) from x (N, *shape); the N climbs are independent.
 
     Knows nothing about gradients of networks. A climb whose derivative is not finite stands still.
     """
-    return advance(f, Climb.begin(x), optimizer, range(optimizer.steps), project).x
+    start = x, torch.zeros_like(x), torch.zeros_like(x)
+    return _advanced(f, start, optimizer, range(optimizer.steps), project)[0]
 
 
 def maximize_with_patience(
@@ -91,18 +74,18 @@ def maximize_with_patience(
     two looks; nobody ends before step `first_look`.
     """
     found, best = x.clone(), x.new_full((len(x),), -torch.inf)
-    left, climb = torch.arange(len(x)), Climb.begin(x)
+    left, climb = torch.arange(len(x)), (x, torch.zeros_like(x), torch.zeros_like(x))
     for begin in range(0, optimizer.steps, optimizer.patience):
         steps = range(begin, min(begin + optimizer.patience, optimizer.steps))
         f, own, project = part(left)
-        climb = advance(f, climb, own, steps, project)
+        climb = _advanced(f, climb, own, steps, project)
         with torch.enable_grad():  # so that gradients of networks stay in factors
-            now = f(climb.x.requires_grad_(), END).detach()
+            now = f(climb[0].requires_grad_(), END).detach()
         judged = steps.stop >= first_look
         rose = now > best[left] if judged else torch.ones_like(now, dtype=torch.bool)
         kept = rose.nonzero().flatten()
-        left, climb = left[kept.cpu()], climb.part(kept)
-        found[left] = climb.x.detach()
+        left, climb = left[kept.cpu()], tuple(part[kept] for part in climb)
+        found[left] = climb[0].detach()
         best[left] = now[kept] if judged else best[left]
         if not len(left):
             break
@@ -110,15 +93,11 @@ def maximize_with_patience(
 
 
 @torch.enable_grad()
-def advance(
-    f: Objective,
-    climb: Climb,
-    optimizer: Adam,
-    steps: range,
-    project: Callable[[Tensor], Tensor] = lambda x: x,
+def _advanced(
+    f: Objective, climb: Climb, optimizer: Adam, steps: range, project: Callable[[Tensor], Tensor]
 ) -> Climb:
-    """Take some of the optimizer's steps, numbered from 0."""
-    x, mean, square = climb.x, climb.mean, climb.square
+    """After some of the optimizer's steps, numbered from 0."""
+    x, mean, square = climb
     for step in steps:
         x = x.detach().requires_grad_()
         (slope,) = torch.autograd.grad(f(x, Moment(step, optimizer.steps)).sum(), x)
@@ -130,4 +109,4 @@ def advance(
         bias = (1 - 0.9 ** (step + 1)) / (1 - 0.999 ** (step + 1)) ** 0.5
         direction = mean / (bias * square.sqrt() + 1e-12)
         x = project(x.detach() + per_attack(optimizer.rate(step), x) * direction)
-    return Climb(x.detach(), mean, square)
+    return x.detach(), mean, square

@@ -22,7 +22,6 @@ class Smoothing(Protocol):
 
     def points(self, x: Tensor, keys: Sequence[tuple[int, ...]], moment: Moment) -> Tensor:
         """The points (N, samples, *shape) of x (N, *shape); attack n's come from keys[n] alone."""
-        ...
 
     def around(self, f: Objective, keys: Sequence[tuple[int, ...]]) -> Objective:
         """The mean of f over the points; f takes N * samples of them, each attack's together."""
@@ -40,9 +39,8 @@ class Ball(Smoothing):
 
     By Jensen's inequality that mean bounds the logarithm of the ball's mass from below, up to a
     constant (paper, section 4). Points are uniform in volume and fresh at each step. The radius, in
-    pixels (L2), a number or (N,), falls linearly to zero on the way, so that the end of the climb
-    and its score are those of the plain log-posterior. Raises ValueError unless radius > 0 and
-    samples > 0.
+    pixels (L2), a number or (N,), falls linearly to zero on the way, so that the climb ends at the
+    plain log-posterior. Raises ValueError unless radius > 0 and samples > 0.
     """
 
     radius: Scale

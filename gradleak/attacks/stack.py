@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import fields, is_dataclass, replace
 from typing import Any, TypeVar
 
 import torch
@@ -12,45 +13,32 @@ from torch import Tensor
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Rows:
-    """What each of n attacks is: a setting, one of that setting's clients, and a restart.
-
-    client, setting, restart: (n,) indices; clients: how many each setting has.
-    """
-
-    client: Tensor
-    setting: Tensor
-    restart: Tensor
-    clients: tuple[int, ...]
-
-    def part(self, index: Tensor) -> Rows:
-        """Some of the rows."""
-        return Rows(self.client[index], self.setting[index], self.restart[index], self.clients)
+Row = tuple[int, int, int]
+"""What an attack is: a setting, one of that setting's clients, and a restart."""
 
 
-def merge(settings: Sequence[T], rows: Rows, like: Tensor) -> T:
-    """One object for n attacks: attack i takes settings[rows.setting[i]].
+def merge(settings: Sequence[T], rows: Sequence[Row], clients: Sequence[int], like: Tensor) -> T:
+    """One object for n attacks: attack i takes the setting that rows[i] says.
 
-    The settings are (nested) frozen dataclasses that differ in floats only. A number that is the
-    same everywhere stays a number; one that differs becomes a tensor (n,); a tensor holds one
-    value, or one row, for each client. Tensors get the device and precision of `like`. Raises
-    ValueError where settings differ in anything else.
+    clients: how many each setting has. The settings are (nested) frozen dataclasses that differ in
+    floats only. A number that is the same everywhere stays a number; one that differs becomes a
+    tensor (n,); a tensor holds one value, or one row, for each client. Tensors get the device and
+    precision of `like`. Raises ValueError where settings differ in anything else.
     """
     first = settings[0]
     if any(isinstance(s, Tensor) for s in settings) or (
         any(isinstance(s, float) for s in settings) and any(s != first for s in settings)
     ):
-        return _gather(settings, rows, like)
+        return _gather(settings, rows, clients, like)
     if any(type(s) is not type(first) for s in settings):
         raise ValueError(_difference(settings))
     if is_dataclass(first):
         names = [f.name for f in fields(first)]
-        parts = {k: merge([getattr(s, k) for s in settings], rows, like) for k in names}
+        parts = {k: merge([getattr(s, k) for s in settings], rows, clients, like) for k in names}
         changed = {k: v for k, v in parts.items() if v is not getattr(first, k)}
         return replace(first, **changed) if changed else first
     if isinstance(first, tuple) and all(len(s) == len(first) for s in settings):
-        parts = tuple(merge(list(p), rows, like) for p in zip(*settings, strict=True))
+        parts = tuple(merge(list(p), rows, clients, like) for p in zip(*settings, strict=True))
         return first if all(a is b for a, b in zip(parts, first, strict=True)) else parts
     if any(s is not first and s != first for s in settings):
         raise ValueError(_difference(settings))
@@ -59,24 +47,24 @@ def merge(settings: Sequence[T], rows: Rows, like: Tensor) -> T:
 
 def mergeable(settings: Sequence[Any]) -> bool:
     """Whether `merge` takes these settings."""
-    none = torch.zeros(0, dtype=torch.long)
     try:
-        merge(settings, Rows(none, none, none, (1,) * len(settings)), like=torch.zeros(0))
+        merge(settings, [], [1] * len(settings), like=torch.zeros(0))
     except ValueError:
         return False
     return True
 
 
-def _gather(settings: Sequence[float | Tensor], rows: Rows, like: Tensor) -> Tensor:
+def _gather(
+    settings: Sequence[float | Tensor], rows: Sequence[Row], clients: Sequence[int], like: Tensor
+) -> Tensor:
     values = []
-    for value, clients in zip(settings, rows.clients, strict=True):
+    for value, count in zip(settings, clients, strict=True):
         value = torch.as_tensor(value).to(like)
-        if value.ndim and len(value) != clients:
-            raise ValueError(f"{len(value)} values for {clients} clients; give one for each")
-        values.append(value if value.ndim else value.expand(clients))
-    ends = torch.tensor(rows.clients).cumsum(0)
-    first = ends - torch.tensor(rows.clients)
-    return torch.cat(values)[first[rows.setting] + rows.client]
+        if value.ndim and len(value) != count:
+            raise ValueError(f"{len(value)} values for {count} clients; give one for each")
+        values.append(value if value.ndim else value.expand(count))
+    first = [0, *itertools.accumulate(clients)]
+    return torch.cat(values)[[first[setting] + client for setting, client, _ in rows]]
 
 
 def _difference(settings: Sequence[Any]) -> str:

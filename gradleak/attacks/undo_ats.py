@@ -93,9 +93,9 @@ def undo(u: Tensor, ats: ATS, images: LowRankGaussian, noise: float) -> Undone:
     """
     transformations, chances = ats.every()
     used = {name for t in transformations for name, _ in t.operations}
-    if used & set(NOT_AFFINE):
+    if wrong := used & set(NOT_AFFINE):
         raise ValueError(
-            f"{', '.join(sorted(used & set(NOT_AFFINE)))} cannot be undone in closed form: they "
+            f"{', '.join(sorted(wrong))} cannot be undone in closed form: they "
             f"are not affine in x; the operations that cannot are {', '.join(NOT_AFFINE)}"
         )
     if not noise > 0:
@@ -107,14 +107,12 @@ def undo(u: Tensor, ats: ATS, images: LowRankGaussian, noise: float) -> Undone:
     summed = torch.zeros(len(u), 1, 1, 1).to(u)
     for k, t in enumerate(transformations):
         (who,) = ((posterior[:, k] > 1e-4) | (best == k)).nonzero(as_tuple=True)
-        if not len(who):
-            continue
-        x = _Affine(t, images, noise).mean(u[who])
-        chance = posterior[who, k].view(-1, 1, 1, 1)
-        averaged[who] += chance * x
-        summed[who] += chance
-        mine = best[who] == k
-        picked[who[mine]] = x[mine]
+        if len(who):
+            x, mine = _Affine(t, images, noise).mean(u[who]), best[who] == k
+            chance = posterior[who, k].view(-1, 1, 1, 1)
+            averaged[who] += chance * x
+            summed[who] += chance
+            picked[who[mine]] = x[mine]
     return Undone(transformations, posterior, picked.float(), (averaged / summed).float())
 
 
@@ -146,9 +144,6 @@ class _Affine:
         weighted = -torch.autograd.grad(self.log_prob(u).sum(), u)[0]  # Cov(u)^-1 (u - E[u])
         z = weighted.flatten(1) @ self.directions.T
         x = self.images.mean + torch.einsum("nk,kchw->nchw", z, self.images.directions)
-        return x + self.images.variance * self._transposed(weighted)
-
-    def _transposed(self, v: Tensor) -> Tensor:
-        """The transpose of T's linear part, applied to v."""
-        x = torch.full_like(v, 0.5).requires_grad_()
-        return torch.autograd.grad(self.t(x), x, v)[0]
+        grey = torch.full_like(u, 0.5).requires_grad_()
+        (transposed,) = torch.autograd.grad(self.t(grey), grey, weighted)  # of T's linear part
+        return x + self.images.variance * transposed

@@ -27,6 +27,7 @@ from .noise import (
     NoDefense,
     Noisy,
     RandomMask,
+    Transform,
     learned_noise,
 )
 from .precode import (
@@ -42,7 +43,6 @@ from .precode import (
     split,
 )
 from .pruning import MagnitudePruning, Soteria
-from .transform import Transform
 
 __all__ = [
     "ATS",

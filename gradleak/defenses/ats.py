@@ -6,16 +6,16 @@ defense; what T(x) says about T and x is a question about images (`gradleak.atta
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from gradleak.defenses.ats_operations import OPERATIONS, apply
-from gradleak.defenses.transform import Transform
+from gradleak.defenses.noise import Transform
 from gradleak.randomness import TRANSFORM, generator
 
 PADDING = 4  # pixels on each side before the random crop
@@ -48,7 +48,7 @@ class Transformation:
 class ATS(Transform):
     """Transform every image anew: a random crop, a random flip, and one of the policies.
 
-    policy: indices into `operations.OPERATIONS` such as "21-13-3", applied in turn; several joined
+    policy: indices into `OPERATIONS` such as "21-13-3", applied in turn; several joined
     by "+" are a hybrid, of which each image gets one at random. Magnitudes get a random sign where
     the operation has one. Raises ValueError for empty policies and unknown indices.
     """
@@ -84,17 +84,14 @@ class ATS(Transform):
     def every(self) -> tuple[list[Transformation], Tensor]:
         """All K transformations that can be drawn, up to the flip, and the chance of each, (K,).
 
-        A flip is left out: it is the same as transforming the mirrored image, so that with it
-        every x would have a twin.
+        A flip is the same as transforming the mirrored image: with it every x would have a twin.
         """
-        places = range(2 * PADDING + 1)
+        shifts = list(product(range(2 * PADDING + 1), repeat=2))
         found, chances = [], []
         for policy in self.policies:
             signs = [[(OPERATIONS[i].name, m) for m in OPERATIONS[i].signed] for i in policy]
             own = [
-                Transformation(shift, False, operations)
-                for operations in itertools.product(*signs)
-                for shift in itertools.product(places, places)
+                Transformation(shift, False, done) for done in product(*signs) for shift in shifts
             ]
             found += own
             chances += [1 / len(own) / len(self.policies)] * len(own)

@@ -37,30 +37,25 @@ class Direction:
 
     def __call__(self, gradient: Gradient) -> Distribution:
         """The belief about g around this gradient."""
-        return Density(lambda g: _von_mises_fisher(gradient, self.concentration, g))
+        return Density(lambda g: self._log_prob(gradient, g))
+
+    def _log_prob(self, gradient: Gradient, g: Gradient) -> Tensor:
+        inner, norm = gradient.moments(g)
+        norms = norm * g.sq_norm().repeat_interleave(len(norm) // g.attacks)
+        return self.concentration * inner / norms.clamp_min(torch.finfo(norm.dtype).tiny).sqrt()
 
 
 @dataclass(frozen=True)
-class LayerDirections:
+class LayerDirections(Direction):
     """Only each layer's own direction tells anything: the cosines of all parameters, added.
 
     log p(g) = concentration * sum over parameters of the cosine + const, a von Mises-Fisher
     density for each parameter tensor. A tensor whose released gradient is zero tells nothing.
     """
 
-    concentration: Scale = 1.0
-
-    def __post_init__(self) -> None:
-        check_scale(self.concentration)
-
-    def __call__(self, gradient: Gradient) -> Distribution:
-        """The belief about g around this gradient."""
-
-        def log_prob(g: Gradient) -> Tensor:
-            parts = [_von_mises_fisher(gradient.only(k), self.concentration, g.only(k)) for k in g]
-            return torch.stack(parts).sum(0)
-
-        return Density(log_prob)
+    def _log_prob(self, gradient: Gradient, g: Gradient) -> Tensor:
+        one = super()._log_prob
+        return torch.stack([one(gradient.only(k), g.only(k)) for k in g]).sum(0)
 
 
 @dataclass(frozen=True)
@@ -113,7 +108,7 @@ class Ignore:
 
     def __call__(self, gradient: Gradient) -> Distribution:
         """The distribution of the rest of g."""
-        names = (self.layer,) if isinstance(self.layer, str) else tuple(self.layer)
+        names = (self.layer,) if isinstance(self.layer, str) else self.layer
         left = gradient.without(names)
         if not left:
             raise ValueError(
@@ -138,7 +133,7 @@ class Survivors:
 
     def __call__(self, gradient: Gradient) -> Distribution:
         """The distribution of what survived."""
-        names = (self.layer,) if isinstance(self.layer, str) else tuple(self.layer)
+        names = (self.layer,) if isinstance(self.layer, str) else self.layer
         return Density(lambda g: self.then(gradient.masked(g.nonzero(names))).log_prob(g))
 
 
@@ -146,9 +141,9 @@ class Survivors:
 class LayerWeights:
     """Believe `then` about the gradient whose layers were multiplied by `weights`.
 
-    Equivalently: layer l's noise is 1/weights[l] times that of `then`. Weights are positive, one
-    for each layer (weight and bias share it), first to last; ValueError otherwise. A published
-    weight w of a squared error is sqrt(w) here.
+    So layer l's noise is 1/weights[l] times that of `then`. Weights are positive, one for each
+    layer (weight and bias share it), first to last; ValueError otherwise. A published weight w of
+    a squared error is sqrt(w) here.
     """
 
     weights: tuple[float, ...]
@@ -167,11 +162,3 @@ class LayerWeights:
         by_layer = dict(zip(gradient.layers, self.weights, strict=True))
         weights = {name: by_layer[layer_of(name)] for name in gradient}
         return Rescaled(self.then(gradient.scaled(weights)), weights)
-
-
-def _von_mises_fisher(loc: Gradient, concentration: Scale, g: Gradient) -> Tensor:
-    """The concentration times the cosine of loc and g of each attack, (N,)."""
-    inner, norm = loc.moments(g)
-    shared = len(norm) // g.attacks
-    norms = norm * g.sq_norm().repeat_interleave(shared)
-    return concentration * inner / norms.clamp_min(torch.finfo(norm.dtype).tiny).sqrt()

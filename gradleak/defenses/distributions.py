@@ -15,8 +15,7 @@ from gradleak.gradients import Gradient
 from gradleak.randomness import HIDDEN_MASK, NOISE, generator
 from gradleak.scales import Scale, per_attack
 
-Draw = Callable[[Tensor, torch.Generator], Tensor]
-"""Fills a tensor with random numbers from a generator."""
+Draw = Callable[[Tensor, torch.Generator], object]  # fills a tensor with random numbers
 
 
 class Distribution(Protocol):
@@ -24,11 +23,9 @@ class Distribution(Protocol):
 
     def sample(self, keys: Sequence[tuple[int, ...]]) -> Gradient:
         """Draw g; attack n's randomness comes from keys[n] alone."""
-        ...
 
     def log_prob(self, g: Gradient) -> Tensor:
         """log p(g) of each attack, (N,)."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -40,13 +37,11 @@ class Normal:
 
     def sample(self, keys: Sequence[tuple[int, ...]]) -> Gradient:
         """loc + scale * standard normal noise."""
-        noise = _drawn(NOISE, self.loc, keys, lambda row, gen: row.normal_(generator=gen))
-        return _added(self.loc, self.scale, noise)
+        return _noisy(self, keys, lambda row, rng: row.normal_(generator=rng))
 
     def log_prob(self, g: Gradient) -> Tensor:
         """Sum of the entries' log densities, (N,)."""
-        exponent = self.loc.sq_distance(g) / (2 * self.scale**2)
-        return g.size * self.log_constant - exponent
+        return g.size * self.log_constant - self.loc.sq_distance(g) / (2 * self.scale**2)
 
     @property
     def log_constant(self) -> Scale:
@@ -69,8 +64,7 @@ class Laplace:
 
     def sample(self, keys: Sequence[tuple[int, ...]]) -> Gradient:
         """loc + scale * standard Laplace noise."""
-        uniform = _drawn(NOISE, self.loc, keys, lambda row, gen: row.uniform_(-1, 1, generator=gen))
-        return _added(self.loc, self.scale, uniform.map(_laplace))
+        return _noisy(self, keys, _draw_laplace)
 
     def log_prob(self, g: Gradient) -> Tensor:
         """Sum of the entries' log densities, (N,)."""
@@ -91,8 +85,7 @@ class Laplace:
 class MaskedAtRandom:
     """Each entry comes from `base` with probability 1 - rate, else from `base` around zero.
 
-    The mixture that remains of a random mask when the mask is not known: every entry is
-    independent, and is judged by both of its explanations.
+    The mixture that remains of a random mask when the mask is not known.
     """
 
     base: Normal | Laplace
@@ -101,7 +94,7 @@ class MaskedAtRandom:
     def sample(self, keys: Sequence[tuple[int, ...]]) -> Gradient:
         """Draw a fresh mask for each attack, then `base`."""
         loc = self.base.loc
-        chances = _drawn(HIDDEN_MASK, loc, keys, lambda row, gen: row.uniform_(generator=gen))
+        chances = _drawn(HIDDEN_MASK, loc, keys, lambda row, rng: row.uniform_(generator=rng))
         masked = loc.map(lambda v, chance: v * (chance >= self.rate).to(v), chances)
         return replace(self.base, loc=masked).sample(keys)
 
@@ -173,9 +166,9 @@ def _drawn(what: int, like: Gradient, keys: Sequence[tuple[int, ...]], draw: Dra
     drawn = {k: torch.empty(v.shape) for k, v in like.items()}
 
     def fill(n: int) -> None:
-        gen = generator(what, *keys[n])
+        rng = generator(what, *keys[n])
         for rows in drawn.values():
-            draw(rows[n], gen)
+            draw(rows[n], rng)
 
     # PyTorch draws on one core however many there are; so attacks are drawn side by side.
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
@@ -183,14 +176,17 @@ def _drawn(what: int, like: Gradient, keys: Sequence[tuple[int, ...]], draw: Dra
     return Gradient(drawn)
 
 
-def _laplace(uniform: Tensor) -> Tensor:
-    """Standard Laplace numbers, by the inverse of the distribution function, in place."""
-    tail = uniform.abs().clamp_max_(1 - 2**-24)  # -1 itself may be drawn
-    return tail.neg_().log1p_().neg_().mul_(uniform.sign_())
+def _noisy(around: Normal | Laplace, keys: Sequence[tuple[int, ...]], draw: Draw) -> Gradient:
+    def added(v: Tensor, noise: Tensor) -> Tensor:
+        return noise.to(v).mul_(per_attack(around.scale, v)).add_(v)
+
+    return around.loc.map(added, _drawn(NOISE, around.loc, keys, draw))
 
 
-def _added(loc: Gradient, scale: Scale, noise: Gradient) -> Gradient:
-    return loc.map(lambda v, e: e.to(v).mul_(per_attack(scale, v)).add_(v), noise)
+def _draw_laplace(row: Tensor, rng: torch.Generator) -> None:
+    """Standard Laplace numbers, by the inverse of the distribution function."""
+    tail = row.uniform_(-1, 1, generator=rng).abs().clamp_max_(1 - 2**-24)  # -1 may be drawn
+    row.sign_().mul_(tail.neg_().log1p_().neg_())
 
 
 def _of_rows(scale: Scale, rows: slice, like: Tensor) -> Scale:

@@ -14,7 +14,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol
+from operator import mul
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +31,6 @@ class Defense(Protocol):
 
     def __call__(self, gradient: Gradient) -> Distribution:
         """The distribution of the released g, given the true gradient."""
-        ...
 
 
 class InputDefense:
@@ -41,13 +41,27 @@ class InputDefense:
         raise NotImplementedError(f"{type(self).__name__} needs a method at(model, x)")
 
 
+class Transform:
+    """A client's random change of its images before it takes a gradient: inherit from it."""
+
+    def __call__(self, x: Tensor, keys: Sequence[tuple[int, ...]]) -> Tensor:
+        """T_n(x_n) for images (N, C, H, W) in [0, 1]; T_n depends on keys[n] alone."""
+        raise NotImplementedError(f"{type(self).__name__} needs a method __call__(x, keys)")
+
+    def image(self, seen: Tensor) -> Tensor:
+        """The images that records score, of what the network saw: all of it, by default."""
+        return seen
+
+
 class Noisy:
     """A defense that adds noise of one scale, which learnt attacks read off it."""
 
+    scale: Scale
+
     @property
     def noise_scale(self) -> Scale:
-        """The scale of its noise."""
-        raise NotImplementedError(f"{type(self).__name__} needs a property noise_scale")
+        """The scale of its noise: its `scale`, if it does not say otherwise."""
+        return self.scale
 
 
 @dataclass(frozen=True)
@@ -72,11 +86,6 @@ class GaussianNoise(Noisy):
     def __post_init__(self) -> None:
         check_scale(self.scale)
 
-    @property
-    def noise_scale(self) -> Scale:
-        """Its scale."""
-        return self.scale
-
     def __call__(self, gradient: Gradient) -> Normal:
         """Gaussian around the gradient."""
         return Normal(gradient, self.scale)
@@ -86,19 +95,13 @@ class GaussianNoise(Noisy):
 class LaplaceNoise(Noisy):
     """Add independent Laplace noise of scale b, density exp(-|t| / b) / 2b, to every entry.
 
-    `scale` is b, in units of the gradient: a positive number, or a tensor (N,) with one for
-    each attack. Raises ValueError otherwise.
+    `scale` is b, in units of the gradient, as that of `GaussianNoise` is.
     """
 
     scale: Scale
 
     def __post_init__(self) -> None:
         check_scale(self.scale)
-
-    @property
-    def noise_scale(self) -> Scale:
-        """Its scale."""
-        return self.scale
 
     def __call__(self, gradient: Gradient) -> Laplace:
         """Laplace around the gradient."""
@@ -134,7 +137,7 @@ class RandomMask(Noisy):
     def mask(self, gradient: Gradient) -> dict[str, Tensor]:
         """1 where an entry is kept, 0 where it is not: name -> tensor (*parameter shape)."""
         return {
-            name: _mask(self.rate, self.seed, place, v.shape[1:], v.dtype, v.device)
+            name: _mask(self.rate, self.seed, place, v.shape[1:], v.device, v.dtype)
             for place, (name, v) in enumerate(gradient.items())
         }
 
@@ -172,22 +175,19 @@ def learned_noise(gradient: Gradient, scale: float) -> LearnedNoise:
     scales are rounded to four digits, so that records can name them.
     """
     check_scale(scale)
-    square = {name: float(v.square().mean()) for name, v in gradient.items()}
-    size = {name: v[0].numel() for name, v in gradient.items()}
-    mean = sum(size[k] * square[k] for k in size) / gradient.size
+    square = [float(v.square().mean()) for v in gradient.values()]
+    size = [v[0].numel() for v in gradient.values()]
+    mean = sum(map(mul, size, square)) / gradient.size
     if not mean > 0:
         raise ValueError("all gradients are zero: nothing can be learned from them")
-    square = {k: max(v, 1e-6 * mean) for k, v in square.items()}
-    mean = sum(size[k] * square[k] for k in size) / gradient.size
-    return LearnedNoise(tuple(float(f"{scale * math.sqrt(v / mean):.4g}") for v in square.values()))
+    square = [max(v, 1e-6 * mean) for v in square]
+    mean = sum(map(mul, size, square)) / gradient.size
+    return LearnedNoise(tuple(float(f"{scale * math.sqrt(v / mean):.4g}") for v in square))
 
 
 @lru_cache(maxsize=256)
-def _mask(
-    rate: float, seed: int, place: int, shape: torch.Size, dtype: torch.dtype, device: torch.device
-) -> Tensor:
-    kept = torch.rand(shape, generator=generator(MASK, seed, place)) >= rate
-    return kept.to(device=device, dtype=dtype)
+def _mask(rate: float, seed: int, place: int, shape: torch.Size, *to: Any) -> Tensor:
+    return (torch.rand(shape, generator=generator(MASK, seed, place)) >= rate).to(*to)
 
 
 def check_scale(scale: Scale) -> None:

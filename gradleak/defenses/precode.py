@@ -8,14 +8,16 @@ both or believes something about it.
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gradleak.defenses.transform import Transform
+from gradleak.defenses.noise import Transform
 from gradleak.models import NORMALIZATION, Normalize, Shape, check_shape, constructor
 from gradleak.randomness import LATENT, MODEL, generator
 
@@ -135,15 +137,13 @@ def precode_ffn(
 ) -> Precode:
     """The network that the paper attacks: five dense layers of 500, 256 features, the bottleneck.
 
-    2,931,850 parameters for CIFAR-10 with a bottleneck of 256. Weights and biases are uniform in
-    (-0.05, 0.05), as published.
+    2,931,850 parameters for CIFAR-10, all uniform in (-0.05, 0.05), as published.
     """
     sizes = [math.prod(shape), 500, 500, 500, 500, 500, 256]
     encoder: dict[str, nn.Module] = {"flatten": nn.Flatten()}
-    for i in range(1, len(sizes)):
-        encoder[f"dense{i}"] = nn.Linear(sizes[i - 1], sizes[i])
-        encoder[f"act{i}"] = activation()
-    return _assembled(shape, encoder, 256, 500, classes, activation, size, seed)
+    for i, (before, after) in enumerate(pairwise(sizes), start=1):
+        encoder |= {f"dense{i}": nn.Linear(before, after), f"act{i}": activation()}
+    return _assembled(shape, encoder, 500, classes, activation, size, seed)
 
 
 @constructor
@@ -157,28 +157,24 @@ def precode_lenet(
     channels, height, width = shape
     encoder: dict[str, nn.Module] = {}
     for i, stride in enumerate((2, 2, 1, 1), start=1):
-        encoder[f"conv{i}"] = nn.Conv2d(channels, 12, 5, stride, padding=2)
-        encoder[f"act{i}"] = activation()
-        channels = 12
+        convolution = nn.Conv2d(channels if i == 1 else 12, 12, 5, stride, padding=2)
+        encoder |= {f"conv{i}": convolution, f"act{i}": activation()}
     features = 12 * math.ceil(height / 4) * math.ceil(width / 4)
     encoder |= {"flatten": nn.Flatten(), "dense": nn.Linear(features, 256), "act": activation()}
-    return _assembled(shape, encoder, 256, features, classes, activation, size, seed)
+    return _assembled(shape, encoder, features, classes, activation, size, seed)
 
 
 def _assembled(
-    shape: Shape, encoder: dict[str, nn.Module], features: int, hidden: int, classes: int,
+    shape: Shape, encoder: dict[str, nn.Module], hidden: int, classes: int,
     activation: Activation, size: int, seed: int,
 ) -> Precode:  # fmt: skip
     check_shape(shape)
-    first = {"normalize": Normalize(*NORMALIZATION[shape[0]])}
-    layers = nn.Sequential()
-    for name, layer in (first | encoder).items():
-        layers.add_module(name, layer)
-    decoder = nn.Sequential()
-    decoder.add_module("dense", nn.Linear(size, hidden))
-    decoder.add_module("act", activation())
-    decoder.add_module("last", nn.Linear(hidden, classes))
-    model = Precode(layers, Bottleneck(features, size), decoder, shape)
+    encoder = OrderedDict(normalize=Normalize(*NORMALIZATION[shape[0]]), **encoder)
+    decoder = OrderedDict(
+        dense=nn.Linear(size, hidden), act=activation(), last=nn.Linear(hidden, classes)
+    )
+    bottleneck = Bottleneck(256, size)
+    model = Precode(nn.Sequential(encoder), bottleneck, nn.Sequential(decoder), shape)
     rng = generator(MODEL, seed)
     for parameter in model.parameters():
         nn.init.uniform_(parameter, -0.05, 0.05, generator=rng)

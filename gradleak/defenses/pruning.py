@@ -35,12 +35,13 @@ class MagnitudePruning:
 
     def __call__(self, gradient: Gradient) -> PointMass:
         """A point mass at the gradient that is left."""
-        return PointMass(gradient.map(self._pruned))
 
-    def _pruned(self, v: Tensor) -> Tensor:
-        size = v.flatten(1).abs()
-        least = size.kthvalue(_hidden(self.rate, size.shape[1]) + 1, dim=1, keepdim=True).values
-        return v * (size >= least).view_as(v)
+        def pruned(v: Tensor) -> Tensor:
+            size = v.flatten(1).abs()
+            least = size.kthvalue(_hidden(self.rate, size.shape[1]) + 1, dim=1, keepdim=True).values
+            return v * (size >= least).view_as(v)
+
+        return PointMass(gradient.map(pruned))
 
 
 @dataclass(frozen=True)
@@ -64,12 +65,8 @@ class Soteria(InputDefense):
 
     def at(self, model: nn.Module, x: Tensor) -> Defense:
         """The defense of clients that hold x (N, *shape): the columns depend on the example."""
-        kept = ~self.hidden(model, x)
-
-        def masked(gradient: Gradient) -> PointMass:
-            return PointMass(gradient.masked({f"{self.layer}.weight": kept.to(x).unsqueeze(1)}))
-
-        return masked
+        mask = {f"{self.layer}.weight": (~self.hidden(model, x)).to(x).unsqueeze(1)}
+        return lambda gradient: PointMass(gradient.masked(mask))
 
     def hidden(self, model: nn.Module, x: Tensor) -> Tensor:
         """Which features are hidden for each example x (N, *shape): boolean, (N, F)."""
@@ -92,26 +89,21 @@ class Soteria(InputDefense):
     def _score(self, model: nn.Module, x: Tensor) -> Tensor:
         x = x.requires_grad_()
         r = _input_of(self.layer, model, x)
-        live = _along_a_random_direction(r, x) != 0
-        norm = torch.zeros_like(r)
+        # The Jacobian times a random vector is zero where its row is, almost surely.
+        direction = torch.randn(x.shape, generator=generator(DIRECTION)).to(x)
+        weight = torch.zeros_like(r, requires_grad=True)
+        (slope,) = torch.autograd.grad(r, x, weight, create_graph=True)
+        live = torch.autograd.grad(slope, weight, direction, retain_graph=True)[0] != 0
         live_first = live.sort(dim=1, descending=True, stable=True).indices
+        norm = torch.zeros_like(r)
         most = int(live.sum(1).max())
         for begin in range(0, most, FEATURES_AT_ONCE):
             some = live_first[:, begin : min(begin + FEATURES_AT_ONCE, most)]
-            # One row of the Jacobian for each of them, in all examples at once, which do not touch
-            # each other: feature some[n, k] of example n.
+            # One row of the Jacobian for each of them: feature some[n, k] of example n.
             row = torch.zeros(some.shape[1], *r.shape).to(r).scatter_(2, some.T.unsqueeze(2), 1)
             (slope,) = torch.autograd.grad(r, x, row, retain_graph=True, is_grads_batched=True)
             norm.scatter_(1, some, slope.flatten(2).norm(dim=2).T)
         return norm / (r.detach() + self.stabiliser).abs()
-
-
-def _along_a_random_direction(r: Tensor, x: Tensor) -> Tensor:
-    """The Jacobian dr/dx times a random vector, (N, F): zero where its row is, almost surely."""
-    direction = torch.randn(x.shape, generator=generator(DIRECTION)).to(x)
-    weight = torch.zeros_like(r, requires_grad=True)
-    (slope,) = torch.autograd.grad(r, x, weight, create_graph=True)
-    return torch.autograd.grad(slope, weight, direction, retain_graph=True)[0]
 
 
 def _hidden(rate: float, count: int) -> int:

@@ -1,7 +1,6 @@
 from .denoiser import Denoiser, read_denoiser, trained_denoiser
 from .fit import fit, log_uniform
-from .mixture import GaussianMixture, Mixture
-from .ppca import LowRankGaussian
+from .gaussians import GaussianMixture, LowRankGaussian, Mixture
 from .prior import END, Moment, Prior
 from .score import Learned, Trained
 from .simple import Box, BoxPenalty, Flat, Sum, TotalVariation

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import ClassVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -33,7 +32,6 @@ class Denoiser(UNet):
     """
 
     levels = (LOWEST, HIGHEST)
-    revision: ClassVar[int] = 0  # raised by hand when training gives other denoisers, too
 
     def __init__(self, shape: Shape, deviation: float, width: int = 16, seed: int = 0) -> None:
         with seeded(DENOISER, seed):
@@ -54,16 +52,9 @@ class Denoiser(UNet):
 
 
 def trained_denoiser(
-    images: Images,
-    folder: Path,
-    *,
-    steps: int,
-    width: int = 16,
-    batch_size: int = 64,
-    lr: float = 2e-3,
-    seed: int = 0,
-    device: torch.device = torch.device("cpu"),
-) -> Denoiser:
+    images: Images, folder: Path, *, steps: int, width: int = 16, batch_size: int = 64,
+    lr: float = 2e-3, seed: int = 0, device: torch.device = torch.device("cpu"),
+) -> Denoiser:  # fmt: skip
     """A denoiser of these images, trained once and kept in `folder` as safetensors.
 
     Noise levels are log-uniform between `LOWEST` and `HIGHEST`; weighted as in Karras et al. 2022.
@@ -73,25 +64,22 @@ def trained_denoiser(
         lr=lr, seed=seed,
     )  # fmt: skip
     how = digest(Denoiser, told)
-    path = folder / f"denoiser-{how}.safetensors"
-    if path.exists():
-        model = read_denoiser(path).to(device)
-        model.trained_on = images.source
-        return model
-    deviation = float(images.x.std())
-    model = Denoiser(images.shape, deviation, width, seed).to(device)
+    path, deviation = folder / f"denoiser-{how}.safetensors", float(images.x.std())
+    known = path.exists()
+    model = read_denoiser(path) if known else Denoiser(images.shape, deviation, width, seed)
     model.trained_on = images.source
+    if known:
+        return model.to(device)
     rng = generator(DENOISER, seed, 1)
 
     def loss(model: nn.Module) -> Tensor:
         x = images.x[torch.randint(len(images), (batch_size,), generator=rng)].to(device)
         sigma = log_uniform(LOWEST, HIGHEST, batch_size, rng).to(device)
-        noise = torch.randn(x.shape, generator=rng).to(device)
-        s = sigma.view(-1, 1, 1, 1)
+        s, noise = sigma.view(-1, 1, 1, 1), torch.randn(x.shape, generator=rng).to(device)
         weight = (s.square() + deviation**2) / (s * deviation).square()
         return (weight * (model(x + s * noise, sigma) - x).square()).mean()
 
-    mean = fit(model, loss, steps, lr, "denoiser")
+    mean = fit(model.to(device), loss, steps, lr, "denoiser")
     channels, high, wide = images.shape
     save(
         mean, path, channels=channels, high=high, wide=wide, deviation=deviation, width=width,

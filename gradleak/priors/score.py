@@ -30,15 +30,14 @@ class Learned(Prior):
 
     Only the slope of its log-density is known, at a noise level that falls geometrically from
     `start` to `end` pixels during the climb; `log_prob` is zero everywhere, with that slope times
-    `weight`, so that restarts are compared by their likelihood. While the level falls, the denoiser
-    looks at x with as much noise as it was trained for, fresh at each step and the same for all
-    attacks (Mardani et al. 2024): the slope is (D(x + level z) - x) / level^2, with the right mean.
+    `weight`, so that restarts are compared by their likelihood. The denoiser looks at x with as
+    much noise as it was trained for, fresh at each step and the same for all attacks (Mardani et
+    al. 2024): the slope is (D(x + level z) - x) / level^2, with the right mean.
 
     denoiser: D(x, sigma) -> the clean images, x (N, C, H, W), sigma (N,) in pixels. Those of
     deepinv, such as `deepinv.models.DRUNet`, fit as they are; levels and training images are
-    checked where a denoiser declares them, as `Trained` does.
-    name: what records call it. seed: of the noise. Raises ValueError for levels outside of those
-    that the denoiser was trained on.
+    checked where a denoiser declares them, as `Trained` does: ValueError for levels outside.
+    name: what records call it. seed: of the noise.
     """
 
     denoiser: Callable[[Tensor, Tensor], Tensor] = field(repr=False)

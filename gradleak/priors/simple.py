@@ -49,9 +49,9 @@ class TotalVariation(Prior):
         """Negative weighted variation, (N,)."""
         if x.ndim < 4:
             raise ValueError(f"total variation needs images (N, C, H, W), got {tuple(x.shape)}")
-        rows, columns = x.diff(dim=-2), x.diff(dim=-1)
         f = torch.abs if self.power == 1 else torch.square
-        return -self.weight * (f(rows).flatten(1).sum(1) + f(columns).flatten(1).sum(1))
+        rows, columns = (f(x.diff(dim=dim)).flatten(1).sum(1) for dim in (-2, -1))
+        return -self.weight * (rows + columns)
 
 
 @dataclass(frozen=True)

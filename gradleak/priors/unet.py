@@ -37,14 +37,11 @@ class UNet(nn.Module):
         facts, wide = 4 * width, 2 * width
         self.level = nn.Sequential(nn.Linear(told, facts), nn.SiLU(), nn.Linear(facts, facts))
         self.first = nn.Conv2d(inputs, width, 3, padding=1)
-        self.down = nn.ModuleList(
-            [_Block(width, width, facts), _Block(width, wide, facts), _Block(wide, wide, facts)]
-        )
+        sizes = ((width, width), (width, wide), (wide, wide))
+        self.down = nn.ModuleList(_Block(*size, facts) for size in sizes)
         self.middle = _Block(wide, wide, facts)
-        self.up = nn.ModuleList(
-            [_Block(2 * wide, wide, facts), _Block(2 * wide, wide, facts),
-             _Block(wide + width, width, facts)]
-        )  # fmt: skip
+        sizes = ((2 * wide, wide), (2 * wide, wide), (wide + width, width))
+        self.up = nn.ModuleList(_Block(*size, facts) for size in sizes)
         self.last = nn.Sequential(
             nn.GroupNorm(4, width), nn.SiLU(), nn.Conv2d(width, outputs, 3, padding=1)
         )

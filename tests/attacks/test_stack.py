@@ -3,7 +3,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from gradleak.attacks.stack import Rows, merge, mergeable
+from gradleak.attacks.stack import merge, mergeable
 
 
 @dataclass(frozen=True)
@@ -18,22 +18,18 @@ class Outer:
     scale: float | torch.Tensor = 1.0
 
 
-ROWS = Rows(
-    client=torch.tensor([0, 1, 0, 1, 2]),
-    setting=torch.tensor([0, 0, 1, 1, 1]),
-    restart=torch.zeros(5, dtype=torch.long),
-    clients=(2, 3),
-)
+# The rows of two settings of two and three clients.
+ROWS = [(0, 0, 0), (0, 1, 0), (1, 0, 0), (1, 1, 0), (1, 2, 0)], (2, 3)
 LIKE = torch.zeros(1, dtype=torch.double)
 
 
 def test_equal_settings_stay_numbers():
     a = Outer((Inner(1.0), Inner(2.0)))
-    assert merge([a, Outer((Inner(1.0), Inner(2.0)))], ROWS, LIKE) is a
+    assert merge([a, Outer((Inner(1.0), Inner(2.0)))], *ROWS, LIKE) is a
 
 
 def test_numbers_that_differ_become_one_for_each_attack():
-    merged = merge([Outer((Inner(1.0),)), Outer((Inner(3.0),))], ROWS, LIKE)
+    merged = merge([Outer((Inner(1.0),)), Outer((Inner(3.0),))], *ROWS, LIKE)
     assert merged.parts[0].weight.tolist() == [1, 1, 3, 3, 3]
     assert merged.parts[0].weight.dtype == torch.double
     assert merged.scale == 1.0
@@ -42,9 +38,9 @@ def test_numbers_that_differ_become_one_for_each_attack():
 
 def test_tensors_hold_one_for_each_client():
     settings = [Outer((), torch.tensor([5.0, 6.0])), Outer((), 1.0)]
-    assert merge(settings, ROWS, LIKE).scale.tolist() == [5, 6, 1, 1, 1]
+    assert merge(settings, *ROWS, LIKE).scale.tolist() == [5, 6, 1, 1, 1]
     with pytest.raises(ValueError, match="2 values for 3 clients"):
-        merge([Outer((), torch.tensor([5.0, 6.0]))] * 2, ROWS, LIKE)
+        merge([Outer((), torch.tensor([5.0, 6.0]))] * 2, *ROWS, LIKE)
 
 
 @pytest.mark.parametrize(
@@ -55,4 +51,4 @@ def test_whatever_else_differs_is_refused(other):
     settings = [Outer((Inner(1.0),)), other]
     assert not mergeable(settings)
     with pytest.raises(ValueError, match="differ in floats only"):
-        merge(settings, ROWS, LIKE)
+        merge(settings, *ROWS, LIKE)

@@ -7,7 +7,7 @@ from gradleak.attacks import undo_ats
 from gradleak.attacks.undo_ats import undo
 from gradleak.data import Images
 from gradleak.defenses.ats import ATS, Transformation
-from gradleak.priors.ppca import LowRankGaussian
+from gradleak.priors.gaussians import LowRankGaussian
 
 
 def gaussian(rank=3, side=5, seed=0):

@@ -61,7 +61,7 @@ def test_operations_are_those_of_pillow(index):
             assert differ <= (0.04 if (name, index) == ("shear_y", 6) else 0), (name, magnitude)
 
 
-SMOOTH = [n for n in ats_operations.RANGES if n not in ("posterize", "equalize", "autocontrast")]
+SMOOTH = [n for n in ats_operations.KINDS if n not in ("posterize", "equalize", "autocontrast")]
 
 
 @pytest.mark.parametrize("name", SMOOTH)

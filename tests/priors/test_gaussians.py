@@ -5,7 +5,7 @@ import torch
 from scipy.stats import multivariate_normal
 
 import gradleak as gl
-from gradleak.priors.mixture import GaussianMixture, Mixture
+from gradleak.priors.gaussians import GaussianMixture, Mixture
 
 
 def test_the_density_is_the_sum_of_its_parts():

@@ -1,4 +1,4 @@
-"""A Gaussian mixture of whole images as a prior, fitted by scikit-learn: the classical midpoint."""
+"""Gaussians of whole images, fitted by scikit-learn: a mixture as a prior, and one of low rank."""
 
 from __future__ import annotations
 
@@ -59,20 +59,15 @@ class GaussianMixture(Prior):
     ) -> GaussianMixture:
         """The likeliest such mixture of images, each with noise of deviation blur.
 
-        Images fill few of the directions that pixels have, so that without blur a covariance would
-        have no inverse.
+        Without it a covariance has no inverse: images fill few of the directions that pixels have.
         """
         from sklearn.mixture import GaussianMixture as Fitted  # it takes seconds to import
 
         found = Fitted(components, reg_covar=blur**2, random_state=seed, max_iter=50, tol=0.1)
         found.fit(images.x.flatten(1).double().cpu().numpy())
-        covariances = torch.tensor(found.covariances_)
-        mixture = Mixture(
-            torch.tensor(found.weights_).float(),
-            torch.tensor(found.means_).float(),
-            torch.linalg.cholesky(covariances).float(),
-            images.source,
-        )
+        chances, means = torch.tensor(found.weights_), torch.tensor(found.means_)
+        roots = torch.linalg.cholesky(torch.tensor(found.covariances_))
+        mixture = Mixture(chances.float(), means.float(), roots.float(), images.source)
         how = given(cls.fit, images.digests, components, blur=blur, seed=seed)
         return cls(made(mixture, cls, how), f"{components} of {images.name}")
 
@@ -85,3 +80,45 @@ class GaussianMixture(Prior):
         """The weighted log-density of each attack's images, (N,); x (N, ..., C, H, W)."""
         each = self.mixture(x.flatten(0, -4).flatten(1))
         return self.weight * each.view(len(x), -1).sum(1)
+
+
+class LowRankGaussian(nn.Module):
+    """x = mean + sum_k z_k directions[k] + residual; z standard normal, residual of `variance`.
+
+    Probabilistic principal components: Tipping & Bishop 1999. mean (C, H, W), directions
+    (K, C, H, W). trained_on: which images it was fitted to, if known.
+    """
+
+    def __init__(
+        self, mean: Tensor, directions: Tensor, variance: float, trained_on: Source | None = None
+    ) -> None:
+        super().__init__()
+        self.trained_on = trained_on
+        self.register_buffer("mean", mean)
+        self.register_buffer("directions", directions)
+        self.register_buffer("variance", torch.as_tensor(variance, dtype=mean.dtype))
+
+    @classmethod
+    def fit(cls, images: Images, rank: int) -> LowRankGaussian:
+        """The likeliest such Gaussian of the images, in float64; rank is K, below their number."""
+        from sklearn.decomposition import PCA  # it takes seconds to import
+
+        pca = PCA(rank, svd_solver="randomized", random_state=0)
+        pca.fit(images.x.flatten(1).double().cpu().numpy())
+        variances, residual = torch.tensor(pca.explained_variance_), float(pca.noise_variance_)
+        scale = (variances - residual).clamp_min(0).sqrt()
+        directions = torch.tensor(pca.components_) * scale.unsqueeze(1)
+        mean = torch.tensor(pca.mean_).view(images.shape)
+        found = cls(mean, directions.view(rank, *images.shape), residual, images.source)
+        return made(found, cls, images.digests, rank)
+
+    @property
+    def sources(self) -> list[Source]:
+        """Which images it was fitted to, if known."""
+        return [] if self.trained_on is None else [self.trained_on]
+
+    def extra_repr(self) -> str:
+        """What its repr tells."""
+        seen = self.trained_on
+        fitted = f", fitted to {len(seen.index)} of {seen.name}" if seen else ""
+        return f"rank {len(self.directions)}, variance {float(self.variance):.4g}{fitted}"
