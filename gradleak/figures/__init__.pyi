@@ -1,6 +1,6 @@
 from .exhibits import arms, compared, frame, frames, gallery, means, tables
 from .html import Frame, Row
-from .plot import COLORS, curves, differences, images, intervals, panels, table, tradeoff
+from .plot import COLORS, curves, differences, images, panels, table, tradeoff
 from .slider import strength
 
 __all__ = [
@@ -15,7 +15,6 @@ __all__ = [
     "frames",
     "gallery",
     "images",
-    "intervals",
     "means",
     "panels",
     "strength",
