@@ -103,6 +103,7 @@ def read(chapter: Chapter) -> Any:
     notebook.metadata = {"kernelspec": KERNEL}
     for index, cell in enumerate(notebook.cells):
         cell["id"] = f"{chapter.name}-{index:02d}"
+        cell.metadata.pop("lines_to_next_cell", None)  # about the script alone
     return notebook
 
 

@@ -14,11 +14,10 @@ import click
 from tqdm import tqdm
 
 from gradleak.book.chapter import BookError, Chapter, chapters, extra, root
-from gradleak.book.execute import ensure
+from gradleak.book.execute import ensure, python_path
 from gradleak.book.pages import write_generated
 from gradleak.book.record import digest, package_files
 
-PHASES = ("reading sources", "writing output")
 FOLDED = {
     "parameters": "Parameters and their defaults",
     "injected-parameters": "Parameters of this run",
@@ -105,38 +104,31 @@ def _mark_as_toy(notebook: Any) -> None:
 
 
 def _render(home: Path, stage: Path, out: Path) -> Path:
+    extra("jupyter_book")
     program = Path(sys.executable).with_name("jupyter-book")  # it has no `python -m`
-    if not program.is_file():
-        raise BookError("jupyter-book is not installed: pip install -e '.[book]'")
     shutil.rmtree(out, ignore_errors=True)  # old doctrees would hide warnings
     out.mkdir(parents=True)
     command = [program, "build", stage, "--path-output", out, "-W", "--keep-going"]
-    paths = [str(home), os.environ.get("PYTHONPATH", "")]  # the API page imports gradleak
     environment = {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+        "PYTHONPATH": python_path(home),  # the API page imports gradleak
         "PYTHONUNBUFFERED": "1",
         "NO_COLOR": "1",
     }
-    with subprocess.Popen(
-        command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    ) as process:
-        lines = _follow(process)
+    lines = []
+    piped = {"text": True, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    with (
+        subprocess.Popen(command, env=environment, **piped) as process,
+        tqdm(total=200, desc="site", disable=None, bar_format="{l_bar}{bar}|") as bar,
+    ):
+        for line in process.stdout:
+            lines.append(re.sub(r"\x1b\[[0-9;]*[a-zA-Z]", "", line.rstrip()))
+            progress = re.match(r"(reading sources|writing output)\.\.\. +\[ *(\d+)%\]", lines[-1])
+            if progress:
+                bar.update(100 * (progress[1] == "writing output") + int(progress[2]) - bar.n)
     if process.returncode != 0:
         raise BookError(_warnings(lines, stage, out))
     return out / "_build" / "html"
-
-
-def _follow(process: subprocess.Popen[str]) -> list[str]:
-    lines = []
-    total = 100 * len(PHASES)
-    with tqdm(total=total, desc="site", disable=None, bar_format="{l_bar}{bar}|") as bar:
-        for line in process.stdout or ():
-            lines.append(re.sub(r"\x1b\[[0-9;]*[a-zA-Z]", "", line.rstrip()))
-            progress = re.match(r"(.+)\.\.\. +\[ *(\d+)%\]", lines[-1])
-            if progress and progress[1] in PHASES:
-                bar.update(100 * PHASES.index(progress[1]) + int(progress[2]) - bar.n)
-    return lines
 
 
 def _warnings(lines: list[str], stage: Path, out: Path) -> str:
