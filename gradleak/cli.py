@@ -12,6 +12,9 @@ import click
 
 from gradleak import book
 from gradleak.book.chapter import DEVICES, PROFILE_HELP, PROFILES, summary
+from gradleak.book.pages import duration
+from gradleak.book.record import runs_here, runs_published
+from gradleak.book.values import assignments
 from gradleak.version import __version__
 
 PROFILE = click.Choice(PROFILES)
@@ -31,7 +34,7 @@ class ChapterGroup(click.Group):
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command:
         """Return the command that runs one chapter; raises `BookError` if there is none."""
-        return _run_command(book.find(name, book.root()))
+        return _run_command(book.find(name))
 
 
 @click.group(context_settings={"show_default": True})
@@ -43,9 +46,6 @@ def main() -> None:
 @main.command("list")
 def list_() -> None:
     """Show the chapters, the profiles and what each costs."""
-    from gradleak.book.pages import duration
-    from gradleak.book.record import runs_here, runs_published
-
     home = book.root()
     runs = runs_published(home) + runs_here(home)
     for chapter in book.chapters(home):
@@ -76,8 +76,6 @@ def _run_command(chapter: book.Chapter) -> click.Command:
     @on_device
     @with_values
     def execute_chapter(profile: str, device: str, given: tuple[str, ...]) -> None:
-        from gradleak.book.values import assignments
-
         values = assignments(chapter, given)
         notebook = book.run(chapter.name, profile, device, values, chapter.root)
         click.echo(f"Executed: {notebook}\nSee it:   gradleak book --profile {profile}")
@@ -134,11 +132,8 @@ def publish(names: tuple[str, ...], profile: str, records: bool) -> None:
     """Write a profile's outputs into the committed notebooks (default: every chapter)."""
     if records and not names:
         raise book.BookError("Name the chapters whose records are to be kept.")
-    if records:
-        paths = [path for name in names for path in book.publish_records(name, profile)]
-    else:
-        paths = book.publish(profile, names)
-    for path in paths:
+    of_records = (path for name in names for path in book.publish_records(name, profile))
+    for path in of_records if records else book.publish(profile, names):
         click.echo(f"Published: {path}")
 
 
@@ -152,10 +147,8 @@ def carry(names: tuple[str, ...], profile: str, given: tuple[str, ...]) -> None:
     Runs the chapters, all that share records together, with the parameters that made them. Three
     rows of each cell are computed again; where they agree, the cell's other rows are believed.
     """
-    from gradleak.book.values import assignments
-
     os.environ["GRADLEAK_CARRY"] = "1"  # the chapters' kernels see it
-    chapters = [book.find(name, book.root()) for name in names]
+    chapters = [book.find(name) for name in names]
     for chapter in chapters:
         book.run(chapter.name, profile, parameters=assignments(chapter, given), home=chapter.root)
     for chapter in chapters:

@@ -17,17 +17,7 @@ from typing import Any
 import click
 
 from gradleak.book import record
-from gradleak.book.chapter import (
-    DEVICES,
-    PROFILES,
-    BookError,
-    Chapter,
-    extra,
-    find,
-    pick,
-    read,
-    root,
-)
+from gradleak.book.chapter import DEVICES, PROFILES, BookError, Chapter, extra, find, pick, read
 from gradleak.book.pages import duration
 from gradleak.book.record import executed, last_run
 from gradleak.book.values import check
@@ -48,7 +38,7 @@ def run(
     parameter does not take, before anything runs, and when a cell fails; the notebook of the last
     good run then stays as it was.
     """
-    chapter = find(name, home or root())
+    chapter = find(name, home)
     pick("profile", profile, PROFILES)
     pick("device", device, DEVICES)
     own = _own(chapter, parameters or {})

@@ -33,10 +33,8 @@ def publish(
             extra("nbformat").write(notebook, scratch)
         _copy_records(chapter, profile)
         _copy_picture(notebook, home / "book" / "picture.png")
-    stems = {chapter.stem for chapter in wanted}
-    kept = [run for run in record.runs_published(home) if run.chapter not in stems]
-    every = sorted(kept + runs, key=lambda run: run.chapter)
-    record.save(every, record.published_file(home))
+    every = {run.chapter: run for run in (*record.runs_published(home), *runs)}
+    record.save([every[stem] for stem in sorted(every)], record.published_file(home))
     return [chapter.published for chapter in wanted]
 
 
@@ -47,7 +45,6 @@ def publish_records(name: str, profile: str = "quick", home: Path | None = None)
     whether or not it has ended. The committed notebook stays as it is. Raises `BookError` if the
     chapter has not been run.
     """
-    home = home or root()
     chapter = find(name, home)
     if last_run(chapter, profile) is None and not used_records(chapter, profile):
         raise BookError(f"{chapter.stem} has no {profile} run: {_again(chapter, profile)}.")

@@ -44,21 +44,19 @@ def build(profile: str = "smoke", published: bool = False, home: Path | None = N
     every = chapters(home)
     notebooks = [_committed(c) for c in every] if published else ensure(every, profile)
     stage = _stage(home, label, notebooks, published)
-    site = home / "_build" / "site" / label
-    stamp = site / "fingerprint"
+    site = home / "_build" / "site" / label / "html"
+    stamp = site / ".fingerprint"
     key = digest(home, [*stage.glob("**/*"), *package_files(home)])
-    index = site / "html" / "index.html"
-    if index.is_file() and stamp.is_file() and stamp.read_text() == key:
+    if stamp.is_file() and stamp.read_text() == key:
         click.echo("Site: nothing changed since it was built")
-        return index
+        return site / "index.html"
     click.echo("Site: rendering (about 15 seconds)")
     html = _render(home, stage, home / "_build" / "render" / label)
-    stamp.unlink(missing_ok=True)
+    (html / stamp.name).write_text(key)
     shutil.rmtree(site, ignore_errors=True)
-    site.mkdir(parents=True)
-    html.rename(site / "html")
-    stamp.write_text(key)
-    return index
+    site.parent.mkdir(parents=True, exist_ok=True)
+    html.rename(site)
+    return site / "index.html"
 
 
 def _committed(chapter: Chapter) -> Path:
@@ -137,8 +135,5 @@ def _warnings(lines: list[str], stage: Path, out: Path) -> str:
     found = [line for line in lines if re.search(r"\b(WARNING|ERROR|CRITICAL)\b", line)]
     # Every warning shown once, with the name of the file that people edit.
     shown = list(dict.fromkeys(line.replace(f"{stage}/", "") for line in found))[:8] or lines[-8:]
-    return (
-        "The book has warnings, so the last good site was kept:\n  "
-        + "\n  ".join(shown)
-        + f"\nWhole log: {log}"
-    )
+    head = "The book has warnings, so the last good site was kept:"
+    return "\n  ".join([head, *shown]) + f"\nWhole log: {log}"

@@ -160,10 +160,8 @@ def _row(row: Row, unit: str) -> str:
     pixels = _pixels(row)
     n, height, width = pixels.shape[:3]
     label = escape(row.label)
-    mean, scores = "", [""] * n
-    if row.scores is not None:
-        mean = f" <small>mean {_mean(row)} {unit}</small>"
-        scores = [_score(float(score)) for score in row.scores]
+    scores = [""] * n if row.scores is None else [_score(float(s)) for s in row.scores]
+    mean = "" if row.scores is None else f" <small>mean {_mean(row)} {unit}</small>"
     cells = "".join(
         _cell(image, f"{label} {i} of {n}", score, unit)
         for i, (image, score) in enumerate(zip(pixels, scores, strict=True), start=1)

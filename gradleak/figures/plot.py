@@ -15,6 +15,8 @@ from torch import Tensor
 
 from gradleak.metrics import Interval, Paired, holm
 
+Lines = Mapping[str, Mapping[float | str, Interval]]
+
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 FLOOR = {"color": "0.4", "linestyle": "--", "linewidth": 1, "label": "data-free floor"}
@@ -48,7 +50,7 @@ def images(*rows: Tensor, labels: Sequence[str] = (), scores: Sequence[Tensor] =
 
 
 def curves(
-    lines: Mapping[str, Mapping[float, Interval]],
+    lines: Lines,
     *,
     across: str,
     unit: str = "PSNR (dB)",
@@ -57,7 +59,7 @@ def curves(
 ) -> Figure:
     """Means with interval bands against a quantity, one line for each name."""
     figure, axis = plt.subplots(figsize=(7.2, 3.2), layout="constrained")
-    _lines(axis, lines, floor, log)
+    _lines(axis, lines, list(lines), floor, log)
     axis.set_xlabel(across)
     axis.set_ylabel(unit)
     _legend_right(axis)
@@ -65,7 +67,7 @@ def curves(
 
 
 def panels(
-    groups: Mapping[str, Mapping[str, Mapping[float | str, Interval]]],
+    groups: Mapping[str, Lines],
     *,
     across: str,
     unit: str = "PSNR (dB)",
@@ -81,7 +83,7 @@ def panels(
     figure, axes = plt.subplots(rows, 2, figsize=(7.2, 2.3 * rows), **style)
     names = list(dict.fromkeys(name for lines in groups.values() for name in lines))
     for axis, (title, lines) in zip(axes.flat, groups.items(), strict=False):
-        _lines(axis, lines, floor, log, names)
+        _lines(axis, lines, names, floor, log)
         axis.set_title(title, fontsize=10)
     handles = {}
     for axis in axes.flat:
@@ -99,9 +101,7 @@ def panels(
 
 
 def tradeoff(
-    lines: Mapping[str, Mapping[float, tuple[Interval, float]]],
-    *,
-    floor: float | None = None,
+    lines: Mapping[str, Mapping[float, tuple[Interval, float]]], *, floor: float | None = None
 ) -> Figure:
     """What a defense hides against what it costs: leakage across, test accuracy upwards.
 
@@ -168,15 +168,8 @@ def _html(rows: Mapping[str, Mapping[str, str]]) -> HTML:
     return HTML(pd.DataFrame(rows).T.fillna("").to_html(escape=False))
 
 
-def _lines(
-    axis: Axes,
-    lines: Mapping[str, Mapping[float | str, Interval]],
-    floor: float | None,
-    log: bool,
-    names: Sequence[str] = (),
-) -> None:
+def _lines(axis: Axes, lines: Lines, names: list[str], floor: float | None, log: bool) -> None:
     """Lines with bands; the place of its name in `names` gives a line its colour, first on top."""
-    names = list(names or lines)
     for name, points in lines.items():
         place = names.index(name)
         at, color = list(points), COLORS[place]
