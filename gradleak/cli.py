@@ -12,10 +12,17 @@ import click
 
 from gradleak import book
 from gradleak.book.chapter import DEVICES, PROFILE_HELP, PROFILES, summary
+from gradleak.book.pages import duration
+from gradleak.book.record import runs_here, runs_published
+from gradleak.book.values import assignments
 from gradleak.version import __version__
 
 PROFILE = click.Choice(PROFILES)
-DEVICE = click.Choice(DEVICES)
+# Options that several commands have.
+on_device = click.option("--device", type=click.Choice(DEVICES), default="auto",
+                         help="auto takes a GPU if there is one")  # fmt: skip
+with_values = click.option("-p", "given", metavar="NAME=VALUE", multiple=True,
+                           help="a parameter of the chapter; may be repeated")  # fmt: skip
 
 
 class ChapterGroup(click.Group):
@@ -27,10 +34,10 @@ class ChapterGroup(click.Group):
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command:
         """Return the command that runs one chapter; raises `BookError` if there is none."""
-        return _run_command(book.find(name, book.root()))
+        return _run_command(book.find(name))
 
 
-@click.group()
+@click.group(context_settings={"show_default": True})
 @click.version_option(__version__, prog_name="gradleak", message="%(prog)s %(version)s")
 def main() -> None:
     """Gradient leakage as an executable book."""
@@ -39,11 +46,8 @@ def main() -> None:
 @main.command("list")
 def list_() -> None:
     """Show the chapters, the profiles and what each costs."""
-    from gradleak.book.pages import duration
-    from gradleak.book.record import runs_here, runs_published
-
     home = book.root()
-    runs = runs_published(home) + runs_here(home, PROFILES)
+    runs = runs_published(home) + runs_here(home)
     for chapter in book.chapters(home):
         title, sentence = summary(chapter)
         # What ran here comes last, and so replaces what the published run took.
@@ -60,36 +64,23 @@ def run() -> None:
 
 
 def _run_command(chapter: book.Chapter) -> click.Command:
-    def execute_chapter(profile: str, device: str, given: tuple[str, ...]) -> None:
-        from gradleak.book.values import assignments
+    title, sentence = summary(chapter)
+    own = [p for p in book.parameters(chapter).values() if p.name not in ("profile", "device")]
+    left = [f"{p.name} = {p.default!r}" for p in own]
+    width = max(map(len, left), default=0)
+    listing = "\n".join(f"  {text:<{width}}  {p.help}" for text, p in zip(left, own, strict=True))
+    help_ = f"{title}\n\n{sentence}\n\n\b\nParameters (-p name=value):\n{listing}"
 
+    @click.command(chapter.name, help=help_, short_help=title)
+    @click.option("--profile", type=PROFILE, default="smoke", help=PROFILE_HELP)
+    @on_device
+    @with_values
+    def execute_chapter(profile: str, device: str, given: tuple[str, ...]) -> None:
         values = assignments(chapter, given)
         notebook = book.run(chapter.name, profile, device, values, chapter.root)
         click.echo(f"Executed: {notebook}\nSee it:   gradleak book --profile {profile}")
 
-    title, sentence = summary(chapter)
-    return click.Command(
-        chapter.name,
-        callback=execute_chapter,
-        help=f"{title}\n\n{sentence}\n\n\b\nParameters (-p name=value):\n{_listing(chapter)}",
-        short_help=title,
-        params=[
-            click.Option(["--profile"], type=PROFILE, default="smoke", show_default=True,
-                         help=PROFILE_HELP),
-            click.Option(["--device"], type=DEVICE, default="auto", show_default=True,
-                         help="auto takes a GPU if there is one"),
-            click.Option(["-p", "given"], metavar="NAME=VALUE", multiple=True,
-                         help="a parameter of the chapter; may be repeated"),
-        ],
-    )  # fmt: skip
-
-
-def _listing(chapter: book.Chapter) -> str:
-    options = ("profile", "device")  # they have options of their own
-    own = [p for p in book.parameters(chapter).values() if p.name not in options]
-    left = [f"{p.name} = {p.default!r}" for p in own]
-    width = max(map(len, left), default=0)
-    return "\n".join(f"  {text:<{width}}  {p.help}" for text, p in zip(left, own, strict=True))
+    return execute_chapter
 
 
 @main.command("book")
@@ -113,58 +104,51 @@ def book_(profile: str | None, published: bool) -> None:
 
 
 @main.command()
-@click.option("--device", type=DEVICE, default="auto", show_default=True)
-@click.option("--rounds", default=3, show_default=True, help="Turns of engine and loop.")
+@on_device
+@click.option("--rounds", default=3, help="Turns of engine and loop.")
 @click.option("--compiled", is_flag=True, help="Measure torch.compile instead of the usual loop.")
 @click.option("--output", type=click.Path(), help="Record file; default: one in book/results.")
 def bench(device: str, rounds: int, compiled: bool, output: str | None) -> None:
     """Measure what attacks cost, against the usual loop; minutes on a CPU."""
-
     from gradleak.bench import cases, measure
     from gradleak.device import named
 
     on = named(device)
-    what = "compiled" if compiled else "bench"
-    path = Path(output) if output else book.root() / "book" / "results" / f"{what}-{on.type}.csv"
+    command = f"gradleak bench --device {on.type} --rounds {rounds}{' --compiled' * compiled}"
+    name = f"{'compiled' if compiled else 'bench'}-{on.type}.csv"
+    path = Path(output) if output else book.root() / "book" / "results" / name
     if compiled:
         rows = measure.run_compiled(on, cases.busy(on)[0], rounds)
     else:
         rows = measure.run(on, cases.every(on), rounds)
-    flag = " --compiled" if compiled else ""
-    command = f"gradleak bench --device {on.type} --rounds {rounds}{flag}"
     click.echo(f"Written: {measure.write(path, rows, on, command)}")
 
 
 @main.command()
 @click.argument("names", metavar="[CHAPTER]...", nargs=-1)
-@click.option("--profile", type=PROFILE, default="quick", show_default=True)
+@click.option("--profile", type=PROFILE, default="quick")
 @click.option("--records", is_flag=True, help="Only the records, of a run with any parameters.")
 def publish(names: tuple[str, ...], profile: str, records: bool) -> None:
     """Write a profile's outputs into the committed notebooks (default: every chapter)."""
     if records and not names:
         raise book.BookError("Name the chapters whose records are to be kept.")
-    if records:
-        paths = [path for name in names for path in book.publish_records(name, profile)]
-    else:
-        paths = book.publish(profile, names)
-    for path in paths:
+    of_records = (path for name in names for path in book.publish_records(name, profile))
+    for path in of_records if records else book.publish(profile, names):
         click.echo(f"Published: {path}")
 
 
 @main.command()
 @click.argument("names", metavar="CHAPTER...", nargs=-1, required=True)
-@click.option("--profile", type=PROFILE, default="quick", show_default=True)
-@click.option("-p", "given", metavar="NAME=VALUE", multiple=True, help="As those of `run`.")
+@click.option("--profile", type=PROFILE, default="quick")
+@with_values
 def carry(names: tuple[str, ...], profile: str, given: tuple[str, ...]) -> None:
     """Give committed records of an older layout the names that rows have now.
 
     Runs the chapters, all that share records together, with the parameters that made them. Three
     rows of each cell are computed again; where they agree, the cell's other rows are believed.
     """
-    from gradleak.book.values import assignments
-
     os.environ["GRADLEAK_CARRY"] = "1"  # the chapters' kernels see it
-    chapters = [book.find(name, book.root()) for name in names]
+    chapters = [book.find(name) for name in names]
     for chapter in chapters:
         book.run(chapter.name, profile, parameters=assignments(chapter, given), home=chapter.root)
     for chapter in chapters:

@@ -102,15 +102,14 @@ class Client:
         fit the model, and gradients that are zero or not finite.
         """
         x, y = self.placed(x, y)
-        key = tuple(range(len(x))) if key is None else tuple(int(k) for k in key)
+        key = tuple(map(int, range(len(x)) if key is None else key))
         self._check(x, y, key)
         x = self.transformed(x, seed=seed, key=key)
         self._check_model(x, y)
         true_gradient = self.gradient(x, y).map(Tensor.detach)
         _check_gradient(true_gradient)
         g = self._defense_at(x)(true_gradient).sample([(seed, k) for k in key])
-        shape = tuple(x.shape[1:])
-        return ServerView(self, g.map(Tensor.detach), y, shape, key)
+        return ServerView(self, g.map(Tensor.detach), y, tuple(x.shape[1:]), key)
 
     def _defense_at(self, x: Tensor) -> Defense:
         if not isinstance(self.defense, InputDefense):
@@ -133,22 +132,20 @@ class Client:
             raise ValueError(f"{len(x)} inputs, {len(y)} labels and {len(key)} keys")
         if len(set(key)) != len(key):
             raise ValueError("keys must differ: clients with equal keys would share their noise")
-        example = x[0] if batch else x[:1]
-        if example.ndim == 4 and (x.min() < 0 or x.max() > 1):
+        if x.ndim == 4 + len(batch) and (x.min() < 0 or x.max() > 1):
             raise ValueError(
                 f"images must lie in [0, 1], got [{x.min():.3g}, {x.max():.3g}]; normalisation "
                 "belongs into the model (gradleak.models.Normalize)"
             )
 
     def _check_model(self, x: Tensor, y: Tensor) -> None:
-        batch = self.batch_size is not None
-        example = x[0] if batch else x[:1]
+        few = slice(1) if self.batch_size is None else 0  # one client's examples
         try:
             with torch.no_grad():
-                self.loss(self.model(example), y[0] if batch else y[:1])
+                self.loss(self.model(x[few]), y[few])
         except (RuntimeError, ValueError, IndexError) as error:
             raise ValueError(
-                f"the model and its loss do not take x {tuple(example.shape)} with "
+                f"the model and its loss do not take x {tuple(x[few].shape)} with "
                 f"y {tuple(y.shape[1:])}: {error}"
             ) from error
 

@@ -90,9 +90,9 @@ def _place(stem: str) -> list[str]:
     return stem.split("_", 1)  # of whole names `02_x` would come after `02b_x`
 
 
-def find(name: str, home: Path) -> Chapter:
+def find(name: str, home: Path | None = None) -> Chapter:
     """Return the chapter called `name` (`comparison` or `02_comparison`), or raise `BookError`."""
-    every = {chapter.name: chapter for chapter in chapters(home)}
+    every = {chapter.name: chapter for chapter in chapters(home or root())}
     by_stem = {chapter.stem: chapter for chapter in every.values()}
     return by_stem.get(name) or every[pick("chapter", name, every)]
 
@@ -103,6 +103,7 @@ def read(chapter: Chapter) -> Any:
     notebook.metadata = {"kernelspec": KERNEL}
     for index, cell in enumerate(notebook.cells):
         cell["id"] = f"{chapter.name}-{index:02d}"
+        cell.metadata.pop("lines_to_next_cell", None)  # about the script alone
     return notebook
 
 

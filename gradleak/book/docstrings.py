@@ -30,19 +30,14 @@ def to_rst(lines: Iterable[str]) -> list[str]:
 def _paragraph(text: str) -> str:
     if text.startswith("    "):
         return f"::\n\n{text}"
-    made: list[str] = []
-    items: list[str] = []
     if ITEM.search(text):
         text = NEXT_ITEM.sub("\n", text)
-    for line in map(_inline, text.split("\n")):
+    lines = [_inline(line) for line in text.split("\n")]
+    first = next((i for i, line in enumerate(lines) if ITEM.match(line)), len(lines))
+    for i, line in enumerate(lines[first:], start=first):
         item = ITEM.match(line)
-        if item:
-            items.append(f"- **{item[1]}**: {item[2]}")
-        elif items:
-            items.append(f"  {line.strip()}")
-        else:
-            made.append(line)
-    return "\n".join([*made, "", *items] if made and items else made + items)
+        lines[i] = f"- **{item[1]}**: {item[2]}" if item else f"  {line.strip()}"
+    return "\n".join([*lines[:first], "", *lines[first:]]).strip("\n")
 
 
 def _process(app: Any, what: str, name: str, value: Any, options: Any, lines: list[str]) -> None:

@@ -16,29 +16,10 @@ from typing import Any
 
 import click
 
-from gradleak.book.chapter import (
-    DEVICES,
-    PROFILES,
-    BookError,
-    Chapter,
-    extra,
-    find,
-    pick,
-    read,
-    root,
-)
+from gradleak.book import record
+from gradleak.book.chapter import DEVICES, PROFILES, BookError, Chapter, extra, find, pick, read
 from gradleak.book.pages import duration
-from gradleak.book.record import (
-    Run,
-    executed,
-    fingerprint,
-    hardware,
-    last_run,
-    results_folder,
-    save,
-    started,
-    used_records,
-)
+from gradleak.book.record import executed, last_run
 from gradleak.book.values import check
 
 AT_ONCE = 2  # chapters in smoke, whose tensors are too small for several threads
@@ -57,33 +38,31 @@ def run(
     parameter does not take, before anything runs, and when a cell fails; the notebook of the last
     good run then stays as it was.
     """
-
-    chapter = find(name, home or root())
+    chapter = find(name, home)
     pick("profile", profile, PROFILES)
     pick("device", device, DEVICES)
     own = _own(chapter, parameters or {})
-    results = Path(own.get("results") or results_folder(chapter.root))
+    results = Path(own.get("results") or chapter.root / "_build" / "results")
     every = {"profile": profile, "device": device, **own, "results": str(results)}
     check(chapter, every)  # that it takes a profile, a device and a folder for results
-    target = executed(chapter, profile)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    before = fingerprint(chapter, device, own)
-    started(chapter, profile, results)
+    target, facts_file = executed(chapter, profile), executed(chapter, profile, ".json")
+    before = record.fingerprint(chapter, device, own)
+    record.started(chapter, profile, results)
     start = time.perf_counter()
-    scratch = target.with_name(f".{chapter.stem}.{os.getpid()}.ipynb")
-    try:
+    with record.whole(target) as scratch:
         _papermill(chapter, scratch, every)
         seconds = time.perf_counter() - start
         # Without its facts a notebook counts as stale, so a kill between these lines is safe.
-        target.with_suffix(".json").unlink(missing_ok=True)
-        scratch.replace(target)
-    finally:
-        scratch.unlink(missing_ok=True)
-    today = datetime.date.today().isoformat()
-    facts = dict(seconds=round(seconds, 1), date=today, fingerprint=before, **hardware(device))
-    shown = [records.facts()["seconds"] for records in used_records(chapter, profile)]
-    facts["records"] = round(sum(shown), 1)
-    save(Run(chapter.stem, profile, device, own, **facts), target.with_suffix(".json"))
+        facts_file.unlink(missing_ok=True)
+    shown = sum(records.facts()["seconds"] for records in record.used_records(chapter, profile))
+    facts = {
+        "seconds": round(seconds, 1),
+        "records": round(shown, 1),
+        "date": datetime.date.today().isoformat(),
+        "fingerprint": before,
+        **record.hardware(device),
+    }
+    record.save(record.Run(chapter.stem, profile, device, own, **facts), facts_file)
     return target
 
 
@@ -108,28 +87,24 @@ def _unchanged(chapter: Chapter, profile: str) -> bool:
     if last is None:
         click.echo(f"{chapter.stem}: runs ({profile})")
         return False
+    same = last.fingerprint == record.fingerprint(chapter, last.device, last.parameters)
+    news = "unchanged since its last run" if same else "something it uses has changed, runs again"
     own = "".join(f" {name}={value}" for name, value in last.parameters.items())
-    if last.fingerprint == fingerprint(chapter, last.device, last.parameters):
-        click.echo(f"{chapter.stem}: unchanged since its last run ({profile}{own})")
-        return True
-    click.echo(f"{chapter.stem}: something it uses has changed, runs again ({profile}{own})")
-    return False
+    click.echo(f"{chapter.stem}: {news} ({profile}{own})")
+    return same
 
 
 def _repeat(chapter: Chapter, profile: str) -> None:
     last = last_run(chapter, profile)
-    given = (last.device, last.parameters) if last else ("auto", None)
-    run(chapter.name, profile, *given, chapter.root)
+    given = (last.device, last.parameters) if last else ()
+    run(chapter.name, profile, *given, home=chapter.root)
 
 
 def _side_by_side(every: Sequence[Chapter], profile: str) -> None:
     threads = os.environ.get("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // AT_ONCE)))
     spawn = multiprocessing.get_context("spawn")
     failed = []
-    with (
-        _environment(OMP_NUM_THREADS=threads),
-        ProcessPoolExecutor(AT_ONCE, spawn) as pool,
-    ):
+    with _environment(OMP_NUM_THREADS=threads), ProcessPoolExecutor(AT_ONCE, spawn) as pool:
         jobs = {pool.submit(_repeat, chapter, profile): chapter for chapter in every}
         try:
             for job in as_completed(jobs):
@@ -150,25 +125,22 @@ def _side_by_side(every: Sequence[Chapter], profile: str) -> None:
 
 def _own(chapter: Chapter, given: Mapping[str, Any]) -> dict[str, Any]:
     own = check(chapter, given)
-    for name in ("profile", "device"):
-        if name in given:
-            raise BookError(f"Give the {name} as --{name} {given[name]}, not through -p.")
+    for name in {"profile", "device"} & set(own):
+        raise BookError(f"Give the {name} as --{name} {own[name]}, not through -p.")
     if own.get("results"):  # as the reader means it: seen from where the command was typed
         own["results"] = str(Path(own["results"]).resolve())
     return own
 
 
 def _papermill(chapter: Chapter, output: Path, parameters: dict[str, Any]) -> None:
-    papermill = extra("papermill")
-    nbclient = extra("nbclient.exceptions")
+    papermill, errors = extra("papermill"), extra("nbclient.exceptions")
     # It warns about annotations it cannot read; the names were checked above.
     logging.getLogger("papermill").setLevel(logging.ERROR)
     source = chapter.root / "_build" / "source" / f"{chapter.stem}.ipynb"
     source.parent.mkdir(parents=True, exist_ok=True)
     extra("nbformat").write(read(chapter), source)
-    paths = [str(chapter.root), os.environ.get("PYTHONPATH", "")]
     environment = {
-        "PYTHONPATH": os.pathsep.join(filter(None, paths)),  # this clone's gradleak, and no other
+        "PYTHONPATH": python_path(chapter.root),
         "GRADLEAK_STATIC": "1",  # widgets show the face that needs no kernel
         "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),  # see book/gotchas.md
     }
@@ -188,24 +160,27 @@ def _papermill(chapter: Chapter, output: Path, parameters: dict[str, Any]) -> No
             )
     except papermill.PapermillExecutionError as error:
         raise BookError(_cause(chapter, error)) from error
-    except nbclient.DeadKernelError as error:
+    except errors.DeadKernelError as error:
         raise BookError(
             f"Chapter {chapter.stem}: its kernel died, most often for want of memory. "
             "Try a smaller profile or fewer images."
         ) from error
 
 
+def python_path(home: Path) -> str:
+    """Return a PYTHONPATH with the clone in front: its gradleak is imported, and no other."""
+    return os.pathsep.join(filter(None, [str(home), os.environ.get("PYTHONPATH")]))
+
+
 @contextlib.contextmanager
 def _environment(**wanted: str) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in wanted}
+    before = dict(os.environ)
     os.environ.update(wanted)
     try:
         yield
     finally:
-        for name, value in before.items():
-            os.environ.pop(name)
-            if value is not None:
-                os.environ[name] = value
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def _cause(chapter: Chapter, error: Any) -> str:

@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 import base64
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from gradleak.book.chapter import KERNEL, BookError, Chapter, chapters, extra, find, read, root
-from gradleak.book.record import (
-    Run,
-    executed,
-    last_run,
-    published_file,
-    runs_published,
-    save,
-    used_records,
-)
+from gradleak.book import record
+from gradleak.book.chapter import BookError, Chapter, chapters, extra, find, read, root
+from gradleak.book.record import Run, executed, last_run, used_records
 
 
 def publish(
@@ -37,14 +29,12 @@ def publish(
     runs = [_publishable(chapter, profile) for chapter in wanted]
     notebooks = [clean(chapter, profile) for chapter in wanted]
     for chapter, notebook in zip(wanted, notebooks, strict=True):
-        scratch = chapter.published.with_name(f".{chapter.stem}.{os.getpid()}.ipynb")
-        extra("nbformat").write(notebook, scratch)
-        scratch.replace(chapter.published)
+        with record.whole(chapter.published) as scratch:
+            extra("nbformat").write(notebook, scratch)
         _copy_records(chapter, profile)
         _copy_picture(notebook, home / "book" / "picture.png")
-    stems = {chapter.stem for chapter in wanted}
-    kept = [run for run in runs_published(home) if run.chapter not in stems]
-    save(sorted(kept + runs, key=lambda run: run.chapter), published_file(home))
+    every = {run.chapter: run for run in (*record.runs_published(home), *runs)}
+    record.save([every[stem] for stem in sorted(every)], record.published_file(home))
     return [chapter.published for chapter in wanted]
 
 
@@ -55,7 +45,6 @@ def publish_records(name: str, profile: str = "quick", home: Path | None = None)
     whether or not it has ended. The committed notebook stays as it is. Raises `BookError` if the
     chapter has not been run.
     """
-    home = home or root()
     chapter = find(name, home)
     if last_run(chapter, profile) is None and not used_records(chapter, profile):
         raise BookError(f"{chapter.stem} has no {profile} run: {_again(chapter, profile)}.")
@@ -67,20 +56,20 @@ def clean(chapter: Chapter, profile: str) -> Any:
 
     Raises `BookError` for errors and warnings in the outputs, or if the script was edited since.
     """
-    notebook = extra("nbformat").read(executed(chapter, profile), as_version=4)
-    notebook.cells = [cell for cell in notebook.cells if not _injected(cell)]
-    if cells(notebook) != cells(read(chapter)):
+    ran = extra("nbformat").read(executed(chapter, profile), as_version=4)
+    injected = "injected-parameters"
+    ran.cells = [cell for cell in ran.cells if injected not in cell.metadata.get("tags", [])]
+    notebook = read(chapter)
+    if cells(ran) != cells(notebook):
         raise BookError(f"{chapter.source} was edited since its run: {_again(chapter, profile)}.")
-    count = 0
-    for index, cell in enumerate(notebook.cells):
-        cell["id"] = f"{chapter.name}-{index:02d}"
-        cell.metadata = {k: v for k, v in cell.metadata.items() if k in ("tags", "mystnb") and v}
-        if cell.cell_type == "code":
-            count += 1
-            _check(chapter, cell)
-            _renumber(cell, count)
-    notebook.metadata = {"kernelspec": KERNEL, "language_info": {"name": "python"}}
-    notebook.nbformat, notebook.nbformat_minor = 4, 5
+    code = ([cell for cell in made.cells if cell.cell_type == "code"] for made in (notebook, ran))
+    for count, (cell, its) in enumerate(zip(*code, strict=True), start=1):
+        _check(chapter, its)
+        cell.outputs, cell.execution_count = its.outputs, count
+        for output in cell.outputs:
+            if "execution_count" in output:  # the injected cell had a number, too
+                output.execution_count = count
+    notebook.metadata["language_info"] = {"name": "python"}
     return notebook
 
 
@@ -102,12 +91,9 @@ def _copy_picture(notebook: Any, target: Path) -> None:
             target.write_bytes(base64.b64decode(png))
 
 
-def cells(notebook: Any) -> list[tuple[str, str, tuple[str, ...]]]:
+def cells(notebook: Any) -> list[tuple[str, str, list[str]]]:
     """Return what a script and its notebook must share: type, source and tags of each cell."""
-    return [
-        (cell.cell_type, cell.source, tuple(cell.metadata.get("tags", [])))
-        for cell in notebook.cells
-    ]
+    return [(c.cell_type, c.source, c.metadata.get("tags", [])) for c in notebook.cells]
 
 
 def _publishable(chapter: Chapter, profile: str) -> Run:
@@ -127,10 +113,6 @@ def _again(chapter: Chapter, profile: str) -> str:
     return f"gradleak run {chapter.name} --profile {profile}"
 
 
-def _injected(cell: Any) -> bool:
-    return "injected-parameters" in cell.metadata.get("tags", [])
-
-
 def _check(chapter: Chapter, cell: Any) -> None:
     for output in cell.outputs:
         # A warning names a temporary file, so its page would differ at every run, too.
@@ -140,11 +122,3 @@ def _check(chapter: Chapter, cell: Any) -> None:
                 f"{chapter.stem} is not published: the cell that begins with "
                 f"`{cell.source.strip().splitlines()[0]}` says: {text.strip()[:300]}"
             )
-
-
-def _renumber(cell: Any, count: int) -> None:
-    # The injected cell had a number too; without it the reader would see a gap.
-    cell.execution_count = count
-    for output in cell.outputs:
-        if "execution_count" in output:
-            output.execution_count = count

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
 import hashlib
 import json
 import os
 import platform
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gradleak.book.chapter import Chapter, chapters
+from gradleak.book.chapter import PROFILES, Chapter, chapters
 
 if TYPE_CHECKING:
     from gradleak.experiment import Records
@@ -38,23 +39,22 @@ class Run:
     records: float | None = None
 
 
-def executed(chapter: Chapter, profile: str) -> Path:
-    """Return where the executed notebook of a chapter lies, whether or not it is there."""
-    return chapter.root / "_build" / "executed" / profile / f"{chapter.stem}.ipynb"
+def executed(chapter: Chapter, profile: str, suffix: str = ".ipynb") -> Path:
+    """Return where the executed notebook of a chapter lies, or another file beside it."""
+    return chapter.root / "_build" / "executed" / profile / f"{chapter.stem}{suffix}"
 
 
 def last_run(chapter: Chapter, profile: str) -> Run | None:
     """Return the facts of the executed notebook, or None where there is none."""
-    notebook = executed(chapter, profile)
-    facts = notebook.with_suffix(".json")
-    if not (notebook.is_file() and facts.is_file()):
+    facts = executed(chapter, profile, ".json")
+    if not (executed(chapter, profile).is_file() and facts.is_file()):
         return None
     return Run(**json.loads(facts.read_text()))
 
 
-def runs_here(home: Path, profiles: Iterable[str]) -> list[Run]:
+def runs_here(home: Path) -> list[Run]:
     """Return the facts of everything executed in this clone."""
-    every = (last_run(chapter, profile) for profile in profiles for chapter in chapters(home))
+    every = (last_run(chapter, profile) for profile in PROFILES for chapter in chapters(home))
     return [run for run in every if run]
 
 
@@ -70,21 +70,29 @@ def runs_published(home: Path) -> list[Run]:
     return [run for run in runs if Chapter(home, run.chapter).source.is_file()]
 
 
-def save(runs: Run | list[Run], path: Path) -> None:
+def save(facts: Any, path: Path) -> None:
     """Write facts as JSON, whole or not at all."""
-    plain = [dataclasses.asdict(r) for r in runs] if isinstance(runs, list) else vars(runs)
+    with whole(path) as scratch:
+        scratch.write_text(json.dumps(facts, default=vars, indent=1, sort_keys=True) + "\n")
+
+
+@contextlib.contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Yield a path to write to, which takes the place of `path` once all is written."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    scratch.write_text(json.dumps(plain, indent=1, sort_keys=True) + "\n")
-    scratch.replace(path)
+    scratch = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        yield scratch
+        scratch.replace(path)
+    finally:
+        scratch.unlink(missing_ok=True)
 
 
 def fingerprint(chapter: Chapter, device: str, parameters: dict[str, Any]) -> str:
     """Return a hash of everything the chapter's outputs depend on."""
-    records = chapter.root.glob("book/results/**/*")
-    skip = published_file(chapter.root)
-    files = [chapter.source, *package_files(chapter.root), *(p for p in records if p != skip)]
+    records = set(chapter.root.glob("book/results/**/*")) - {published_file(chapter.root)}
     settings = json.dumps([device, parameters], sort_keys=True)
+    files = [chapter.source, *package_files(chapter.root), *records]
     return digest(chapter.root, files, settings)
 
 
@@ -94,42 +102,31 @@ def package_files(home: Path) -> list[Path]:
     return [p for p in every if p.name != "cli.py" and p.parent != home / "gradleak" / "book"]
 
 
-def results_folder(home: Path) -> Path:
-    """Return where records of runs in this clone lie."""
-    return home / "_build" / "results"
-
-
 def started(chapter: Chapter, profile: str, results: Path) -> None:
     """Note where the records of a run lie, and forget which ones the run before it asked for."""
-    for records in _records(chapter, profile, results):
+    place = executed(chapter, profile, ".results")
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_text(str(results))
+    for records in used_records(chapter, profile):
         records.forget()
-    _place(chapter, profile).write_text(str(results))
 
 
 def used_records(chapter: Chapter, profile: str) -> list[Records]:
     """Return the records that a chapter's last run asked for, whether or not it has ended."""
-    place = _place(chapter, profile)
-    return _records(chapter, profile, Path(place.read_text())) if place.exists() else []
-
-
-def _place(chapter: Chapter, profile: str) -> Path:
-    return executed(chapter, profile).with_suffix(".results")
-
-
-def _records(chapter: Chapter, profile: str, folder: Path) -> list[Records]:
+    place = executed(chapter, profile, ".results")
+    if not place.exists():
+        return []
     from gradleak.experiment import Records  # pandas and torch, which most commands can spare
 
-    return Records.of(folder, chapter.name, profile)
+    return Records.of(Path(place.read_text()), chapter.name, profile)
 
 
-def digest(home: Path, files: Iterable[Path], *texts: str) -> str:
-    """Return the SHA-256 of files (their names below `home`, and contents) and of texts."""
-    total = hashlib.sha256()
+def digest(home: Path, files: Iterable[Path], text: str = "") -> str:
+    """Return the SHA-256 of files (their names below `home`, and contents) and of a text."""
+    total = hashlib.sha256(text.encode())
     for path in sorted(path for path in files if path.is_file()):
         total.update(f"{path.relative_to(home)}\0".encode())
         total.update(hashlib.sha256(path.read_bytes()).digest())
-    for text in texts:
-        total.update(hashlib.sha256(text.encode()).digest())
     return total.hexdigest()
 
 
@@ -140,13 +137,9 @@ def hardware(device: str) -> dict[str, str]:
     if device != "cpu" and torch.cuda.is_available():
         name = torch.cuda.get_device_name()
     else:
+        info = Path("/proc/cpuinfo")
+        model = re.search(r"model name\s*:\s*(.+)", info.read_text()) if info.is_file() else None
+        processor = model[1] if model else platform.processor() or platform.machine()
         threads = torch.get_num_threads()
-        name = f"{threads} CPU thread{'s' * (threads > 1)}, {_processor()}"
+        name = f"{threads} CPU thread{'s' * (threads > 1)}, {processor}"
     return {"hardware": name, "python": platform.python_version(), "torch": torch.__version__}
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()

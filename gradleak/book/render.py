@@ -14,11 +14,10 @@ import click
 from tqdm import tqdm
 
 from gradleak.book.chapter import BookError, Chapter, chapters, extra, root
-from gradleak.book.execute import ensure
+from gradleak.book.execute import ensure, python_path
 from gradleak.book.pages import write_generated
 from gradleak.book.record import digest, package_files
 
-PHASES = ("reading sources", "writing output")
 FOLDED = {
     "parameters": "Parameters and their defaults",
     "injected-parameters": "Parameters of this run",
@@ -45,21 +44,19 @@ def build(profile: str = "smoke", published: bool = False, home: Path | None = N
     every = chapters(home)
     notebooks = [_committed(c) for c in every] if published else ensure(every, profile)
     stage = _stage(home, label, notebooks, published)
-    site = home / "_build" / "site" / label
-    stamp = site / "fingerprint"
+    site = home / "_build" / "site" / label / "html"
+    stamp = site / ".fingerprint"
     key = digest(home, [*stage.glob("**/*"), *package_files(home)])
-    index = site / "html" / "index.html"
-    if index.is_file() and stamp.is_file() and stamp.read_text() == key:
+    if stamp.is_file() and stamp.read_text() == key:
         click.echo("Site: nothing changed since it was built")
-        return index
+        return site / "index.html"
     click.echo("Site: rendering (about 15 seconds)")
     html = _render(home, stage, home / "_build" / "render" / label)
-    stamp.unlink(missing_ok=True)
+    (html / stamp.name).write_text(key)
     shutil.rmtree(site, ignore_errors=True)
-    site.mkdir(parents=True)
-    html.rename(site / "html")
-    stamp.write_text(key)
-    return index
+    site.parent.mkdir(parents=True, exist_ok=True)
+    html.rename(site)
+    return site / "index.html"
 
 
 def _committed(chapter: Chapter) -> Path:
@@ -105,38 +102,31 @@ def _mark_as_toy(notebook: Any) -> None:
 
 
 def _render(home: Path, stage: Path, out: Path) -> Path:
+    extra("jupyter_book")
     program = Path(sys.executable).with_name("jupyter-book")  # it has no `python -m`
-    if not program.is_file():
-        raise BookError("jupyter-book is not installed: pip install -e '.[book]'")
     shutil.rmtree(out, ignore_errors=True)  # old doctrees would hide warnings
     out.mkdir(parents=True)
     command = [program, "build", stage, "--path-output", out, "-W", "--keep-going"]
-    paths = [str(home), os.environ.get("PYTHONPATH", "")]  # the API page imports gradleak
     environment = {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+        "PYTHONPATH": python_path(home),  # the API page imports gradleak
         "PYTHONUNBUFFERED": "1",
         "NO_COLOR": "1",
     }
-    with subprocess.Popen(
-        command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    ) as process:
-        lines = _follow(process)
+    lines = []
+    piped = {"text": True, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    with (
+        subprocess.Popen(command, env=environment, **piped) as process,
+        tqdm(total=200, desc="site", disable=None, bar_format="{l_bar}{bar}|") as bar,
+    ):
+        for line in process.stdout:
+            lines.append(re.sub(r"\x1b\[[0-9;]*[a-zA-Z]", "", line.rstrip()))
+            progress = re.match(r"(reading sources|writing output)\.\.\. +\[ *(\d+)%\]", lines[-1])
+            if progress:
+                bar.update(100 * (progress[1] == "writing output") + int(progress[2]) - bar.n)
     if process.returncode != 0:
         raise BookError(_warnings(lines, stage, out))
     return out / "_build" / "html"
-
-
-def _follow(process: subprocess.Popen[str]) -> list[str]:
-    lines = []
-    total = 100 * len(PHASES)
-    with tqdm(total=total, desc="site", disable=None, bar_format="{l_bar}{bar}|") as bar:
-        for line in process.stdout or ():
-            lines.append(re.sub(r"\x1b\[[0-9;]*[a-zA-Z]", "", line.rstrip()))
-            progress = re.match(r"(.+)\.\.\. +\[ *(\d+)%\]", lines[-1])
-            if progress and progress[1] in PHASES:
-                bar.update(100 * PHASES.index(progress[1]) + int(progress[2]) - bar.n)
-    return lines
 
 
 def _warnings(lines: list[str], stage: Path, out: Path) -> str:
@@ -145,8 +135,5 @@ def _warnings(lines: list[str], stage: Path, out: Path) -> str:
     found = [line for line in lines if re.search(r"\b(WARNING|ERROR|CRITICAL)\b", line)]
     # Every warning shown once, with the name of the file that people edit.
     shown = list(dict.fromkeys(line.replace(f"{stage}/", "") for line in found))[:8] or lines[-8:]
-    return (
-        "The book has warnings, so the last good site was kept:\n  "
-        + "\n  ".join(shown)
-        + f"\nWhole log: {log}"
-    )
+    head = "The book has warnings, so the last good site was kept:"
+    return "\n  ".join([head, *shown]) + f"\nWhole log: {log}"

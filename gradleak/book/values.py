@@ -11,6 +11,7 @@ are annotated `int | None` or have a second `=` in their line, and splits defaul
 from __future__ import annotations
 
 import ast
+import contextlib
 import io
 import math
 import re
@@ -52,14 +53,13 @@ def parameters(chapter: Chapter) -> dict[str, Parameter]:
     }
     lines = ast.parse(cell.source).body
     ends = [line.lineno for line in lines[1:]] + [len(cell.source.splitlines()) + 1]
-    found = {}
+    found = []
     for line, end in zip(lines, ends, strict=True):
         if isinstance(line, (ast.Assign, ast.AnnAssign)):
             # What is no code below a parameter goes on about it.
             about = [comments[n] for n in range(line.lineno, end) if n in comments]
-            parameter = _parameter(chapter, line, "; ".join(about))
-            found[parameter.name] = parameter
-    return found
+            found.append(_parameter(chapter, line, "; ".join(about)))
+    return {parameter.name: parameter for parameter in found}
 
 
 def _parameter(chapter: Chapter, line: ast.Assign | ast.AnnAssign, comment: str) -> Parameter:
@@ -153,20 +153,12 @@ def _allow(parameter: Parameter, value: Any) -> None:
 
 
 def _read(parameter: Parameter, text: str) -> Any:
-    value = _plain(text)
+    yaml = extra("yaml")
+    value: Any = text
+    # YAML alone would read 1e-3 as a string, and Python alone would not read [gaussian, laplace].
+    for read_value in (yaml.safe_load, ast.literal_eval):
+        with contextlib.suppress(yaml.YAMLError, ValueError, SyntaxError):
+            value = read_value(text)
     # A string stays what was typed, unless it was typed as another type that is allowed.
     kinds = parameter.kind.split(" | ")
     return text if "str" in kinds and type(value).__name__ not in kinds else value
-
-
-def _plain(text: str) -> Any:
-    # YAML alone would read 1e-3 as a string, and Python alone would not read [gaussian, laplace].
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        pass
-    yaml = extra("yaml")
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
-        return text

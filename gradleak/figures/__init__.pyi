@@ -1,7 +1,7 @@
 from .exhibits import ahead, arms, compared, found, frame, frames, gallery, means, memory, tables
 from .html import Frame, Row
 from .plane import plane_frame, planes
-from .plot import COLORS, curves, differences, images, intervals, panels, table, tradeoff
+from .plot import COLORS, curves, differences, images, panels, table, tradeoff
 from .slider import strength
 
 __all__ = [
@@ -18,7 +18,6 @@ __all__ = [
     "frames",
     "gallery",
     "images",
-    "intervals",
     "means",
     "memory",
     "panels",

@@ -1,6 +1,6 @@
 """Rows of pictures with their scores, as HTML that carries everything it needs.
 
-The slider of `gradleak.widgets` shows them; nothing here moves.
+The slider beside this module shows them; nothing here moves.
 """
 
 from __future__ import annotations
@@ -28,22 +28,13 @@ STYLE = """
  border-radius:4px;padding:.1rem .3rem;max-width:100%}
 .gl-strength option{color:#111;background:#fff}
 .gl-strength output{font-weight:650;padding:0}
-.gl-strength input{appearance:none;display:block;width:100%;height:1.8rem;margin:.2rem 0 0;
- padding:0;border:0;background:none;cursor:pointer}
-.gl-strength input::-webkit-slider-runnable-track{height:4px;border-radius:2px;background:#8886}
-.gl-strength input::-moz-range-track{height:4px;border-radius:2px;background:#8886}
-.gl-strength input::-webkit-slider-thumb{appearance:none;width:18px;height:18px;margin-top:-7px;
- border-radius:50%;background:#1787a0}
-.gl-strength input::-moz-range-thumb{width:18px;height:18px;border:0;border-radius:50%;
- background:#1787a0}
-.gl-strength input:focus-visible{outline:none}
-.gl-strength input:focus-visible::-webkit-slider-thumb{outline:2px solid;outline-offset:2px}
-.gl-strength input:focus-visible::-moz-range-thumb{outline:2px solid;outline-offset:2px}
-.gl-strength .gl-ticks{display:flex;justify-content:space-between;padding:0 9px;font-size:.75rem;
+.gl-strength input{display:block;width:100%;height:1.8rem;margin:.2rem 0 0;padding:0;border:0;
+ cursor:pointer;accent-color:#1787a0}
+.gl-strength .gl-ticks{display:flex;justify-content:space-between;padding:0 8px;font-size:.75rem;
  opacity:.8}
 .gl-strength .gl-ticks span{width:0;display:flex;justify-content:center;white-space:nowrap}
-.gl-strength .gl-ticks span:first-child{justify-content:start;position:relative;left:-9px}
-.gl-strength .gl-ticks span:last-child{justify-content:end;position:relative;right:-9px}
+.gl-strength .gl-ticks span:first-child{justify-content:start;position:relative;left:-8px}
+.gl-strength .gl-ticks span:last-child{justify-content:end;position:relative;right:-8px}
 .gl-strength .gl-row{display:grid;grid-template-columns:7.5rem 1fr;align-items:center;
  gap:.25rem 1rem;margin-top:.7rem}
 .gl-strength .gl-row b{font-weight:600;overflow-wrap:anywhere}
@@ -169,10 +160,8 @@ def _row(row: Row, unit: str) -> str:
     pixels = _pixels(row)
     n, height, width = pixels.shape[:3]
     label = escape(row.label)
-    mean, scores = "", [""] * n
-    if row.scores is not None:
-        mean = f" <small>mean {_mean(row)} {unit}</small>"
-        scores = [_score(float(score)) for score in row.scores]
+    scores = [""] * n if row.scores is None else [_score(float(s)) for s in row.scores]
+    mean = "" if row.scores is None else f" <small>mean {_mean(row)} {unit}</small>"
     cells = "".join(
         _cell(image, f"{label} {i} of {n}", score, unit)
         for i, (image, score) in enumerate(zip(pixels, scores, strict=True), start=1)

@@ -15,8 +15,11 @@ from torch import Tensor
 
 from gradleak.metrics import Interval, Paired, holm
 
+Lines = Mapping[str, Mapping[float | str, Interval]]
+
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
+FLOOR = {"color": "0.4", "linestyle": "--", "linewidth": 1, "label": "data-free floor"}
 
 
 def images(*rows: Tensor, labels: Sequence[str] = (), scores: Sequence[Tensor] = ()) -> Figure:
@@ -27,65 +30,27 @@ def images(*rows: Tensor, labels: Sequence[str] = (), scores: Sequence[Tensor] =
     """
     if labels and len(labels) != len(rows):
         raise ValueError(f"{len(rows)} rows but {len(labels)} labels")
-    n = max(len(row) for row in rows)
-    height = 1.12 if scores else 1.0
-    size = min(1.0, 8.5 / n)
-    figure, axes = plt.subplots(
-        len(rows),
-        n,
-        figsize=(size * n + 1.2, size * height * len(rows)),
-        squeeze=False,
-        layout="constrained",
-    )
+    n = max(map(len, rows))
+    side = min(1.0, 8.5 / n)
+    size = (side * n + 1.2, side * len(rows) * (1.12 if scores else 1.0))
+    figure, axes = plt.subplots(len(rows), n, figsize=size, squeeze=False, layout="constrained")
     figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.02, hspace=0.02)
+    for axis in axes.flat:
+        axis.axis("off")
     for r, row in enumerate(rows):
-        for axis in axes[r]:
-            axis.axis("off")
         for axis, image in zip(axes[r], row.detach().cpu().clamp(0, 1), strict=False):
             axis.imshow(image.permute(1, 2, 0).numpy(), cmap="gray", vmin=0, vmax=1)
         if labels:
-            axes[r, 0].text(
-                -0.15, 0.5, labels[r], ha="right", va="center", transform=axes[r, 0].transAxes
-            )
+            style = {"ha": "right", "va": "center", "transform": axes[r, 0].transAxes}
+            axes[r, 0].text(-0.15, 0.5, labels[r], **style)
         if scores and r:
             for axis, score in zip(axes[r], scores[r - 1].tolist(), strict=False):
                 axis.set_title(f"{score:.1f}", fontsize=8, y=-0.02, va="top", pad=0)
     return _done(figure)
 
 
-def intervals(
-    groups: Mapping[str, Mapping[str, Interval]],
-    *,
-    unit: str = "PSNR (dB)",
-    floor: float | None = None,
-) -> Figure:
-    """Means with their intervals: one block for each group, one dot for each name in it.
-
-    floor: drawn as a dashed line, what can be had without looking at any gradient.
-    """
-    names = list(dict.fromkeys(name for group in groups.values() for name in group))
-    figure, axis = plt.subplots(figsize=(7.2, 0.8 + 0.62 * len(groups)), layout="constrained")
-    offsets = np.linspace(-0.27, 0.27, len(names)) if len(names) > 1 else [0.0]
-    for k, name in enumerate(names):
-        rows = [(i, g[name]) for i, g in enumerate(groups.values()) if name in g]
-        mean = np.array([v.mean for _, v in rows])
-        ends = np.abs(np.array([(v.low, v.high) for _, v in rows]).T - mean)
-        place = [i + offsets[k] for i, _ in rows]
-        style = {"fmt": "o", "markersize": 5, "capsize": 2, "linewidth": 1.5}
-        axis.errorbar(mean, place, xerr=ends, label=name, color=COLORS[k], **style)
-    if floor is not None:
-        axis.axvline(floor, color="0.4", linestyle="--", linewidth=1, label="data-free floor")
-    axis.set_yticks(range(len(groups)), list(groups))
-    axis.invert_yaxis()
-    axis.set_xlabel(unit)
-    axis.grid(axis="x", color="0.9")
-    axis.set_axisbelow(True)
-    _legend_right(axis)
-    return _done(figure)
-
-
 def curves(
-    lines: Mapping[str, Mapping[float, Interval]],
+    lines: Lines,
     *,
     across: str,
     unit: str = "PSNR (dB)",
@@ -94,7 +59,7 @@ def curves(
 ) -> Figure:
     """Means with interval bands against a quantity, one line for each name."""
     figure, axis = plt.subplots(figsize=(7.2, 3.2), layout="constrained")
-    _lines(axis, lines, floor, log)
+    _lines(axis, lines, list(lines), floor, log)
     axis.set_xlabel(across)
     axis.set_ylabel(unit)
     _legend_right(axis)
@@ -102,7 +67,7 @@ def curves(
 
 
 def panels(
-    groups: Mapping[str, Mapping[str, Mapping[float | str, Interval]]],
+    groups: Mapping[str, Lines],
     *,
     across: str,
     unit: str = "PSNR (dB)",
@@ -114,35 +79,29 @@ def panels(
     Quantities that are strings stand at equal distances; give log=False with them.
     """
     rows = math.ceil(len(groups) / 2)
-    figure, axes = plt.subplots(
-        rows, 2, figsize=(7.2, 2.3 * rows), sharex=True, sharey=True, squeeze=False,
-        layout="constrained",
-    )  # fmt: skip
+    style = {"sharex": True, "sharey": True, "squeeze": False, "layout": "constrained"}
+    figure, axes = plt.subplots(rows, 2, figsize=(7.2, 2.3 * rows), **style)
     names = list(dict.fromkeys(name for lines in groups.values() for name in lines))
     for axis, (title, lines) in zip(axes.flat, groups.items(), strict=False):
-        _lines(axis, lines, floor, log, names)
+        _lines(axis, lines, names, floor, log)
         axis.set_title(title, fontsize=10)
-    last = axes.flat[len(groups) :]
-    for axis in last:
-        axis.axis("off")
     handles = {}
-    for axis in axes.flat[: len(groups)]:
+    for axis in axes.flat:
         handles |= dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
-    handles = {name: handles[name] for name in sorted(handles, key=[*names, *handles].index)}
-    legend = {"loc": "center"} if len(last) else {"loc": "outside lower center", "ncols": 4}
-    (last[0] if len(last) else figure).legend(
-        handles.values(), handles, frameon=False, fontsize=9, **legend
-    )
+    names = sorted(handles, key=[*names, *handles].index)
+    legend = ([handles[name] for name in names], names)
+    if len(groups) % 2:  # the last panel is free
+        axes[-1, 1].axis("off")
+        axes[-1, 1].legend(*legend, loc="center", frameon=False, fontsize=9)
+    else:
+        figure.legend(*legend, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
     figure.supxlabel(across, fontsize=10)
     figure.supylabel(unit, fontsize=10)
     return _done(figure)
 
 
 def tradeoff(
-    lines: Mapping[str, Mapping[float, tuple[Interval, float]]],
-    *,
-    unit: str = "PSNR of the best attack (dB)",
-    floor: float | None = None,
+    lines: Mapping[str, Mapping[float, tuple[Interval, float]]], *, floor: float | None = None
 ) -> Figure:
     """What a defense hides against what it costs: leakage across, test accuracy upwards.
 
@@ -157,13 +116,11 @@ def tradeoff(
         style = {"fmt": "o-", "markersize": 4, "linewidth": 1.2, "elinewidth": 1}
         axis.errorbar(mean, accuracy, xerr=ends, label=name, color=COLORS[k], **style)
         for strength, x, y in zip(points, mean, accuracy, strict=True):
-            axis.annotate(
-                f"{strength:g}", (x, y), (3, 3), textcoords="offset points", fontsize=7,
-                color=COLORS[k],
-            )  # fmt: skip
+            style = {"textcoords": "offset points", "fontsize": 7, "color": COLORS[k]}
+            axis.annotate(f"{strength:g}", (x, y), (3, 3), **style)
     if floor is not None:
-        axis.axvline(floor, color="0.4", linestyle="--", linewidth=1, label="data-free floor")
-    axis.set_xlabel(unit)
+        axis.axvline(floor, **FLOOR)
+    axis.set_xlabel("PSNR of the best attack (dB)")
     axis.set_ylabel("test accuracy")
     axis.grid(color="0.9")
     _legend_right(axis)
@@ -181,16 +138,11 @@ def table(
 
     A mean below the data-free floor gets a dagger: it shows a failed attack, not a good defense.
     """
-
-    def cell(value: Interval, mark: str = "") -> str:
-        low, mean, high = (f"{v:.{digits}f}" for v in (value.low, value.mean, value.high))
-        return f"{mean}{mark}<br><small>[{low}, {high}]</small>"
-
+    spec, floor = f".{digits}f", -math.inf if floor is None else floor
     rows = {}
     for name, group in groups.items():
-        failed = {k: floor is not None and v.mean < floor for k, v in group.items()}
-        rows[name] = {k: cell(v, " †" if failed[k] else "") for k, v in group.items()}
-        rows[name] |= {k: cell(v) for k, v in (differences or {}).get(name, {}).items()}
+        rows[name] = {k: _cell(v, spec, " †" * (v.mean < floor)) for k, v in group.items()}
+        rows[name] |= {k: _cell(v, spec) for k, v in (differences or {}).get(name, {}).items()}
     return _html(rows)
 
 
@@ -199,31 +151,25 @@ def differences(groups: Mapping[str, Mapping[str, Paired]]) -> HTML:
 
     A star marks what is not zero at 5 % after Holm's correction for the number of cells.
     """
-    cells = [pair for group in groups.values() for pair in group.values()]
-    stars = iter(" *" if p < 0.05 else "" for p in holm([pair.p for pair in cells]))
+    corrected = iter(holm([pair.p for group in groups.values() for pair in group.values()]))
+    rows = {}
+    for name, group in groups.items():
+        stars = {k: " *" * (next(corrected) < 0.05) for k in group}
+        rows[name] = {k: _cell(pair.difference, "+.1f", stars[k]) for k, pair in group.items()}
+    return _html(rows)
 
-    def cell(value: Interval, mark: str) -> str:
-        return f"{value.mean:+.1f}{mark}<br><small>[{value.low:+.1f}, {value.high:+.1f}]</small>"
 
-    return _html(
-        {name: {k: cell(pair.difference, next(stars)) for k, pair in group.items()}
-         for name, group in groups.items()}
-    )  # fmt: skip
+def _cell(value: Interval, spec: str, mark: str = "") -> str:
+    low, mean, high = (format(v, spec) for v in (value.low, value.mean, value.high))
+    return f"{mean}{mark}<br><small>[{low}, {high}]</small>"
 
 
 def _html(rows: Mapping[str, Mapping[str, str]]) -> HTML:
     return HTML(pd.DataFrame(rows).T.fillna("").to_html(escape=False))
 
 
-def _lines(
-    axis: Axes,
-    lines: Mapping[str, Mapping[float | str, Interval]],
-    floor: float | None,
-    log: bool,
-    names: Sequence[str] = (),
-) -> None:
+def _lines(axis: Axes, lines: Lines, names: list[str], floor: float | None, log: bool) -> None:
     """Lines with bands; the place of its name in `names` gives a line its colour, first on top."""
-    names = list(names or lines)
     for name, points in lines.items():
         place = names.index(name)
         at, color = list(points), COLORS[place]
@@ -232,7 +178,7 @@ def _lines(
         low, high = ([getattr(v, end) for v in points.values()] for end in ("low", "high"))
         axis.fill_between(at, low, high, color=color, alpha=0.2, linewidth=0)
     if floor is not None:
-        axis.axhline(floor, color="0.4", linestyle="--", linewidth=1, label="data-free floor")
+        axis.axhline(floor, **FLOOR)
     if log:
         axis.set_xscale("log")
     axis.grid(color="0.9")
@@ -245,6 +191,5 @@ def _legend_right(axis: Axes) -> None:
 
 
 def _done(figure: Figure) -> Figure:
-    # Closed figures still show as the value of a cell, and then only there.
-    plt.close(figure)
+    plt.close(figure)  # closed figures still show as the value of a cell, and then only there
     return figure

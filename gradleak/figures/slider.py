@@ -64,26 +64,40 @@ class StrengthSlider:
 
     def html(self) -> str:
         """The static face: the same text for the same pictures, whenever it is made."""
-        groups = [[(f, render(f, self.unit)) for f in frames] for frames in self.frames.values()]
+        rows = {f: render(f, self.unit) for group in self.frames.values() for f in group}
         # The private images are the same everywhere, so they are written once, above the rest.
-        everywhere = set.intersection(*(set(rows) for group in groups for _, rows in group))
-        fixed = "".join(row for row in groups[0][0][1] if row in everywhere)
-        data = []
-        for group in groups:
-            entries = []
-            for frame, rows in group:
-                pictures = "".join(row for row in rows if row not in everywhere)
-                entries.append((frame.label, spoken(frame, self.name, self.unit), pictures))
-            data.append((_ticks([frame for frame, _ in group]), entries))
-        return self._page(fixed, data)
+        everywhere = set.intersection(*map(set, rows.values()))
+        fixed = "".join(row for row in next(iter(rows.values())) if row in everywhere)
+        moving = {f: "".join(row for row in rows[f] if row not in everywhere) for f in rows}
+        data = [
+            (_ticks(group), [(f.label, self._spoken(f), moving[f]) for f in group])
+            for group in self.frames.values()
+        ]
+        stored = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+        # What could end the script element, or change how it is read, too early.
+        stored = stored.replace("</", "<\\/").replace("<!", "\\u003c!")
+        ticks, frames = data[0]
+        at = [label for label, *_ in frames].index(self.start)
+        label, words, pictures = frames[at]
+        options = "".join(f"<option>{escape(choice)}</option>" for choice in self.frames)
+        menu = f"<select autocomplete='off' {KEYS}>{options}</select>"
+        if len(self.frames) == 1:
+            menu = f"<b>{escape(*self.frames)}</b>"
+        name = escape(self.name)
+        return f"""<style>{STYLE}</style>{NO_SCRIPT}
+<div class="gl-strength" oninput="{escape(MOVE)}">
+<div class="gl-bar"><label>{escape(self.choose)} {menu}</label>
+<span>{name} <output aria-live="off">{escape(label)}</output></span></div>
+<input type="range" min="0" max="{len(frames) - 1}" value="{at}" autocomplete="off" {KEYS}
+ aria-label="{name}" aria-valuetext="{escape(words)}">
+<div class="gl-ticks" aria-hidden="true">{ticks}</div>
+{fixed}<div class="gl-frame">{pictures}</div>
+<script type="application/json">{stored}</script></div>"""
 
     def text(self) -> str:
         """The mean scores, one line for each frame, for readers who see no HTML."""
-        return "\n".join(
-            f"{choice}, {spoken(frame, self.name, self.unit)}"
-            for choice, frames in self.frames.items()
-            for frame in frames
-        )
+        every = [(choice, frame) for choice, group in self.frames.items() for frame in group]
+        return "\n".join(f"{choice}, {self._spoken(frame)}" for choice, frame in every)
 
     def panel(self) -> Any:
         """The live face: an `ipywidgets.VBox` with the choice, the strength and a Run button.
@@ -92,29 +106,36 @@ class StrengthSlider:
         """
         if self.live is None:
             raise ValueError("this slider shows stored frames only: make it with live=...")
-        return _panel(self, self.live)
+        import ipywidgets as w  # only a live panel needs it
 
-    def _page(self, fixed: str, data: list[tuple[str, list[tuple[str, str, str]]]]) -> str:
-        ticks, frames = data[0]
-        at = [label for label, _, _ in frames].index(self.start)
-        label, words, pictures = frames[at]
-        stored = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
-        # What could end the script element, or change how it is read, too early.
-        stored = stored.replace("</", "<\\/").replace("<!", "\\u003c!")
-        options = "".join(f"<option>{escape(choice)}</option>" for choice in self.frames)
-        choice = f"<select autocomplete='off' {KEYS}>{options}</select>"
-        if len(self.frames) == 1:
-            choice = f"<b>{escape(next(iter(self.frames)))}</b>"
-        name = escape(self.name)
-        return f"""<style>{STYLE}</style>{NO_SCRIPT}
-<div class="gl-strength" oninput="{escape(MOVE)}">
-<div class="gl-bar"><label>{escape(self.choose)} {choice}</label>
-<span>{name} <output aria-live="off">{escape(label)}</output></span></div>
-<input type="range" min="0" max="{len(frames) - 1}" value="{at}" autocomplete="off" {KEYS}
- aria-label="{name}" aria-valuetext="{escape(words)}">
-<div class="gl-ticks" aria-hidden="true">{ticks}</div>
-{fixed}<div class="gl-frame">{pictures}</div>
-<script type="application/json">{stored}</script></div>"""
+        wide = {"description_width": "initial"}
+        choice = w.Dropdown(options=list(self.frames), description=self.choose, style=wide)
+        value = w.FloatText(value=_number(self.start), description=self.name, style=wide)
+        button = w.Button(description="Run the attack", button_style="primary")
+        status, result = w.Label(), w.HTML()
+
+        def run(_: w.Button) -> None:
+            button.disabled, status.value, began = True, "running ...", time.perf_counter()
+            try:
+                frame = self.live(choice.value, value.value)
+                if not isinstance(frame, Frame):
+                    raise TypeError(f"live must return a Frame, not {type(frame).__name__}")
+                rows = "".join(render(frame, self.unit))
+                result.value = f"<style>{STYLE}</style><div class='gl-strength'>{rows}</div>"
+                took = time.perf_counter() - began
+                status.value = f"{choice.value}, {self._spoken(frame)} ({took:.1f} s)"
+            except (Exception, KeyboardInterrupt) as error:  # whatever, the reader may try again
+                first = (str(error).splitlines() or [""])[0]
+                result.value, status.value = "", f"{type(error).__name__}: {first}"
+            finally:
+                button.disabled = False
+
+        button.on_click(run)
+        shown = [choice, value, button] if len(self.frames) > 1 else [value, button]
+        return w.VBox([w.HBox(shown, layout={"flex_flow": "row wrap"}), status, result])
+
+    def _spoken(self, frame: Frame) -> str:
+        return spoken(frame, self.name, self.unit)
 
     def _ipython_display_(self) -> None:
         from IPython import get_ipython
@@ -179,35 +200,3 @@ def _ticks(frames: Sequence[Frame]) -> str:
     every = math.ceil(len(frames) / 8)  # more labels would touch on a phone
     labels = [escape(f.label) if i % every == 0 else "" for i, f in enumerate(frames)]
     return "".join(f"<span>{label}</span>" for label in labels)
-
-
-def _panel(slider: StrengthSlider, live: Live) -> Any:
-    import ipywidgets as w  # only a live panel needs it
-
-    choices = list(slider.frames)
-    wide = {"description_width": "initial"}
-    choice = w.Dropdown(options=choices, description=slider.choose, style=wide)
-    value = w.FloatText(value=_number(slider.start), description=slider.name, style=wide)
-    button = w.Button(description="Run the attack", button_style="primary")
-    status, result = w.Label(), w.HTML()
-
-    def run(_: w.Button) -> None:
-        button.disabled, status.value, began = True, "running ...", time.perf_counter()
-        try:
-            frame = live(choice.value, value.value)
-            if not isinstance(frame, Frame):
-                raise TypeError(f"live must return a Frame, not {type(frame).__name__}")
-            rows = "".join(render(frame, slider.unit))
-            result.value = f"<style>{STYLE}</style><div class='gl-strength'>{rows}</div>"
-            said = f"{choice.value}, {spoken(frame, slider.name, slider.unit)}"
-            status.value = f"{said} ({time.perf_counter() - began:.1f} s)"
-        except (Exception, KeyboardInterrupt) as error:  # whatever it is, the reader may try again
-            first = (str(error).splitlines() or [""])[0]
-            result.value = ""
-            status.value = f"{type(error).__name__}: {first}"
-        finally:
-            button.disabled = False
-
-    button.on_click(run)
-    shown = [choice, value, button] if len(choices) > 1 else [value, button]
-    return w.VBox([w.HBox(shown, layout={"flex_flow": "row wrap"}), status, result])

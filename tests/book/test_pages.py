@@ -8,7 +8,7 @@ from gradleak.book.record import Run
 
 def test_durations_and_tables():
     assert [duration(s) for s in (0.2, 24, 370, 7500)] == ["1 s", "24 s", "6 min 10 s", "2 h 5 min"]
-    assert table(("a",), [("x|y",)]) == "| a |\n| --- |\n| x\\|y |\n"
+    assert table([("a",), ("x|y",)]) == "| a |\n| --- |\n| x\\|y |\n"
 
 
 def test_a_run_that_found_its_records_says_how_long_they_took():
