@@ -6,9 +6,8 @@ Both are read off with hooks, so the module stays as it is and no weight is ever
 
 from __future__ import annotations
 
-import functools
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from weakref import WeakKeyDictionary
 
 import torch
@@ -38,11 +37,7 @@ def supported(model: nn.Module) -> bool:
 
 @torch.enable_grad()
 def entries(
-    model: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    loss: Loss,
-    differentiable: bool,
+    model: nn.Module, x: Tensor, y: Tensor, loss: Loss, differentiable: bool
 ) -> dict[str, Tensor | Outer]:
     """Parameter name -> gradient of N attacks; x (N, B, *shape), y (N, B).
 
@@ -145,16 +140,16 @@ def _convolution(layer: nn.Conv2d, uses: Uses, attacks: int) -> dict[str, Tensor
 
 def _norm(layer: nn.BatchNorm2d, uses: Uses, attacks: int) -> dict[str, Tensor | Outer]:
     mean, deviation = (v.view(1, -1, 1, 1) for v in vjps.statistics(layer))
-    weights = tuple((d * ((a - mean) / deviation)).sum((2, 3)) for a, d in uses)
-    biases = tuple(d.sum((2, 3)) for _, d in uses)
+    weights = [(d * ((a - mean) / deviation)).sum((2, 3)) for a, d in uses]
+    biases = [d.sum((2, 3)) for _, d in uses]
     return {"weight": _per_attack(weights, attacks), "bias": _per_attack(biases, attacks)}
 
 
 GRADIENTS = {nn.Linear: _linear, nn.Conv2d: _convolution, nn.BatchNorm2d: _norm}
 
 
-def _per_attack(parts: tuple[Tensor, ...], attacks: int) -> Tensor:
+def _per_attack(parts: Sequence[Tensor], attacks: int) -> Tensor:
     """Sum over the calls of a layer and over the examples of each attack."""
-    total = functools.reduce(torch.add, parts)
+    total = sum(parts[1:], parts[0])
     one_each = len(total) == attacks
-    return total if one_each else total.reshape(attacks, -1, *total.shape[1:]).sum(1)
+    return total if one_each else total.unflatten(0, (attacks, -1)).sum(1)
