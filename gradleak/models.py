@@ -196,10 +196,6 @@ def mlp(shape: Shape, classes: int, widths: Sequence[int] = (100,), seed: int = 
     return _build(shape, seed, **layers)
 
 
-Architecture = Callable[[Shape, int], nn.Module]
-"""architecture(shape, classes) -> model, as `cnn` is."""
-
-
 def _sequential(shape: Shape, **layers: nn.Module) -> nn.Sequential:
     check_shape(shape)
     return nn.Sequential(OrderedDict(normalize=Normalize(*NORMALIZATION[shape[0]]), **layers))
