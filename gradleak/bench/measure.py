@@ -166,9 +166,8 @@ def _engine(adversary: Adversary, view: ServerView, case: Case, steps: int) -> f
 def _peak_bytes(adversary: Adversary, view: ServerView, case: Case) -> float:
     """Peak bytes of one step for each attack, without what was released and lay there before."""
     few = _few(case)
-    part = view[: few.released]
     with LiveMemory() as memory:
-        _steps(adversary, part, few.restarts, 1)
+        _steps(adversary, view[: few.released], few.restarts, 1)
     return memory.peak / few.attacks
 
 

@@ -13,9 +13,7 @@ from gradleak.identity.origins import asks_for_training, decides, library
 HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
 MADE = "_made"  # the attribute that holds a digest of how a network was made, and one of what came
 BLANK = {*vars(nn.Module()), MADE}
-
-Read = Callable[[Any, str], list | str]
-"""read(part, the way to it): the description of any part."""
+Read = Callable[[Any, str], list | str]  # read(part, the way to it): the description of any part
 
 
 def layers(what: nn.Module, read: Read, at: str = "") -> list:
