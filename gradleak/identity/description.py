@@ -133,14 +133,16 @@ class _Reader:
         return [type(what).__name__, what.dtype.str, str(what.shape), sha]
 
     def tensor(self, what: Tensor, at: str) -> Described:
-        plain = what.detach().cpu().resolve_conj().resolve_neg().contiguous().reshape(-1)
-        sha = hashlib.sha256(plain.view(torch.uint8).numpy()).hexdigest()
-        return ["tensor", str(what.dtype), str(tuple(what.shape)), sha]
+        told = ["tensor", str(what.dtype), str(tuple(what.shape))]
+        if what.is_meta:  # has no values
+            return told
+        plain = what.detach().to_dense().cpu().resolve_conj().resolve_neg().contiguous()
+        values = plain.reshape(-1).view(torch.uint8).numpy()
+        return [*told, hashlib.sha256(values).hexdigest()]
 
     def builtin(self, what: Any, at: str) -> Described:
-        if not isinstance(
-            getattr(what, "__self__", None), types.NoneType | type | types.ModuleType
-        ):
+        owner = getattr(what, "__self__", None)
+        if not (owner is None or isinstance(owner, type | types.ModuleType)):
             return self.refused(what, at)
         name = getattr(what, "__qualname__", what.__name__)
         return [type(what).__name__, str(getattr(what, "__module__", "")), name]
