@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import ClassVar
@@ -21,7 +21,6 @@ from gradleak.randomness import PATCHES, generator
 TORCHVISION = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "cifar10": "CIFAR10"}
 NAMES = ("digits", *TORCHVISION)
 SPLITS = ("train", "test")
-_DIGITS_TEST = 500  # the last digits, whose writers are not among the first
 
 
 @dataclass(frozen=True)
@@ -36,9 +35,8 @@ class Source:
 
     def shared(self, images: Images) -> list[int]:
         """The indices of images that are among these, too."""
-        if (self.name, self.split) != (images.name, images.split):
-            return []
-        return sorted(set(self.index) & set(images.index))
+        same = (self.name, self.split) == (images.name, images.split)
+        return sorted(set(self.index) & set(images.index)) if same else []
 
     def refuse(self, images: Images) -> None:
         """Raise ValueError if some of the images that are attacked are among these."""
@@ -77,13 +75,12 @@ class Images:
 
     @property
     def digests(self) -> tuple[str, ...]:
-        """The SHA-256 of each image with its label, (N,); computed anew once they were changed."""
-        versions = [0 if t.is_inference() else t._version for t in (self.x, self.y)]
-        known = vars(self).get("_digests")
-        if known is None or known[0] != versions:
-            known = versions, tuple(_digests(self.x, self.y))
-            vars(self)["_digests"] = known
-        return known[1]
+        """The SHA-256 of each image with its label, (N,)."""
+        both = self.x, self.y
+        kind = repr([(t.dtype, tuple(t.shape[1:])) for t in both]).encode()
+        flat = (t.detach().cpu().contiguous().reshape(len(t), -1) for t in both)
+        rows = zip(*(t.view(torch.uint8).numpy() for t in flat), strict=True)
+        return tuple(hashlib.sha256(b"".join((kind, *row))).hexdigest() for row in rows)
 
     def take(self, index: Sequence[int]) -> Images:
         """The images at these positions. Raises IndexError outside the split."""
@@ -94,20 +91,7 @@ class Images:
                 f"{self.name} {self.split} has images 0 to {len(self) - 1}, not {outside[:5]}"
             )
         places = tuple(self.index[i] for i in index)
-        part = Images(self.name, self.split, self.x[index], self.y[index], places, self.classes)
-        if "_digests" in vars(self):
-            vars(part)["_digests"] = [0, 0], tuple(self.digests[i] for i in index)
-        return part
-
-
-def _digests(x: Tensor, y: Tensor) -> Iterator[str]:
-    kind = hashlib.sha256(repr([(t.dtype, tuple(t.shape[1:])) for t in (x, y)]).encode())
-    rows = (t.detach().cpu().contiguous().reshape(len(t), -1) for t in (x, y))
-    for image, label in zip(*(t.view(torch.uint8).numpy() for t in rows), strict=True):
-        each = kind.copy()
-        each.update(image)
-        each.update(label)
-        yield each.hexdigest()
+        return replace(self, x=self.x[index], y=self.y[index], index=places)
 
 
 def root() -> Path:
@@ -144,13 +128,12 @@ def photographs(shape: tuple[int, int, int], count: int, seed: int = 0) -> Image
     channels, height, width = shape
     rng = generator(PATCHES, seed)
     photos = [torch.tensor(p).permute(2, 0, 1).float() / 255 for p in load_sample_images().images]
-    patches = []
+    x = torch.empty(count, 3, height, width)
     for k in range(count):
         photo = photos[k % len(photos)]
         top = int(torch.randint(photo.shape[1] - height + 1, (), generator=rng))
         left = int(torch.randint(photo.shape[2] - width + 1, (), generator=rng))
-        patches.append(photo[:, top : top + height, left : left + width])
-    x = torch.stack(patches)
+        x[k] = photo[:, top : top + height, left : left + width]
     x = x.mean(1, keepdim=True) if channels == 1 else x
     return Images("photographs", "train", x, torch.zeros(count).long(), tuple(range(count)), 10)
 
@@ -164,10 +147,9 @@ def _load(name: str, split: str, folder: Path) -> Images:
 def _digits(split: str) -> tuple[Tensor, Tensor]:
     from sklearn.datasets import load_digits
 
-    pixels, labels = load_digits(return_X_y=True)
-    part = slice(-_DIGITS_TEST, None) if split == "test" else slice(None, -_DIGITS_TEST)
-    x = torch.from_numpy(pixels[part]).float().reshape(-1, 1, 8, 8) / 16
-    return x, torch.from_numpy(labels[part]).long()
+    pixels, labels = map(torch.from_numpy, load_digits(return_X_y=True))
+    part = slice(-500, None) if split == "test" else slice(-500)  # others wrote the last ones
+    return pixels[part].float().reshape(-1, 1, 8, 8) / 16, labels[part].long()
 
 
 def _torchvision(name: str, split: str, folder: Path) -> tuple[Tensor, Tensor]:

@@ -86,10 +86,10 @@ def cnn(
     return _build(
         shape,
         seed,
-        conv1=_conv(channels, 32, 3),
+        conv1=nn.Conv2d(channels, 32, 3, padding="same"),
         relu1=activation(),
         pool1=nn.AvgPool2d(2),
-        conv2=_conv(32, 64, 3),
+        conv2=nn.Conv2d(32, 64, 3, padding="same"),
         relu2=activation(),
         pool2=nn.AvgPool2d(2),
         flatten=nn.Flatten(),
@@ -102,24 +102,17 @@ def cnn(
 @constructor
 def cnn2(shape: Shape, classes: int, seed: int = 0) -> nn.Sequential:
     """Three 3x3 convolutions (32, 64, 128; strides 1, 2, 2) and one dense layer."""
-    channels, height, width = shape
-    sizes = [(height, width)]
-    for _ in range(2):
-        sizes.append(tuple(math.ceil(n / 2) for n in sizes[-1]))
-    return _build(
-        shape,
-        seed,
-        conv1=_conv(channels, 32, 3),
-        relu1=nn.ReLU(),
-        pad2=_same(sizes[0], 3, 2),
-        conv2=nn.Conv2d(32, 64, 3, stride=2),
-        relu2=nn.ReLU(),
-        pad3=_same(sizes[1], 3, 2),
-        conv3=nn.Conv2d(64, 128, 3, stride=2),
-        relu3=nn.ReLU(),
-        flatten=nn.Flatten(),
-        dense=nn.Linear(128 * math.prod(sizes[2]), classes),
-    )
+    channels, *size = shape
+    layers = {"conv1": nn.Conv2d(channels, 32, 3, padding="same"), "relu1": nn.ReLU()}
+    for i, channels in enumerate((32, 64), start=2):
+        height, width = size
+        # Padding "SAME", as in Flax: the odd pixel goes right and below.
+        layers[f"pad{i}"] = nn.ZeroPad2d((width % 2, 1, height % 2, 1))
+        layers[f"conv{i}"] = nn.Conv2d(channels, 2 * channels, 3, stride=2)
+        layers[f"relu{i}"] = nn.ReLU()
+        size = [math.ceil(n / 2) for n in size]
+    dense = nn.Linear(128 * math.prod(size), classes)
+    return _build(shape, seed, **layers, flatten=nn.Flatten(), dense=dense)
 
 
 @constructor
@@ -203,10 +196,6 @@ def mlp(shape: Shape, classes: int, widths: Sequence[int] = (100,), seed: int = 
     return _build(shape, seed, **layers)
 
 
-Architecture = Callable[[Shape, int], nn.Module]
-"""architecture(shape, classes) -> model, as `cnn` is."""
-
-
 def _sequential(shape: Shape, **layers: nn.Module) -> nn.Sequential:
     check_shape(shape)
     return nn.Sequential(OrderedDict(normalize=Normalize(*NORMALIZATION[shape[0]]), **layers))
@@ -222,33 +211,16 @@ def check_shape(shape: Shape) -> None:
 
 
 def _build(shape: Shape, seed: int, **layers: nn.Module) -> nn.Sequential:
+    """Variance 1 / fan-in, truncated at two standard deviations; biases zero (Flax's default)."""
     model = _sequential(shape, **layers)
     rng = generator(MODEL, seed)
     for module in model:
         if isinstance(module, nn.Conv2d | nn.Linear):
-            _lecun_normal(module, rng)
+            std = 1 / math.sqrt(module.weight[0].numel())
+            std /= 0.87962566103423978  # the standard deviation that truncation leaves of 1
+            nn.init.trunc_normal_(module.weight, std=std, a=-2 * std, b=2 * std, generator=rng)
+            nn.init.zeros_(module.bias)
     return model
-
-
-def _lecun_normal(module: nn.Conv2d | nn.Linear, rng: torch.Generator) -> None:
-    """Variance 1 / fan-in, truncated at two standard deviations; biases zero (Flax's default)."""
-    std = 1 / math.sqrt(module.weight[0].numel())
-    std /= 0.87962566103423978  # the standard deviation that truncation leaves of 1
-    nn.init.trunc_normal_(module.weight, std=std, a=-2 * std, b=2 * std, generator=rng)
-    nn.init.zeros_(module.bias)
-
-
-def _conv(channels: int, out: int, kernel: int) -> nn.Conv2d:
-    return nn.Conv2d(channels, out, kernel, padding="same")
-
-
-def _same(size: tuple[int, int], kernel: int, stride: int) -> nn.ZeroPad2d:
-    """Padding "SAME" of a strided convolution: the odd pixel goes right and below, as in Flax."""
-    pads: list[int] = []
-    for n in reversed(size):  # ZeroPad2d wants the width first
-        total = max((math.ceil(n / stride) - 1) * stride + kernel - n, 0)
-        pads += [total // 2, total - total // 2]
-    return nn.ZeroPad2d(pads)
 
 
 def save(model: nn.Module, path: Path, **facts: str | int | float) -> None:

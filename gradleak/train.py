@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,10 +52,9 @@ def checkpoints(
     if not wanted or wanted[0] < 0:
         raise ValueError(f"checkpoints need training steps of at least 0, got {wanted}")
     options = {"batch_size": batch_size, "optimizer": optimizer, "lr": lr, "seed": seed}
-    try:
+    how = ""  # of a network that nobody can make again: its weights tell
+    with suppress(UndescribableError):
         how = _how(client, images, options)
-    except UndescribableError:
-        how = None  # a network that nobody can make again: its weights tell
     model = copy.deepcopy(client.model)
     device = next(model.parameters()).device
     worker = Client(model, client.defense, client.loss)
@@ -114,10 +114,8 @@ def _how(client: Client, images: Images, options: Mapping[str, Any]) -> str:
 def accuracy(model: nn.Module, images: Images, batch_size: int = 500) -> float:
     """Share of images whose label has the largest logit."""
     device = next(model.parameters()).device
-    right = 0
-    for x, y in zip(images.x.split(batch_size), images.y.split(batch_size), strict=True):
-        right += int((model(x.to(device)).argmax(1).cpu() == y).sum())
-    return right / len(images)
+    guesses = [model(x.to(device)).argmax(1).cpu() for x in images.x.split(batch_size)]
+    return (torch.cat(guesses) == images.y).sum().item() / len(images)
 
 
 def _batches(count: int, batch_size: int, seed: int) -> Iterator[Tensor]:

@@ -88,14 +88,13 @@ def released(given: Given, device: torch.device) -> tuple[Client, ServerView]:
     model = getattr(models, network)(shape, 10).to(device)
     x = torch.rand((count, *shape), generator=generator(START, 0))
     client = Client(model, GaussianNoise(0.01))
-    y = torch.arange(count) % 10
     parts = [
-        client.release(a, b, key=key.tolist())
-        for a, b, key in zip(x.split(64), y.split(64), torch.arange(count).split(64), strict=True)
+        client.release(x[some], some % 10, key=some.tolist())
+        for some in torch.arange(count).split(64)
     ]
     g = parts[0].g.map(lambda *v: torch.cat(v), *(p.g for p in parts[1:]))
-    key = tuple(range(count))
-    return client, replace(parts[0], g=g, y=torch.cat([p.y for p in parts]), key=key)
+    y = torch.cat([p.y for p in parts])
+    return client, replace(parts[0], g=g, y=y, key=tuple(range(count)))
 
 
 def start(case: Case, client: Client) -> Tensor:

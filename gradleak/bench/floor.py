@@ -19,15 +19,11 @@ def least_flops(model: nn.Module, shape: Shape) -> float:
     each layer's output, each weight's gradient, and the derivative of all of that back to x.
     """
     device = next(model.parameters()).device
-    counter = FlopCounterMode(display=False)
-    x = torch.zeros((1, *shape), device=device)
-    with counter, torch.no_grad():
-        model(x)
     first = next(m for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear))
     sizes = []
     handle = first.register_forward_hook(lambda m, args, out: sizes.append(out[0].numel()))
-    with torch.no_grad():
-        model(x)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(torch.zeros((1, *shape), device=device))
     handle.remove()
     return 7 * counter.get_total_flops() - 2 * 2 * sizes[0] * first.weight[0].numel()
 

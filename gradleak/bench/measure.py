@@ -42,11 +42,9 @@ def run(
     keep_blocks()  # as experiments do
     steps = steps or STEPS.get(device.type, STEPS["cpu"])
     given = cache(released)
-    settings = [_setting(case, given(case.given, device)) for case in cases]
-    found: list[list[dict[str, float]]] = [[] for _ in cases]
-    pairs = list(zip(settings, found, strict=True))
+    pairs = [(_setting(case, *given(case.given, device)), []) for case in cases]
     for setting, turns in tqdm(pairs * rounds, desc="bench", delay=2, disable=None):
-        turns.append(_round(*setting, device, steps))
+        turns.append(_round(setting, device, steps))
     for (case, client, view, adversary), turns in pairs:
         flops = least_flops(client.model, case.shape)
         moved = _moved_bytes(adversary, view, case)
@@ -73,30 +71,24 @@ def run(
 Setting = tuple[Case, Client, ServerView, Adversary]
 
 
-def _setting(case: Case, given: tuple[Client, ServerView]) -> Setting:
+def _setting(case: Case, client: Client, view: ServerView) -> Setting:
     """All that is measured of a case, once it has run for the first time."""
-    client, view = given
     adversary = ADVERSARIES[case.belief](client)
     with products(case.precision):
         _engine(adversary, view, case, steps=1)
     return case, client, view, adversary
 
 
-def _round(
-    case: Case,
-    client: Client,
-    view: ServerView,
-    adversary: Adversary,
-    device: torch.device,
-    steps: int,
-) -> dict[str, float]:
+def _round(setting: Setting, device: torch.device, steps: int) -> dict[str, float]:
     """Seconds per image-iteration of both, and what the device does in a second just then."""
+    case, client, view, adversary = setting
     found = {"copies": copy_speed(device)}
     with products(case.precision):
         found["products"] = product_speed(device)
         found["engine"] = _engine(adversary, view, case, steps)
-    found["loop"] = _loop_seconds(client, view, case, 16 * STEPS["cpu"])
-    return found
+    step = usual_loop(client.model, view, case.belief, PRIOR, start(case, client)[:1])
+    step()
+    return {**found, "loop": seconds(step, device, 16 * STEPS["cpu"])}
 
 
 def write(
@@ -164,7 +156,6 @@ def _described(case: Case, device: torch.device) -> dict[str, object]:
 
 def _engine(adversary: Adversary, view: ServerView, case: Case, steps: int) -> float:
     """Seconds per image-iteration of the engine; the difference of two runs leaves out set-up."""
-
     long, short = (
         seconds(lambda n=n: _steps(adversary, view, case.restarts, n), view.y.device, 1)
         for n in (steps + 1, 1)
@@ -172,19 +163,11 @@ def _engine(adversary: Adversary, view: ServerView, case: Case, steps: int) -> f
     return (long - short) / steps / case.attacks
 
 
-def _loop_seconds(client: Client, view: ServerView, case: Case, count: int) -> float:
-    """Seconds per image-iteration of the usual loop."""
-    step = usual_loop(client.model, view, case.belief, PRIOR, start(case, client)[:1])
-    step()
-    return seconds(step, view.y.device, count)
-
-
 def _peak_bytes(adversary: Adversary, view: ServerView, case: Case) -> float:
     """Peak bytes of one step for each attack, without what was released and lay there before."""
     few = _few(case)
-    part = view[: few.released]
     with LiveMemory() as memory:
-        _steps(adversary, part, few.restarts, 1)
+        _steps(adversary, view[: few.released], few.restarts, 1)
     return memory.peak / few.attacks
 
 

@@ -33,21 +33,16 @@ class LiveMemory(TorchDispatchMode):
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         """Run the operation and look at what it made."""
         result = function(*args, **(kwargs or {}))
-        given = {leaf.untyped_storage()._cdata for leaf in tree_leaves((args, kwargs))
-                 if isinstance(leaf, Tensor)}  # fmt: skip
-        for leaf in tree_leaves(result):
-            if isinstance(leaf, Tensor) and leaf.untyped_storage()._cdata not in given:
-                self._count(leaf.untyped_storage())
+        given = {tensor.untyped_storage()._cdata for tensor in _tensors((args, kwargs))}
+        for tensor in _tensors(result):
+            storage = tensor.untyped_storage()
+            key, size = storage._cdata, storage.nbytes()
+            if key not in given | self._seen:
+                self._seen.add(key)
+                self.live += size
+                self.peak = max(self.peak, self.live)
+                weakref.finalize(storage, self._free, key, size)
         return result
-
-    def _count(self, storage: torch.UntypedStorage) -> None:
-        key, size = storage._cdata, storage.nbytes()
-        if key in self._seen:
-            return
-        self._seen.add(key)
-        self.live += size
-        self.peak = max(self.peak, self.live)
-        weakref.finalize(storage, self._free, key, size)
 
     def _free(self, key: int, size: int) -> None:
         self._seen.discard(key)
@@ -67,15 +62,14 @@ class MovedMemory(TorchDispatchMode):
         schema = function._schema
         alias = any(value.alias_info is not None for value in schema.returns)
         if schema.is_mutable or not alias:
-            self.moved += sum(map(_bytes, tree_leaves((args, kwargs, result))))
+            # An expanded tensor is as small as what it was expanded from.
+            self.moved += sum(min(t.numel() * t.element_size(), t.untyped_storage().nbytes())
+                              for t in _tensors((args, kwargs, result)))  # fmt: skip
         return result
 
 
-def _bytes(leaf: object) -> int:
-    """Of a tensor; an expanded one is as small as what it was expanded from."""
-    if not isinstance(leaf, Tensor):
-        return 0
-    return min(leaf.numel() * leaf.element_size(), leaf.untyped_storage().nbytes())
+def _tensors(tree: object) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
 
 
 @cache

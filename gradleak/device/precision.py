@@ -19,6 +19,8 @@ from torch.utils._python_dispatch import (
 )
 from torch.utils._pytree import tree_map_only
 
+from gradleak.names import choose
+
 PRECISIONS = {"float32": 23, "tf32": 10, "bfloat16": 7}
 """Bits of the fraction that each format keeps."""
 
@@ -35,9 +37,12 @@ def products(precision: str) -> Iterator[None]:
     take it where they know it. bfloat16 rounds results as well. Outside, PyTorch's own choice for
     graphics cards is tf32 in convolutions and float32 in all else.
     """
-    _check(precision)
-    before = _read()
-    _write(*_said(precision == "tf32", like=before))
+    choose("precision", precision, PRECISIONS)
+    before, tf32 = _read(), precision == "tf32"
+    if isinstance(before[1], bool):
+        _write("high" if tf32 else "highest", tf32)
+    else:
+        _write(*["tf32" if tf32 else "ieee"] * 2)
     try:
         with _Bfloat16() if precision == "bfloat16" else nullcontext():
             yield
@@ -95,18 +100,6 @@ def _write(matmul: str | bool, convolution: str | bool) -> None:
         torch.backends.cudnn.conv.fp32_precision = convolution
 
 
-def _said(tf32: bool, like: tuple[str | bool, ...]) -> tuple[str | bool, ...]:
-    """The choice of tf32, or of float32, in the words of another choice."""
-    if isinstance(like[1], bool):
-        return "high" if tf32 else "highest", tf32
-    return ("tf32" if tf32 else "ieee",) * 2
-
-
-def _check(precision: str) -> None:
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision is one of {', '.join(PRECISIONS)}, got {precision!r}")
-
-
 class _Bfloat16(TorchDispatchMode):
     """Products of float32 tensors are computed in bfloat16, and returned in float32."""
 
@@ -124,8 +117,7 @@ class MatrixInputs(TorchDispatchMode):
 
     def __init__(self, precision: str) -> None:
         super().__init__()
-        _check(precision)
-        self.bits = PRECISIONS[precision]
+        self.bits = PRECISIONS[choose("precision", precision, PRECISIONS)]
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         """Round the inputs of a product, and run it."""

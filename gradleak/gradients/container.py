@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gradleak.gradients import entrywise, products
-from gradleak.gradients.outer import Outer
+from gradleak.gradients.outer import Outer, times
 
 Entry = Tensor | Outer
 
@@ -24,6 +24,10 @@ class Gradient(Mapping[str, Tensor]):
 
     def __init__(self, entries: Mapping[str, Entry]) -> None:
         self._entries = dict(entries)
+        # Of an observation, what is derived is computed once.
+        self._constant = all(
+            isinstance(v, Tensor) and not v.requires_grad for v in self._entries.values()
+        )
         self._derived: dict[Hashable, Gradient | Tensor | dict[str, Tensor]] = {}
 
     def __getitem__(self, name: str) -> Tensor:
@@ -86,11 +90,8 @@ class Gradient(Mapping[str, Tensor]):
                 f"{', '.join(self.layers)}, the parameters {', '.join(self)}"
             )
 
-        def make() -> Gradient:
-            kept = {k: v for k, v in self._entries.items() if not owned[k] & set(names)}
-            return Gradient(kept)
-
-        return self._once(("without", *names), make) if self._constant else make()
+        kept = {k: v for k, v in self._entries.items() if not owned[k] & set(names)}
+        return self._once(("without", *names), lambda: Gradient(kept))
 
     def nonzero(self, names: Collection[str]) -> dict[str, Tensor]:
         """1 where an entry is not zero, of the named parameters: name -> (N, *parameter shape)."""
@@ -99,13 +100,18 @@ class Gradient(Mapping[str, Tensor]):
             rest = self.without(names)
             return {k: (v != 0).to(v) for k, v in self.items() if k not in rest}
 
-        return self._once(("nonzero", *names), make) if self._constant else make()
+        return self._once(("nonzero", *names), make)
 
     def scaled(self, weights: Mapping[str, float]) -> Gradient:
         """Each parameter times its weight."""
-        if self._constant:
-            return self._once(tuple(weights.items()), lambda: self._scaled(weights))
-        return self._scaled(weights)
+
+        def make() -> Gradient:
+            return Gradient(
+                {k: v.scaled(weights[k]) if isinstance(v, Outer) else weights[k] * v
+                 for k, v in self._entries.items()}
+            )  # fmt: skip
+
+        return self._once(tuple(weights.items()), make)
 
     def moments(self, other: Gradient) -> products.Moments:
         """<self, other> and |self|^2 of each attack, (N,) each."""
@@ -119,9 +125,11 @@ class Gradient(Mapping[str, Tensor]):
 
     def sq_norm(self) -> Tensor:
         """Squared Euclidean norm of each attack's gradient, (N,)."""
-        if self._constant:
-            return self._once("sq_norm", lambda: self._sum(lambda k, _: self._norm_of(k)))
-        return self._sum(self._sq_norm)
+
+        def of(_: str, entry: Entry) -> Tensor:
+            return entry.sq_norm() if isinstance(entry, Outer) else products.sq_norm(entry)
+
+        return self._once("sq_norm", lambda: self._sum(of))
 
     def sq_distance(self, other: Gradient) -> Tensor:
         """|self - other|^2 of each attack, (N,).
@@ -133,7 +141,8 @@ class Gradient(Mapping[str, Tensor]):
         def of(name: str, entry: Entry) -> Tensor:
             if isinstance(entry, Outer):
                 shared = len(entry.a) // other.attacks
-                rest = other._norm_of(name).repeat_interleave(shared)
+                norm = other._once(("sq_norm", name), lambda: products.sq_norm(other[name]))
+                rest = norm.repeat_interleave(shared)
                 inner, sq_norm = self._moments(name, entry, other)
                 return rest - 2 * inner + sq_norm
             return entrywise.of_tensor(entrywise.square, entry, other[name])
@@ -159,37 +168,17 @@ class Gradient(Mapping[str, Tensor]):
 
     def only(self, name: str) -> Gradient:
         """The gradient with respect to one parameter."""
-
-        def make() -> Gradient:
-            return Gradient({name: self._entries[name]})
-
-        return self._once(("only", name), make) if self._constant else make()
-
-    @property
-    def _constant(self) -> bool:
-        """Whether this is an observation: then what is derived from it is computed once."""
-        return all(isinstance(v, Tensor) and not v.requires_grad for v in self._entries.values())
+        return self._once(("only", name), lambda: Gradient({name: self._entries[name]}))
 
     def _once(self, key: Hashable, make: Callable):
+        if not self._constant:
+            return make()
         if key not in self._derived:
             self._derived[key] = make()
         return self._derived[key]
 
     def _sum(self, of: Callable[[str, Entry], Tensor]) -> Tensor:
         return torch.stack([of(k, v) for k, v in self._entries.items()]).sum(0)
-
-    def _scaled(self, weights: Mapping[str, float]) -> Gradient:
-        return Gradient(
-            {k: v.scaled(weights[k]) if isinstance(v, Outer) else weights[k] * v
-             for k, v in self._entries.items()}
-        )  # fmt: skip
-
-    @staticmethod
-    def _sq_norm(_: str, entry: Entry) -> Tensor:
-        return entry.sq_norm() if isinstance(entry, Outer) else products.sq_norm(entry)
-
-    def _norm_of(self, name: str) -> Tensor:
-        return self._once(("sq_norm", name), lambda: products.sq_norm(self[name]))
 
     def _moments(self, name: str, entry: Outer, other: Gradient) -> products.Moments:
         if entry.mask is None:
@@ -203,11 +192,7 @@ class Gradient(Mapping[str, Tensor]):
 def _masked(entry: Entry, mask: Tensor | None) -> Entry:
     if mask is None:
         return entry
-    if isinstance(entry, Outer):
-        return entry.masked(mask)
-    if mask.ndim < entry.ndim:
-        return entry * mask
-    return (entry.unflatten(0, (len(mask), -1)) * mask.unsqueeze(1)).flatten(0, 1)
+    return entry.masked(mask) if isinstance(entry, Outer) else times(entry, mask)
 
 
 def layer_of(name: str) -> str:

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 Pair = tuple[int, int]
+Two = tuple[Tensor, Tensor]
 Map = Callable[[Tensor], Tensor]
 FEW = 8  # channels that are too few to be innermost in memory
 MANY = 64  # places of an output from which on convolutions gain by a group for each image
@@ -42,6 +43,10 @@ class Geometry:
         a = a.unfold(2, height, step[0])[..., ::down].unfold(3, width, step[1])[..., ::right]
         return a.permute(0, 2, 3, 1, 4, 5)
 
+    def forward(self, a: Tensor, weight: Tensor, bias: Tensor | None = None, groups: int = 1):
+        """The convolution itself."""
+        return F.conv2d(a, weight, bias, self.stride, self.padding, self.dilation, groups)
+
     def backward(self, a: Tensor, delta: Tensor, weight: Tensor, groups: int, of: str) -> Tensor:
         """The derivative of the input a or of the weight, by PyTorch."""
         options = ([*self.stride], [*self.padding], [*self.dilation], False, [0, 0], groups)
@@ -50,7 +55,7 @@ class Geometry:
         return found[wanted.index(True)]
 
 
-def gradients(layer: nn.Conv2d, a: Tensor, delta: Tensor) -> tuple[Tensor, Tensor]:
+def gradients(layer: nn.Conv2d, a: Tensor, delta: Tensor) -> Two:
     """The gradients of weight and bias for each image, (N, *weight shape) and (N, O).
 
     a: the layer's input (N, C, H, W); delta: the loss's derivative with respect to its output.
@@ -84,32 +89,26 @@ def maps(layer: nn.Conv2d, a: Tensor) -> tuple[Map, Map] | None:
     if (left, top) != (right, bottom):
         return None
     weight = layer.weight.detach()
-    options = (list(layer.stride), [top, left], list(layer.dilation))
-    of_a_only = (False, [0, 0], 1, (True, False, False))
+    geometry = Geometry(layer.kernel_size, layer.stride, layer.dilation, (top, left))
 
     def transposed(delta: Tensor) -> Tensor:
-        if a.shape[1] < FEW:
-            return _transposed_of_few(delta, a, weight, options)
-        return torch.ops.aten.convolution_backward(delta, a, weight, None, *options, *of_a_only)[0]
+        if a.shape[1] >= FEW:
+            return geometry.backward(a, delta, weight, 1, "input")
+        # For images of few channels a product and a fold are faster on a CPU.
+        height, width = a.shape[2] + 2 * top, a.shape[3] + 2 * left
+        padded = a.new_empty(*a.shape[:2], height, width)
+        patches = weight.permute(2, 3, 1, 0).flatten(0, 2) @ delta.flatten(2)
+        found = _fold(patches.mT, padded, geometry)
+        return found[:, :, top : top + a.shape[2], left : left + a.shape[3]]
 
-    return transposed, lambda slope: F.conv2d(slope, weight, None, *options)
-
-
-def _transposed_of_few(delta: Tensor, a: Tensor, weight: Tensor, options: tuple) -> Tensor:
-    """The same for images of few channels, where a product and a fold are faster on a CPU."""
-    stride, (top, left), dilation = options
-    height, width = a.shape[2] + 2 * top, a.shape[3] + 2 * left
-    padded = a.new_empty(len(a), a.shape[1], height, width)
-    patches = weight.permute(2, 3, 1, 0).flatten(0, 2) @ delta.flatten(2)
-    found = _fold(patches.mT, padded, Geometry(tuple(weight.shape[2:]), stride, dilation))
-    return found[:, :, top : top + a.shape[2], left : left + a.shape[3]]
+    return transposed, lambda slope: geometry.forward(slope, weight)
 
 
 class _Product(torch.autograd.Function):
     """Patches times delta, (N, O, K) with K = kernel size * C, and the sum of delta, (N, O)."""
 
     @staticmethod
-    def forward(ctx: Any, a: Tensor, delta: Tensor, geometry: Geometry) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, a: Tensor, delta: Tensor, geometry: Geometry) -> Two:
         ctx.save_for_backward(a, delta)
         ctx.geometry = geometry
         patches, flat = _unfold(a, geometry), delta.flatten(2)
@@ -145,9 +144,7 @@ class _Grouped(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(
-        ctx: Any, a: Tensor, delta: Tensor, geometry: Geometry, images: int
-    ) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, a: Tensor, delta: Tensor, geometry: Geometry, images: int) -> Two:
         ctx.save_for_backward(a, delta)
         ctx.geometry, ctx.images = geometry, images
         shape = (delta.shape[1], a.shape[1] // images, *geometry.kernel)
@@ -159,8 +156,7 @@ class _Grouped(torch.autograd.Function):
     def backward(ctx: Any, slope: Tensor, of_bias: Tensor) -> tuple[Tensor, Tensor, None, None]:
         a, delta = ctx.saved_tensors
         geometry, slope = ctx.geometry, slope.flatten(0, 1)
-        options = (geometry.stride, geometry.padding, geometry.dilation, ctx.images)
-        of_delta = F.conv2d(a, slope, of_bias.flatten(), *options)
+        of_delta = geometry.forward(a, slope, of_bias.flatten(), ctx.images)
         return geometry.backward(a, delta, slope, ctx.images, "input"), of_delta, None, None
 
 
@@ -208,12 +204,8 @@ def _product_like(like: Tensor, left: Tensor, right: Tensor) -> Tensor:
 
 def _padding(layer: nn.Conv2d) -> list[int]:
     """(left, right, top, bottom)."""
-    pads: list[int] = []
-    for axis in (1, 0):
-        if layer.padding == "same":
-            total = layer.dilation[axis] * (layer.kernel_size[axis] - 1)
-            pads += [total // 2, total - total // 2]
-        else:
-            size = 0 if layer.padding == "valid" else layer.padding[axis]
-            pads += [size, size]
-    return pads
+    if layer.padding == "same":
+        totals = [d * (k - 1) for d, k in zip(layer.dilation, layer.kernel_size, strict=True)]
+        return [half for total in totals[::-1] for half in (total // 2, total - total // 2)]
+    rows, columns = (0, 0) if layer.padding == "valid" else layer.padding
+    return [columns, columns, rows, rows]

@@ -6,7 +6,7 @@ cache are made and nothing of the gradient's size is kept for later.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -58,9 +58,9 @@ def _apart(g: Tensor, delta: Tensor, a: Tensor, mask: Tensor | None, out: Tensor
     return torch.baddbmm(g.expand_as(out), delta.mT, a, alpha=-1, out=out)
 
 
-def _blocks(attacks: int, g: Tensor) -> Iterator[slice]:
+def _blocks(attacks: int, g: Tensor) -> list[slice]:
     """Attacks that are done at a time: what was released to them and what is made of it fit."""
-    return blocks(attacks, 2 * g[0].numel(), g.device)
+    return list(blocks(attacks, 2 * g[0].numel(), g.device))
 
 
 def _shared(values: Tensor, some: slice, attacks: int) -> Tensor:
@@ -95,7 +95,7 @@ class _OfFactors(torch.autograd.Function):
         ctx: Any, delta: Tensor, a: Tensor, mask: Tensor | None, g: Tensor, term: Term
     ) -> Tensor:
         total, of_delta, of_a = a.new_empty(len(a)), torch.empty_like(delta), torch.empty_like(a)
-        every = list(_blocks(len(a), g))
+        every = _blocks(len(a), g)
         work = g.new_empty(every[0].stop, *g.shape[1:])  # stays in the cache
         for some in every:
             released, out = _shared(g, some, len(a)), work[: some.stop - some.start]

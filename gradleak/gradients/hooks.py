@@ -6,7 +6,6 @@ Both are read off with hooks, so the module stays as it is and no weight is ever
 
 from __future__ import annotations
 
-import functools
 from collections import defaultdict
 from collections.abc import Callable
 from weakref import WeakKeyDictionary
@@ -38,11 +37,7 @@ def supported(model: nn.Module) -> bool:
 
 @torch.enable_grad()
 def entries(
-    model: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    loss: Loss,
-    differentiable: bool,
+    model: nn.Module, x: Tensor, y: Tensor, loss: Loss, differentiable: bool
 ) -> dict[str, Tensor | Outer]:
     """Parameter name -> gradient of N attacks; x (N, B, *shape), y (N, B).
 
@@ -59,7 +54,8 @@ def entries(
     found: dict[str, Tensor | Outer] = {}
     for name, layer in layers:
         used = [(a, next(deltas)) for a, _ in calls[name]]
-        for kind, value in GRADIENTS[type(layer)](layer, used, attacks).items():
+        of = _linear if isinstance(layer, nn.Linear) else _summed
+        for kind, value in of(layer, used, attacks).items():
             if not differentiable:
                 value = (value.dense() if isinstance(value, Outer) else value).detach()
             found[f"{name}.{kind}" if name else kind] = value
@@ -138,23 +134,16 @@ def _linear(layer: nn.Linear, uses: Uses, attacks: int) -> dict[str, Tensor | Ou
     return {"weight": weight if factors_are_smaller else weight.dense(), "bias": delta.sum(1)}
 
 
-def _convolution(layer: nn.Conv2d, uses: Uses, attacks: int) -> dict[str, Tensor | Outer]:
-    weights, biases = zip(*(convolution.gradients(layer, *use) for use in uses), strict=True)
-    return {"weight": _per_attack(weights, attacks), "bias": _per_attack(biases, attacks)}
-
-
-def _norm(layer: nn.BatchNorm2d, uses: Uses, attacks: int) -> dict[str, Tensor | Outer]:
+def _norm(layer: nn.BatchNorm2d, a: Tensor, delta: Tensor) -> tuple[Tensor, Tensor]:
     mean, deviation = (v.view(1, -1, 1, 1) for v in vjps.statistics(layer))
-    weights = tuple((d * ((a - mean) / deviation)).sum((2, 3)) for a, d in uses)
-    biases = tuple(d.sum((2, 3)) for _, d in uses)
-    return {"weight": _per_attack(weights, attacks), "bias": _per_attack(biases, attacks)}
+    return (delta * ((a - mean) / deviation)).sum((2, 3)), delta.sum((2, 3))
 
 
-GRADIENTS = {nn.Linear: _linear, nn.Conv2d: _convolution, nn.BatchNorm2d: _norm}
-
-
-def _per_attack(parts: tuple[Tensor, ...], attacks: int) -> Tensor:
-    """Sum over the calls of a layer and over the examples of each attack."""
-    total = functools.reduce(torch.add, parts)
-    one_each = len(total) == attacks
-    return total if one_each else total.reshape(attacks, -1, *total.shape[1:]).sum(1)
+def _summed(layer: nn.Module, uses: Uses, attacks: int) -> dict[str, Tensor | Outer]:
+    """The sum over the calls of a layer and over the examples of each attack."""
+    of = {nn.Conv2d: convolution.gradients, nn.BatchNorm2d: _norm}[type(layer)]
+    weights, biases = (sum(p[1:], p[0]) for p in zip(*(of(layer, *u) for u in uses), strict=True))
+    found = {"weight": weights, "bias": biases}
+    if len(weights) == attacks:
+        return found
+    return {k: v.unflatten(0, (attacks, -1)).sum(1) for k, v in found.items()}

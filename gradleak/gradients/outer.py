@@ -33,16 +33,12 @@ class Outer:
     def dense(self) -> Tensor:
         """The gradient itself, (N, O, I)."""
         product = entrywise.product(self.delta, self.a)
-        if self.mask is None:
-            return product
-        mask = self.mask.reshape(-1, *self.mask.shape[-2:])
-        return (product.unflatten(0, (len(mask), -1)) * mask.unsqueeze(1)).flatten(0, 1)
+        return product if self.mask is None else times(product, self.mask)
 
     def masked(self, mask: Tensor) -> Outer:
         """Times a 0/1 mask (O, I), (M, O, I), or (M, 1, I) to hide whole columns."""
         if mask.ndim == 3 and mask.shape[1] == 1:  # a column is hidden with its input
-            a = self.a.unflatten(0, (len(mask), -1)) * mask.unsqueeze(1)
-            return replace(self, a=a.flatten(0, 1))
+            return replace(self, a=times(self.a, mask))
         return replace(self, mask=mask if self.mask is None else self.mask * mask)
 
     def scaled(self, weight: float) -> Outer:
@@ -71,3 +67,10 @@ class Outer:
             kept = torch.bmm(self.a.square().reshape(len(mask), -1, mask.shape[2]), mask.mT)
             return (kept.reshape(self.delta.shape) * self.delta.square()).flatten(1).sum(1)
         return self.dense().square().flatten(1).sum(1)
+
+
+def times(v: Tensor, mask: Tensor) -> Tensor:
+    """v (N, ...) times a mask (...), or times M masks (M, ...), each shared by N / M rows."""
+    if mask.ndim < v.ndim:
+        return v * mask
+    return (v.unflatten(0, (len(mask), -1)) * mask.unsqueeze(1)).flatten(0, 1)

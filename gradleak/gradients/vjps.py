@@ -7,7 +7,6 @@ weight, which no attack asks for, and in the layer's input, which are zeros that
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,8 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gradleak.gradients import convolution
+from gradleak.gradients.convolution import Map
 
-Map = Callable[[Tensor], Tensor]
+GATE = torch.ops.aten.threshold_backward  # the slope where a ReLU is open; its own transpose
 
 
 def output(layer: nn.Module, a: Tensor, z: Tensor) -> Tensor:
@@ -38,11 +38,12 @@ def _maps(layer: nn.Module, a: Tensor, z: Tensor) -> tuple[Map, Map] | None:
     if type(layer) is nn.Conv2d:
         return convolution.maps(layer, a)
     if type(layer) is nn.ReLU and not layer.inplace:
-        return (_gate(z),) * 2
+        return (lambda slope: GATE(slope, z, 0),) * 2
     if type(layer) is nn.AvgPool2d and layer.divisor_override is None:
         return _pool_maps(layer, a)
     if fixed_norm(layer):
-        return (_scaling(layer),) * 2
+        scale = (layer.weight.detach() / statistics(layer)[1]).view(1, -1, 1, 1)
+        return (lambda slope: slope * scale,) * 2
     return None
 
 
@@ -57,26 +58,15 @@ def statistics(layer: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     return layer.running_mean, (layer.running_var + layer.eps).sqrt()
 
 
-def _scaling(layer: nn.BatchNorm2d) -> Map:
-    scale = (layer.weight.detach() / statistics(layer)[1]).view(1, -1, 1, 1)
-    return lambda slope: slope * scale
-
-
-def _gate(z: Tensor) -> Map:
-    """The slope where the ReLU is open; its own transpose."""
-    return lambda slope: torch.ops.aten.threshold_backward(slope, z, 0)
-
-
 def _after_gate(maps: tuple[Map, Map], opened: Tensor) -> tuple[Map, Map]:
     """A layer's maps from before the ReLU that gave its input `opened`."""
     back, forth = maps
-    gate = torch.ops.aten.threshold_backward
 
     def through(slope: Tensor) -> Tensor:
         slope = back(slope)  # a new tensor, which may be overwritten
-        return gate.grad_input(slope, opened, 0, grad_input=slope)
+        return GATE.grad_input(slope, opened, 0, grad_input=slope)
 
-    return through, lambda slope: forth(gate(slope, opened, 0))
+    return through, lambda slope: forth(GATE(slope, opened, 0))
 
 
 def _pool_maps(layer: nn.AvgPool2d, a: Tensor) -> tuple[Map, Map]:

@@ -1,11 +1,8 @@
-from .description import describe, digest, given, made
-from .errors import UndescribableError
-from .networks import Recipe
+from .description import UndescribableError, describe, digest, given, made
 from .origins import LIBRARIES
 
 __all__ = [
     "LIBRARIES",
-    "Recipe",
     "UndescribableError",
     "describe",
     "digest",

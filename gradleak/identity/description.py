@@ -6,9 +6,10 @@ import functools
 import hashlib
 import inspect
 import json
+import pathlib
 import types
-from collections.abc import Callable, Mapping
-from dataclasses import MISSING, Field, fields, is_dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import MISSING, fields, is_dataclass
 from enum import Enum
 from typing import Any, TypeVar
 
@@ -17,8 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from gradleak.identity.bytecode import instructions, references
-from gradleak.identity.errors import refusal
-from gradleak.identity.networks import Recipe, layers
+from gradleak.identity.networks import MADE, layers
 from gradleak.identity.origins import decides, found, library, members, ours, plainly_torchs
 
 Described = list | str
@@ -28,16 +28,21 @@ M = TypeVar("M", bound=nn.Module)
 
 SCALARS = (type(None), bool, int, float, complex, str, bytes, type(...), type(NotImplemented))
 
+CURE = "make it a frozen dataclass or a module-level function"
 
-def describe(what: Any, called: str | None = None) -> Described:
+
+class UndescribableError(ValueError):
+    """Something that decides a result has no stable description."""
+
+
+def describe(what: Any) -> Described:
     """A stable description: equal for what gives equal results, on any machine and device.
 
-    called: what errors call it, such as "attack". Raises ValueError for what has none, such as a
-    lambda, a closure or an open file, and says which part it is and what to do.
+    Raises ValueError for what has none, such as a lambda, a closure or an open file, and says which
+    part it is and what to do.
     """
-    if called is None and (isinstance(what, nn.Module) or ours(type(what).__module__)):
-        called = "network" if isinstance(what, nn.Module) else type(what).__name__.lower()
-    return _Reader(called).of(what)
+    called = type(what).__name__.lower() if ours(type(what).__module__) else ""
+    return _Reader().of(what, "network" if isinstance(what, nn.Module) else called)
 
 
 def digest(*what: Any) -> str:
@@ -52,7 +57,7 @@ def made(thing: M, *how: Any) -> M:
     in their last bits, have one name. Once anything about the network is changed it is described
     by its weights again. Raises ValueError where `how` has no description.
     """
-    thing.recipe = Recipe(digest(*how), _fingerprint(thing))
+    setattr(thing, MADE, (digest(*how), _fingerprint(thing)))
     return thing
 
 
@@ -64,15 +69,14 @@ def given(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> dict[st
     return {
         name: value for name, value in arguments.items()
         if defaults[name] is inspect.Parameter.empty
-        or _Reader(None).of(value, f".{name}") != describe(defaults[name])
+        or _Reader().of(value, name) != describe(defaults[name])
     }  # fmt: skip
 
 
 class _Reader:
     """Describes what it is shown; `at` is the way to a part, for errors."""
 
-    def __init__(self, called: str | None, lenient: bool = False) -> None:
-        self.called, self.lenient = called, lenient
+    def __init__(self) -> None:
         self.open: list[Any] = []  # what is being described, where it may refer to itself
         self.known: dict[int, tuple[Any, Described]] = {}
 
@@ -81,17 +85,10 @@ class _Reader:
         kind = type(what)
         if kind in SCALARS:
             return [kind.__name__, what.hex() if kind is float else repr(what)]
+        plain = library(kind.__module__)  # no class of one's own that inherits from such a kind
         for type_, read in KINDS.items():
-            if isinstance(what, type_):
+            if isinstance(what, type_) and (plain or type_ in INHERITED):
                 return read(self, what, at)
-        if library(kind.__module__):  # and no class of one's own that inherits from these
-            for type_, read in PLAIN_KINDS.items():
-                if isinstance(what, type_):
-                    return read(self, what, at)
-        if kind in (list, tuple, torch.Size):
-            name = "list" if kind is list else "tuple"
-            parts = enumerate(what)
-            return [name, [self.of(v, f"{at}[{i}]") for i, v in parts if decides(v)]]
         if is_dataclass(what):
             return self.record(what, at)
         if plainly_torchs(what):
@@ -99,52 +96,49 @@ class _Reader:
         return self.refused(what, at)
 
     def refused(self, what: Any, at: str) -> Described:
-        """Raise the error that names the part and the cure."""
-        if self.lenient:
-            return ["unknown", type(what).__qualname__]
-        in_network = any(isinstance(each, nn.Module) for each in self.open)
-        raise refusal(what, f"{self.called or ''}{at}", in_network)
+        """Raise the error that names the part and the cure; at: such as client.loss."""
+        whole, _, part = at.partition(".")
+        where = f"the {whole}'s {part}" if part else f"the {whole}" if whole else "this"
+        is_, cure = f"an object of {type(what).__qualname__}", CURE
+        if isinstance(what, types.FunctionType):
+            closure = "a closure, a function that holds values of its own"
+            is_ = "a lambda" if what.__name__ == "<lambda>" else closure
+        elif isinstance(what, types.ModuleType):
+            is_, cure = f"the module {what.__name__}", "import by name what is used of it"
+        elif isinstance(what, pathlib.PurePath):
+            cure = "read the file: what it holds decides, and not its name"
+        if any(isinstance(each, nn.Module) for each in self.open):
+            cure += ", or note how the network was made, by gradleak.identity.made"
+        raise UndescribableError(f"{where} is {is_}, which has no stable description: {cure}")
+
+    def sequence(self, what: list | tuple, at: str) -> Described:
+        parts = [self.of(v, f"{at}[{i}]") for i, v in enumerate(what) if decides(v)]
+        return ["list" if isinstance(what, list) else "tuple", parts]
 
     def mapping(self, what: Mapping[Any, Any], at: str) -> Described:
-        pairs = [[self.of(k, at), self.of(v, f"{at}[{k!r}]" if at or self.called else f".{k}")]
-                 for k, v in what.items()]  # fmt: skip
+        pairs = [
+            [self.of(k, at), self.of(v, f"{at}[{k!r}]" if at else str(k))] for k, v in what.items()
+        ]
         return ["dict", sorted(pairs, key=json.dumps)]
 
     def set(self, what: set | frozenset, at: str) -> Described:
         return ["set", sorted((self.of(v, at) for v in what), key=json.dumps)]
 
-    def slice(self, what: slice | range, at: str) -> Described:
-        return [type(what).__name__, self.of((what.start, what.stop, what.step), at)]
-
-    def number(self, what: np.generic, at: str) -> Described:
-        if isinstance(what, float | complex | str | bytes):
+    def array(self, what: np.ndarray | np.generic, at: str) -> Described:
+        if isinstance(what, float | complex | str | bytes):  # such as np.float64
             return self.of(what.item(), at)
-        return ["number", what.dtype.str, what.tobytes().hex()]
-
-    def array(self, what: np.ndarray, at: str) -> Described:
         if what.dtype.hasobject:
             return self.refused(what, at)
-        sha = hashlib.sha256(np.ascontiguousarray(what).tobytes()).hexdigest()
-        return ["array", what.dtype.str, str(what.shape), sha]
+        sha = hashlib.sha256(what.tobytes()).hexdigest()
+        return [type(what).__name__, what.dtype.str, str(what.shape), sha]
 
     def tensor(self, what: Tensor, at: str) -> Described:
-        told = [str(what.dtype), str(tuple(what.shape))]
+        told = ["tensor", str(what.dtype), str(tuple(what.shape))]
         if what.is_meta:  # has no values
-            return ["tensor", *told]
-        plain = what.detach().to_dense() if what.layout != torch.strided else what.detach()
-        plain = plain.cpu().resolve_conj().resolve_neg().contiguous().reshape(-1)
-        sha = hashlib.sha256(plain.view(torch.uint8).numpy()).hexdigest()
-        return ["tensor", *told, sha]
-
-    def enum(self, what: Enum, at: str) -> Described:
-        return ["enum", type(what).__qualname__, what.name, self.of(what.value, at)]
-
-    def partial(self, what: functools.partial, at: str) -> Described:
-        parts = (what.func, what.args, what.keywords)
-        return ["partial", *(self.of(part, at) for part in parts)]
-
-    def method(self, what: types.MethodType, at: str) -> Described:
-        return ["method", self.of(what.__func__, at), self.of(what.__self__, at)]
+            return told
+        plain = what.detach().to_dense().cpu().resolve_conj().resolve_neg().contiguous()
+        values = plain.reshape(-1).view(torch.uint8).numpy()
+        return [*told, hashlib.sha256(values).hexdigest()]
 
     def builtin(self, what: Any, at: str) -> Described:
         owner = getattr(what, "__self__", None)
@@ -153,31 +147,18 @@ class _Reader:
         name = getattr(what, "__qualname__", what.__name__)
         return [type(what).__name__, str(getattr(what, "__module__", "")), name]
 
-    def member(self, what: Any, at: str) -> Described:
-        """A property, a static method and the like."""
-        names = ("func", "fget", "fset", "__func__", "__wrapped__")
-        functions = [getattr(what, name, None) for name in names]
-        kind = type(what).__name__
-        return [kind, *dict.fromkeys(_sha(self.of(f, at)) for f in functions if f is not None)]
-
     def record(self, what: Any, at: str) -> Described:
         """A dataclass: of this package without what is at its default or marked compare=False."""
-        own, found = ours(type(what).__module__), []
+        own, told = ours(type(what).__module__), []
         for f in fields(what):
-            if (own and not (f.compare and f.init)) or not hasattr(what, f.name):
+            value = getattr(what, f.name, MISSING)
+            if value is MISSING or not decides(value) or (own and not (f.compare and f.init)):
                 continue
-            value = getattr(what, f.name)
-            if not decides(value):
-                continue
-            told = self.of(value, f"{at}.{f.name}")
-            if not own or told != self.default(f):
-                found.append([f.name, told])
-        return ["record", self.type(type(what), at), sorted(found)]
-
-    def default(self, f: Field) -> Described | None:
-        if f.default_factory is not MISSING:
-            return self.of(f.default_factory())
-        return None if f.default is MISSING else self.of(f.default)
+            default = f.default if f.default_factory is MISSING else f.default_factory()
+            said = self.of(value, f"{at}.{f.name}")
+            if not own or default is MISSING or said != self.of(default):
+                told.append([f.name, said])
+        return ["record", self.type(type(what), at), sorted(told)]
 
     def once(self, what: Any, name: str, read: Callable[[], Described]) -> Described:
         """Describe what may refer to itself, and may be met again."""
@@ -200,13 +181,12 @@ class _Reader:
         if library(module) and found(what):
             return ["class", module, name]
         return self.once(what, name, lambda: ["class", _sha([
-            self.members(base, at) if base is what else self.type(base, at)
+            self.named(members(base), f"{at}, in '{name}'") if base is what else self.type(base, at)
             for base in what.__mro__[:-1]
         ])])  # fmt: skip
 
-    def members(self, what: type, at: str) -> Described:
-        told = {name: value for name, value in members(what).items() if decides(value)}
-        return [[k, self.of(v, f"{at}, in '{what.__name__}.{k}',")] for k, v in told.items()]
+    def named(self, parts: Iterable[tuple[str, Any]], at: str) -> Described:
+        return [[name, self.of(value, f"{at}, in '{name}',")] for name, value in parts]
 
     def function(self, what: types.FunctionType, at: str) -> Described:
         """A function, as `type` describes a class."""
@@ -222,58 +202,68 @@ class _Reader:
             return ["function", module, what.__code__.co_name, *held]
         if cells or what.__name__ == "<lambda>":
             return self.refused(what, at)
+        used = dict(references(what.__code__, what.__globals__))
         return self.once(what, name, lambda: ["function", _sha([
             instructions(what.__code__, self.of),
-            self.references(what, at),
-            *(self.of(part, at) for part in (what.__defaults__, what.__kwdefaults__)),
-            self.of(vars(what), at),
+            self.named(sorted(used.items()), at),
+            *(self.of(part, at) for part in (what.__defaults__, what.__kwdefaults__, vars(what))),
         ])])  # fmt: skip
-
-    def references(self, what: types.FunctionType, at: str) -> Described:
-        used = dict(references(what.__code__, what.__globals__))
-        return [[k, self.of(v, f"{at}, in '{k}',")] for k, v in sorted(used.items())]
 
     def module(self, what: nn.Module, at: str) -> Described:
         """A network: how it was made if it still is what was made, else all that it is."""
 
         def read() -> Described:
-            recipe = vars(what).get("recipe")
-            if isinstance(recipe, Recipe) and recipe.weights == _fingerprint(what):
-                return ["made", recipe.how]
+            how, then = vars(what).get(MADE, ("", ""))
+            if then and then == _fingerprint(what):
+                return ["made", how]
             return ["network", _sha(layers(what, self.of, at))]
 
         return self.once(what, type(what).__name__, read)
 
 
+def _parts(*names: str) -> Callable[[_Reader, Any, str], Described]:
+    """Describes what is all in these attributes."""
+    return lambda reader, what, at: [
+        type(what).__name__, *(reader.of(getattr(what, name), at) for name in names)
+    ]  # fmt: skip
+
+
 KINDS: dict[Any, Callable[[_Reader, Any, str], Described]] = {
     nn.Module: _Reader.module,
-    Enum: _Reader.enum,
+    Enum: _parts("name", "value"),
     type: _Reader.type,
     types.FunctionType: _Reader.function,
-}
-PLAIN_KINDS: dict[Any, Callable[[_Reader, Any, str], Described]] = {
     Tensor: _Reader.tensor,
-    np.ndarray: _Reader.array,
-    np.generic: _Reader.number,
+    np.ndarray | np.generic: _Reader.array,
     torch.device: lambda *_: ["device"],  # decides nothing
     torch.dtype | np.dtype: lambda _, what, __: ["dtype", str(what)],
+    list | tuple: _Reader.sequence,
     dict | types.MappingProxyType: _Reader.mapping,
     set | frozenset: _Reader.set,
-    slice | range: _Reader.slice,
-    functools.partial: _Reader.partial,
-    types.MethodType: _Reader.method,
+    slice | range: _parts("start", "stop", "step"),
+    functools.partial: _parts("func", "args", "keywords"),
+    types.MethodType: _parts("__func__", "__self__"),
+    property: _parts("fget", "fset"),
+    functools.cached_property: _parts("func"),
+    staticmethod | classmethod | functools._lru_cache_wrapper: _parts("__wrapped__"),
     types.BuiltinFunctionType | types.MethodDescriptorType | np.ufunc: _Reader.builtin,
-    types.WrapperDescriptorType: _Reader.builtin,
-    property | staticmethod | classmethod: _Reader.member,
-    functools.cached_property | functools._lru_cache_wrapper: _Reader.member,
+    types.WrapperDescriptorType | types.MemberDescriptorType: _Reader.builtin,
 }
+INHERITED = (nn.Module, Enum, type)
 
 
 def _fingerprint(what: nn.Module) -> str:
     """Whether a network is still what it was: parts without a description count by their class."""
-    reader = _Reader(None, lenient=True)
+    reader = _Reader()
     reader.open.append(what)
-    return _sha(layers(what, reader.of))
+
+    def read(part: Any, at: str) -> Described:
+        try:
+            return reader.of(part, at)
+        except UndescribableError:
+            return type(part).__qualname__
+
+    return _sha(layers(what, read))
 
 
 def _sha(described: Described) -> str:

@@ -1,9 +1,8 @@
-"""Networks: how they were made, and all that they are."""
+"""Networks: all that they are."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,18 +11,9 @@ from torch import nn
 from gradleak.identity.origins import asks_for_training, decides, library
 
 HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
-BLANK = {*vars(nn.Module()), "recipe"}
-
-Read = Callable[[Any, str], list | str]
-"""read(part, the way to it): the description of any part."""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a network was made: a digest of `how`, and one of the network that came of it."""
-
-    how: str
-    weights: str
+MADE = "_made"  # the attribute that holds a digest of how a network was made, and one of what came
+BLANK = {*vars(nn.Module()), MADE}
+Read = Callable[[Any, str], list | str]  # read(part, the way to it): the description of any part
 
 
 def layers(what: nn.Module, read: Read, at: str = "") -> list:
@@ -40,18 +30,13 @@ def layers(what: nn.Module, read: Read, at: str = "") -> list:
 
 
 def _layer(layer: nn.Module, read: Read, at: str) -> list:
-    kind = type(layer)
+    kind, own = type(layer), vars(layer)
     if isinstance(layer, torch.jit.ScriptModule):  # its code is nowhere to be seen
         return [read(layer._c, at)]
     private = library(kind.__module__)  # its underscored attributes are bookkeeping
-    settings = {
-        name: value
-        for name, value in sorted(vars(layer).items())
-        if name not in BLANK
-        and value is not None
-        and decides(value)
-        and not (private and name.startswith("_"))
-    }
-    parts = [[name, read(value, f"{at}.{name}")] for name, value in settings.items()]
-    hooks = [read(hook, f"{at}.{kind}") for kind in HOOKS for hook in vars(layer)[kind].values()]
+    names = sorted(k for k in own.keys() - BLANK if not (private and k.startswith("_")))
+    parts = [
+        [k, read(own[k], f"{at}.{k}")] for k in names if own[k] is not None and decides(own[k])
+    ]
+    hooks = [read(hook, f"{at}.{hooks}") for hooks in HOOKS for hook in own[hooks].values()]
     return [read(kind, at), parts, hooks, str(layer.training and asks_for_training(kind))]

@@ -14,10 +14,8 @@ from torch import nn
 LIBRARIES = {"torch", "torchvision", "numpy", "scipy", "sklearn", "skimage", "pandas", "tqdm"}
 """What enters by name, besides Python itself."""
 
-ASIDE = {"_abc_impl", "_is_protocol", "_is_runtime_protocol", "__repr__", "__str__", "__annotate__",
-         "__annotate_func__"}  # fmt: skip
+ASIDE = {"_abc_impl", "__repr__", "__str__", "__annotate__", "__annotate_func__"}
 CODE = (types.FunctionType, staticmethod, classmethod, property, functools.cached_property)
-SLOTS = (types.MemberDescriptorType, types.GetSetDescriptorType)
 
 
 def ours(module: str | None) -> bool:
@@ -29,10 +27,8 @@ def ours(module: str | None) -> bool:
 def library(module: str) -> str:
     """The library that a module belongs to, or nothing."""
     top = module.partition(".")[0]
-    if top in LIBRARIES:
-        return top
-    if top not in sys.stdlib_module_names:
-        return ""
+    if top in LIBRARIES or top not in sys.stdlib_module_names:
+        return top if top in LIBRARIES else ""
     file = getattr(sys.modules.get(top), "__file__", None)  # a user may have a profile.py, too
     return top if file is None or file.startswith(sysconfig.get_path("stdlib")) else ""
 
@@ -52,21 +48,20 @@ def decides(value: Any) -> bool:
 
 def plainly_torchs(what: Any) -> bool:
     """Whether it is an object of PyTorch that is all in its attributes."""
-    bases = [base.__module__ for base in type(what).__mro__[:-1]]
-    plain = hasattr(what, "__dict__") and not any(b.startswith("torch._C") for b in bases)
-    return plain and library(bases[0]) == "torch" if bases else False
+    compiled = any(base.__module__.startswith("torch._C") for base in type(what).__mro__)
+    return library(type(what).__module__) == "torch" and hasattr(what, "__dict__") and not compiled
 
 
-def members(what: type) -> dict[str, Any]:
+def members(what: type) -> list[tuple[str, Any]]:
     """What a class says by itself: its methods and constants, sorted by name."""
-    return {
-        name: value
+    return [
+        (name, value)
         for name, value in sorted(vars(what).items())
         if name not in ASIDE
-        and not isinstance(value, SLOTS)
-        and not (name.startswith("__") and not isinstance(value, CODE))
-        and not ("__dataclass_fields__" in vars(what) and _generated(value))
-    }
+        and (isinstance(value, CODE) or not name.startswith("__"))
+        and not _generated(value)
+        and decides(value)
+    ]
 
 
 def asks_for_training(layer: type[nn.Module]) -> bool:

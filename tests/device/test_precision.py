@@ -118,5 +118,5 @@ def test_a_rounded_attack_takes_the_fast_path_and_finds_the_same(choose):
 
 @pytest.mark.parametrize("choose", [products, MatrixInputs])
 def test_unknown_precision_is_refused(choose):
-    with pytest.raises(ValueError, match="one of float32, tf32, bfloat16"), choose("float8"):
+    with pytest.raises(ValueError, match="one of: float32, tf32, bfloat16"), choose("float8"):
         pass
