@@ -24,7 +24,7 @@ class Trial:
     labels: what a table calls it, such as defense="Gaussian", adversary="Bayes", train_step=0.
     keep: indices of the images whose reconstruction is stored as well.
     Raises ValueError for images that the attack was made from, and where client or attack have no
-    stable description to name results after (`gradleak.identity`), such as a loss that is a lambda.
+    stable description to name rows after (`gradleak.identity`), such as a loss that is a lambda.
     """
 
     client: Client

@@ -35,17 +35,12 @@ def tune(
         raise ValueError(f"nothing to tune: {len(cells)} cells and {len(space)} settings")
     trials = [trial(**cell, **setting) for cell in cells for setting in space]
     for images in {id(t.images): t.images for t in trials}.values():
-        check_disjoint(images, evaluated)
+        shared = images.source.shared(evaluated)
+        if shared:
+            raise ValueError(
+                f"images {shared[:5]} of {evaluated.name} ({evaluated.split}) are tuned on and "
+                "evaluated; tune on others, such as those of the train split"
+            )
     psnr = run(trials, records, command).psnr.to_numpy()
     each = psnr.reshape(len(cells), len(space), -1).mean(2)
     return [dict(space[best]) for best in each.argmax(1)]
-
-
-def check_disjoint(tuned_on: Images, evaluated: Images) -> None:
-    """Raise ValueError if the two share an image."""
-    shared = tuned_on.source.shared(evaluated)
-    if shared:
-        raise ValueError(
-            f"images {shared[:5]} of {evaluated.name} ({evaluated.split}) are tuned on and "
-            "evaluated; tune on others, such as those of the train split"
-        )
