@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from gradleak import metrics
-from gradleak.attacks import AT_ONCE, Adversary, Reconstruction, attack_all, mergeable
+from gradleak.attacks import AT_ONCE, Adversary, attack_all, mergeable
 from gradleak.client import Client, ServerView
 from gradleak.data import Images
 from gradleak.device import free
@@ -70,11 +70,14 @@ def compute(
 ) -> tuple[dict[str, dict[str, Plain]], dict[str, np.ndarray]]:
     """What a batch of attacks finds for each row, and the reconstructions to keep, by row id."""
     views: dict[Any, ServerView] = {}  # trials that attack the same release share it
+    pairs, seed = [], batch[0][0].seed
     for t, part in batch:
         key = _key(t.client), part.index
         if key not in views:
             views[key] = t.client.release(part.x, part.y, seed=t.seed, key=part.index)
-    found = _found([t for t, _ in batch], [views[_key(t.client), part.index] for t, part in batch])
+        pairs.append((t.attack, views[key]))
+    climbs = isinstance(pairs[0][0], Adversary)
+    found = attack_all(pairs, seed) if climbs else [a.attack(view, seed) for a, view in pairs]
     rows, kept = {}, {}
     for (t, part), result in zip(batch, found, strict=True):
         x_hat = t.client.image(result.x.detach().float().cpu())
@@ -92,11 +95,3 @@ def compute(
         pixels = (x_hat.clamp(0, 1) * 255).round().byte().numpy()
         kept |= {name: pixels[k] for k, name in enumerate(names) if name in keep}
     return rows, kept
-
-
-def _found(trials: Sequence[Trial], views: Sequence[ServerView]) -> list[Reconstruction]:
-    """What the trials' attacks find: climbs in one computation, others view by view."""
-    pairs = list(zip(trials, views, strict=True))
-    if isinstance(trials[0].attack, Adversary):
-        return attack_all([(t.attack, view) for t, view in pairs], trials[0].seed)
-    return [t.attack.attack(view, t.seed) for t, view in pairs]

@@ -47,15 +47,10 @@ class Trial:
 
     def parameters(self) -> dict[str, Plain]:
         """Everything that tells this trial from another, as plain values for a table."""
-        return {
-            "dataset": self.images.name,
-            "split": self.images.split,
-            **self.labels,
-            "true_defense": repr(self.client.defense),
-            "transform": repr(self.client.transform),
-            **self.attack.columns(),
-            "seed": self.seed,
-        }
+        client, images = self.client, self.images
+        told = {"true_defense": repr(client.defense), "transform": repr(client.transform)}
+        told |= self.attack.columns() | {"seed": self.seed}
+        return {"dataset": images.name, "split": images.split, **self.labels, **told}
 
     def row_id(self, index: int) -> str:
         """The name of the row of one image: a digest of everything that decides its values.

@@ -24,10 +24,9 @@ def tune(
     """The setting of each cell that has the highest mean PSNR; the first of equals.
 
     trial(**cell, **setting): an attack on the tuning images. cells: what is tuned, such as
-        [dict(defense="Laplace", adversary="L2"), ...]. space: the settings, as `experiment.grid`
-        makes them. Every cell tries all of them, and cells whose attacks differ in floats only are
-        computed together. evaluated: the images that a table will be made of. The trials become
-        rows of the records; see `experiment.run`.
+        [dict(defense="Laplace", adversary="L2"), ...]. space: the settings, all of which every
+        cell tries. evaluated: the images that a table will be made of. The trials become rows of
+        the records; see `experiment.run`.
 
     Raises ValueError if a tuning image is among those evaluated, or if there is nothing to try.
     """
