@@ -57,19 +57,19 @@ def measured(
 ) -> pd.DataFrame:
     """What functions return: one row for each, as `run` keeps them.
 
-    cells: (labels, what decides, function that returns the other columns); one whose row is there
-    is not called again. A row is named by its labels and by what decides besides: networks, images,
-    plain values, or several of them; () for nothing. on: where they compute, for the facts; None:
-    the better device of those present.
+    cells: (labels, what decides, function that returns the other columns); equal ones have one row,
+    and one whose row is there is not called. A row is named by its labels and by what decides
+    besides: networks, images, plain values, or several of them; () for nothing. on: where they
+    compute, for the facts; None: the better device of those present.
     """
-    asked = [(digest(dict(labels), decides), dict(labels)) for labels, decides, _ in cells]
-    finds = {name: find for (name, _), (*_, find) in zip(asked, cells, strict=True)}
+    each = {digest(dict(labels), decides): (dict(labels), find) for labels, decides, find in cells}
+    asked = [(name, labels) for name, (labels, _) in each.items()]
     records.ask(asked, command)
-    missing = records.missing(finds)
-    work = [name for name in finds if name in missing]
-    for name in tqdm(work, desc=records.name, delay=2, disable=_quiet()):
+    missing = records.missing(each)
+    work = {name: find for name, (_, find) in each.items() if name in missing}
+    for name, find in tqdm(work.items(), desc=records.name, delay=2, disable=_quiet()):
         begin = time.perf_counter()
-        found = dict(finds[name]())
+        found = dict(find())
         found["seconds"] = round(time.perf_counter() - begin, 4)
         records.add({name: found}, {}, made(on or named()))
     return records.rows(asked)

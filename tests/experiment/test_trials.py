@@ -263,6 +263,7 @@ def test_what_decides_a_measured_row_besides_its_labels(records):
         table = runs.measured([({"a": 1}, what, lambda: {"n": len(found)})], records)
         found.append(table.n.item())
     assert found == [*range(len(decides)), *range(len(decides))]
+    assert len(runs.measured([({"a": 1}, MODEL, dict)] * 2, records)) == 1
 
 
 def test_grid_is_every_combination():
