@@ -241,7 +241,7 @@ Markdown(f"Mean PSNR over {len(swept)} images; networks after {first} steps.")
 
 # %% tags=["hide-input"]
 key = ["train_step", "defense", "adversary"]
-weights = pd.DataFrame(chosen).set_index(key).weight
+weights = pd.DataFrame(chosen).set_index(key).weight.to_dict()
 
 
 def outdone(rival, step, scale, d="gaussian"):
