@@ -60,7 +60,6 @@ page = gl.experiment.page(
     delta=delta,
 )  # fmt: skip
 size, exact = page.size, gl.attacks.exact
-gl.names.choose("network", network, ["cnn", "cnn2", "mlp"])
 delta = delta or {"digits": 2.0, "cifar10": 6.0}.get(size.dataset, 4.0)
 
 # %% [markdown]
@@ -192,8 +191,7 @@ gl.figures.strength(frames, choose="prior", unit="%")
 # the same with other densities, which is Table 1 of the paper; here, what each preset holds:
 
 # %%
-model = getattr(gl.models, network)(page.test.shape, page.test.classes, seed=seed)
-model = model.to(page.device)
+model = page.network("cnn", "cnn2", "mlp")
 client = gl.Client(model, gl.LaplaceNoise(0.1))
 presets = {
     "Bayes": gl.bayes(client, gl.TotalVariation(3.0)),
@@ -202,7 +200,7 @@ presets = {
     "Inverting Gradients": gl.inverting_gradients(client),
 }
 held = {name: (repr(a.belief), repr(a.prior)) for name, a in presets.items()}
-pd.DataFrame(held, index=["belief p(g | x, y)", "prior p(x)"]).T
+pd.DataFrame(held, ["belief p(g | x, y)", "prior p(x)"]).T
 
 # %% [markdown]
 # The constants say how the belief and the prior are weighed, no more: L2 loss with a prior of
@@ -343,9 +341,8 @@ found = page.run([trial(s) for s in (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)])
 who = found["index"].tolist()
 far = (found.mse * page.test.x[0].numel()) ** 0.5 > delta
 answers = prior.nearest(page.records.images(found.id), prior.y[who])
-risks = {names[0]: far.to_numpy(float), names[1]: 1 - near[answers, who].numpy()}
 lines = curves(law, {"exact: knows the list": law.gaussian}, near)
-for k, risk in risks.items():
+for k, risk in zip(names, (far, 1 - near[answers, who].numpy()), strict=True):
     lines |= gl.figures.means(found.assign(of=k, risk=risk), "of", "scale", "risk")
 unit = f"risk (δ = {delta:g} pixels)"
 display(gl.figures.curves(lines, across="noise scale", unit=unit))

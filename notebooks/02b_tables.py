@@ -120,10 +120,8 @@ gl.figures.table(means(inside, "inside"), digits=2)
 
 # %%
 stepwise = table.assign(step=table.train_step.astype(str))
-lines = {
-    d: gl.figures.means(rows, "adversary", "step")
-    for d, rows in by_defense(stepwise).items()
-}
+parts = by_defense(stepwise).items()
+lines = {d: gl.figures.means(rows, "adversary", "step") for d, rows in parts}
 across = "training steps under the defense"
 gl.figures.panels(lines, across=across, floor=floor, log=False)
 
@@ -154,13 +152,10 @@ ORDER = list(means(untrained))
 
 def show(rows, floor=None):
     """Means, and Bayes minus every other attack, image by image."""
-    rows = rows.sort_values(
-        "adversary", key=lambda names: names.map(ORDER.index), kind="stable"
-    )
+    rows = rows.iloc[rows.adversary.map(ORDER.index).argsort(kind="stable")]
     pairs = gl.figures.ahead(rows, "adversary", "defense", first="Bayes")
-    display(
-        gl.figures.table(means(rows), floor=floor), gl.figures.differences(pairs)
-    )
+    table = gl.figures.table(means(rows), floor=floor)
+    display(table, gl.figures.differences(pairs))
 
 
 for t in size.train_steps[1:]:
@@ -223,27 +218,21 @@ gl.figures.differences(gain)
 # %%
 swept = page.test.take(range(size.swept))
 ON_CURVE = ["Bayes", "L2", "L1", "cosine"]
-on_curve = [
-    c for c in chosen if c["train_step"] == first and c["adversary"] in ON_CURVE
-]
+on_curve = [c for c in chosen
+            if c["train_step"] == first and c["adversary"] in ON_CURVE]  # fmt: skip
 
 
 def at_scale(scale, images=swept, cells=on_curve):
     """The attacks at another noise scale."""
-    return page.run(
-        [paper.trial(images, **c, scale=scale, keep=few.index) for c in cells]
-    )
+    trials = [paper.trial(images, **c, scale=scale, keep=few.index) for c in cells]
+    return page.run(trials)
 
 
 sweep = pd.concat([at_scale(scale) for scale in size.scales])
-curves = {
-    d: gl.figures.means(rows, "adversary", "scale")
-    for d, rows in by_defense(sweep).items()
-}
+parts = by_defense(sweep).items()
+curves = {d: gl.figures.means(rows, "adversary", "scale") for d, rows in parts}
 display(gl.figures.panels(curves, across="noise scale", floor=floor))
-Markdown(
-    f"Mean PSNR over {len(swept)} images; networks after {first} training steps."
-)
+Markdown(f"Mean PSNR over {len(swept)} images; networks after {first} steps.")
 
 # %% [markdown]
 # The true belief does not always end up nearest: not where there is hardly any noise, and not on
@@ -251,23 +240,18 @@ Markdown(
 # the prior? Ask Bayes' own posterior about both answers:
 
 # %% tags=["hide-input"]
-weights = {
-    (c["train_step"], c["defense"], c["adversary"]): c["weight"] for c in chosen
-}
+key = ["train_step", "defense", "adversary"]
+weights = pd.DataFrame(chosen).set_index(key).weight.to_dict()
 
 
 def outdone(rival, step, scale, d="gaussian"):
     """For how many shown images Bayes' own posterior prefers a rival's answer."""
-    held = {
-        a: paper.trial(few, d, a, weights[step, d, a], step, scale)
-        for a in ("Bayes", rival)
-    }
-    view = held["Bayes"].client.release(few.x, few.y, seed=seed)
-    posterior = gl.attacks.log_posterior(held["Bayes"].attack, view.g, view.y)
-    score = {
-        a: posterior(t.attack.attack(view, seed=seed).x) for a, t in held.items()
-    }
-    return int((score[rival] > score["Bayes"]).sum())
+    bayes, other = (paper.trial(few, d, a, weights[step, d, a], step, scale)
+                    for a in ("Bayes", rival))  # fmt: skip
+    view = bayes.client.release(few.x, few.y, seed=seed)
+    posterior = gl.attacks.log_posterior(bayes.attack, view.g, view.y)
+    own, its = (posterior(t.attack.attack(view, seed).x) for t in (bayes, other))
+    return int((its > own).sum())
 
 
 least = size.scales[0]
@@ -293,18 +277,13 @@ Markdown(
 
 # %%
 cost = {
-    name: {
-        s: (max((line[s] for line in curves[name].values()), key=lambda v: v.mean),
-            accuracy[d, s, paper.early])
-        for s in paid
-    }
-    for d, name in zip(DEFENSES, curves, strict=True)
+    name: {s: (max((line[s] for line in lines.values()), key=lambda v: v.mean),
+               accuracy[name.replace(" ", "_"), s, paper.early]) for s in paid}
+    for name, lines in curves.items()
 }  # fmt: skip
 display(gl.figures.tradeoff(cost, floor=floor))
-Markdown(
-    f"Accuracy on {len(page.test)} test images after {paper.early} training steps "
-    "of 32 clients each."
-)
+Markdown(f"""Accuracy on {len(page.test)} test images after {paper.early} training
+steps of 32 clients each.""")
 
 # %% [markdown]
 # ## The strength slider
@@ -316,9 +295,8 @@ shown = few.take(range(min(4, len(few))))
 def frame(scale, rows):
     """The slider's pictures at one noise scale."""
     rows = rows[rows.adversary.isin(["Bayes", "L2", "cosine"])]
-    return gl.figures.frame(
-        f"{scale:g}", shown, gl.figures.arms(rows, scale=scale), page.records
-    )
+    arms = gl.figures.arms(rows, scale=scale)
+    return gl.figures.frame(f"{scale:g}", shown, arms, page.records)
 
 
 def live(defense, scale):
@@ -327,9 +305,8 @@ def live(defense, scale):
     return frame(scale, at_scale(scale, few, own))
 
 
-frames = {
-    d: [frame(s, rows) for s in size.scales] for d, rows in by_defense(sweep).items()
-}
+parts = by_defense(sweep).items()
+frames = {d: [frame(s, rows) for s in size.scales] for d, rows in parts}
 gl.figures.strength(frames, live=live)
 
 # %% [markdown]

@@ -41,7 +41,7 @@ restarts = 0  # starts of each attack, of which the best is kept; 0: the profile
 candidates = 0  # policies that the search tries; 0: the profile's
 
 # %% tags=["hide-input"]
-from functools import cache, partial
+from functools import cache
 from itertools import accumulate
 
 import pandas as pd
@@ -73,9 +73,7 @@ page = gl.experiment.page(
     restarts=restarts, candidates=candidates,
 )  # fmt: skip
 size, few = page.size, page.few
-NETWORKS = {"cnn": gl.models.cnn,
-            "convnet": partial(gl.models.convnet, width=size.width)}  # fmt: skip
-network = gl.names.choose("network", size.network, NETWORKS)
+network = size.network
 width = size.width if network == "convnet" else 0
 
 # %% [markdown]
@@ -89,8 +87,7 @@ width = size.width if network == "convnet" else 0
 # %%
 ARMS = {"no defense": None, policy: gl.ATS(policy), other: gl.ATS(other),
         "hybrid": gl.ATS(f"{policy}+{other}")}  # fmt: skip
-model = NETWORKS[network](page.test.shape, page.test.classes, seed=seed)
-model = model.to(page.device)
+model = page.network("cnn", "convnet", **(dict(width=width) if width else {}))
 
 
 def seen(ats, images):

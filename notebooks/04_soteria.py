@@ -35,9 +35,7 @@ train_steps: list[int] = []  # of networks, at rate 0.1; empty: the profile's
 slow_steps: list[int] = []  # of those trained at 0.0001; empty: the profile's
 images = 0  # evaluated images; 0: the profile's
 steps = 0  # iterations of each attack; 0: the profile's
-restarts = (
-    0  # starts of each attack, of which the most probable is kept; 0: the profile's
-)
+restarts = 0  # starts of each attack; the most probable is kept; 0: the profile's
 
 # %% tags=["hide-input"]
 from dataclasses import replace
@@ -70,12 +68,7 @@ page = gl.experiment.page(
     slow_steps=slow_steps, images=images, steps=steps, restarts=restarts,
 )  # fmt: skip
 size, few = page.size, page.few
-LAYERS = {
-    "convbig": "dense2",
-    "lenet": "dense",
-    "cnn": "dense2",
-}  # whose gradient is masked
-layer = LAYERS[gl.names.choose("network", network, LAYERS)]
+LAYERS = {"convbig": "dense2", "lenet": "dense", "cnn": "dense2"}
 
 # %% [markdown]
 # ## The question
@@ -86,8 +79,7 @@ layer = LAYERS[gl.names.choose("network", network, LAYERS)]
 # inverting the representation should fail. Everything else is released as it is.
 
 # %%
-model = getattr(gl.models, network)(page.test.shape, page.test.classes, seed=seed)
-model = model.to(page.device)
+model, layer = page.network(*LAYERS), LAYERS[network]  # whose gradient is masked
 soteria = gl.Soteria(layer, rate)
 score = soteria.score(model, few.x.to(page.device)).cpu()
 hidden = soteria.hidden(model, few.x.to(page.device)).cpu()
@@ -161,10 +153,8 @@ def arms(rate):
     }
 
 
-pd.DataFrame(
-    {name: [repr(truth), repr(held)] for name, (truth, held) in arms(rate).items()},
-    index=["client", "belief"],
-).T
+held = {name: [*map(repr, pair)] for name, pair in arms(rate).items()}
+pd.DataFrame(held, ["client", "belief"]).T
 
 # %% [markdown]
 # ## The same chances for all
@@ -230,9 +220,8 @@ fast = table[table.lr == 0.1].assign(step=lambda t: t.train_step.astype(str))
 
 # %%
 frames = gl.figures.frames(few, fast, page.records, "train_step")
-gl.figures.strength(
-    {"learning rate 0.1": frames}, name="training steps", choose="trained at"
-)
+frames = {"learning rate 0.1": frames}
+gl.figures.strength(frames, name="training steps", choose="trained at")
 
 # %% [markdown]
 # Fixed test images, and what each arm reads off the network; under each picture its PSNR in dB.
@@ -260,9 +249,8 @@ networks = [(net, trained(net["lr"])[net["train_step"]]) for net in NETS]
 accuracy = page.accuracies(networks, model=network, model_seed=seed)
 accuracy = dict(zip(means, accuracy.accuracy, strict=True))
 display(gl.figures.table(means, floor=floor))
-display(
-    pd.DataFrame({"test accuracy": {n: f"{a:.3f}" for n, a in accuracy.items()}}).T
-)
+words = {name: f"{value:.3f}" for name, value in accuracy.items()}
+display(pd.DataFrame({"test accuracy": words}).T)
 Markdown(page.caption(
     f"`{network}` by training steps (lr 0.1 unless said), rate {rate:g}", floors,
     len(size.weights),
@@ -274,9 +262,7 @@ Markdown(page.caption(
 # The same images under both, one by one: each arm minus the undefended attack.
 
 # %%
-differences = gl.figures.compared(
-    table, "adversary", "network", against="undefended"
-)
+differences = gl.figures.compared(table, "adversary", "network", "undefended")
 gl.figures.differences(differences)
 
 # %% [markdown]
@@ -331,9 +317,8 @@ Markdown(f"Mean PSNR over {len(swept)} images; the network is {next(iter(means))
 def strength(some):
     """The slider's pictures at one rate."""
     shown = page.test.take(range(min(4, len(swept))))
-    return gl.figures.frame(
-        f"{some:g}", shown, gl.figures.arms(at_rate(some)), page.records
-    )
+    arms = gl.figures.arms(at_rate(some))
+    return gl.figures.frame(f"{some:g}", shown, arms, page.records)
 
 
 frames = {"Soteria and pruning": [strength(some) for some in size.rates]}

@@ -112,9 +112,8 @@ activation = gl.names.choose("activation", activation, ACTIVATIONS)
 def built(build, activation="ReLU", width=bottleneck):
     """A network with a bottleneck, untrained."""
     kind = ACTIVATIONS[activation]
-    return build(shape, page.test.classes, kind, size=width, seed=seed).to(
-        page.device
-    )
+    net = build(shape, page.test.classes, kind, size=width, seed=seed)
+    return net.to(page.device)
 
 
 hides = Latent(bottleneck, shape)  # draws z

@@ -66,9 +66,7 @@ page = gl.experiment.page(
     learning=learning, width=width, fitted=fitted, components=components,
     missing=missing)  # fmt: skip
 size, few, dataset = page.size, page.few, page.size.dataset
-NETWORKS = {"cnn": gl.models.cnn, "cnn2": gl.models.cnn2, "mlp": gl.models.mlp}
-build = NETWORKS[gl.names.choose("network", network, NETWORKS)]
-model = build(page.test.shape, page.test.classes, seed=seed).to(page.device)
+model = page.network("cnn", "cnn2", "mlp")
 if missing not in range(page.test.classes):
     raise ValueError(f"missing={missing} is none of {page.test.classes} classes")
 
@@ -203,8 +201,7 @@ table = measured(page, page.evaluated, four, size.scales, page.evaluated.index)
 # ## The figure
 
 # %%
-frames = [gl.figures.frame(f"{scale:g}", few, gl.figures.arms(table, scale=scale),
-                           page.records) for scale in size.scales]  # fmt: skip
+frames = gl.figures.frames(few, table, page.records, "scale")
 gl.figures.strength({"Gaussian noise": frames}, name="noise scale")
 
 # %% [markdown]
@@ -219,9 +216,8 @@ lines = gl.figures.means(table, "adversary", "scale")
 ssim = gl.figures.means(table, "adversary", "scale", "ssim")
 display(gl.figures.curves(lines, across="noise scale", floor=floor))
 display(gl.figures.curves(ssim, across="noise scale", unit="SSIM"))
-differences = gl.figures.tables(
-    table, "adversary", "scale", against="TV", floor=floor
-)
+compare = partial(gl.figures.tables, by="adversary", across="scale")
+differences = compare(table, against="TV", floor=floor)
 Markdown(page.caption(
     f"`{network}` untrained, by scale of the Gaussian noise; denoisers of "
     f"{sum(p.numel() for p in denoise.parameters()):,} parameters, {size.learning} "
@@ -240,7 +236,6 @@ Markdown(page.caption(
 
 
 # %%
-compare = partial(gl.figures.tables, by="adversary", across="scale")
 page.elsewhere(partial(compare, against="TV", ssim=True), defense="Gaussian",
                adversary=four)  # fmt: skip
 
@@ -258,9 +253,7 @@ middle = [s for s in size.scales if 0.1 <= s <= 0.3] or size.scales
 wrong = ["learned, no gradient", "learned, photographs"]
 own = table[(table.adversary == "learned") & table.scale.isin(middle)]
 rows = pd.concat([own, measured(page, page.evaluated, wrong, middle)])
-against = gl.figures.tables(
-    rows, "adversary", "scale", against="learned", floor=floor
-)
+against = compare(rows, against="learned", floor=floor)
 
 # %%
 page.elsewhere(partial(compare, against="learned"), defense="Gaussian", scale=middle,
@@ -318,9 +311,7 @@ page.elsewhere(by_noise, defense=others, adversary=two)
 first, said, row = middle[0], gl.experiment.said, "learned − TV"
 blind = lines["TV"][first].mean
 enough = gl.metrics.crossing(lines["learned"], blind)
-times = (
-    f"{enough:.2g}, {enough / first:.1f} times as much" if enough else "none here"
-)
+times = f"{enough:.2g}, {enough / first:.1f} times it" if enough else "none here"
 worth = "; ".join(f"{said(differences, row, s)} at {s:g}" for s in size.scales)
 noises = "; ".join(f"{noise}: {said(other, row, noise)}" for noise in other[row])
 Markdown(f"""

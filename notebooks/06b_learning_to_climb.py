@@ -74,9 +74,7 @@ page = gl.experiment.page(
     images=images, steps=steps, learning=learning, width=width, stages=stages,
     teaching=teaching, fitted=fitted, components=components)  # fmt: skip
 size, few, dataset = page.size, page.few, page.size.dataset
-NETWORKS = {"cnn": gl.models.cnn, "cnn2": gl.models.cnn2, "mlp": gl.models.mlp}
-build = NETWORKS[gl.names.choose("network", network, NETWORKS)]
-model = build(page.test.shape, page.test.classes, seed=seed).to(page.device)
+model = page.network("cnn", "cnn2", "mlp")
 
 # %% [markdown]
 # ## The question
@@ -186,10 +184,9 @@ def climb(images, adversary, scale, weight, keep=()):
 
 count, chosen = len(size.weights), []
 doubled = [2.0 ** (k - count // 2) for k in range(count)]
-for names, tried in (
-    (["TV", "TV, no box"], size.weights), (["mixture", "learned"], doubled),
-):  # fmt: skip
-    cells = [dict(adversary=name, scale=s) for name in names for s in size.scales]
+for name in ("TV", "TV, no box", "mixture", "learned"):
+    tried = size.weights if name.startswith("TV") else doubled
+    cells = [dict(adversary=name, scale=scale) for scale in size.scales]
     chosen += page.tuned(climb, cells, weight=tried)
 climbs = page.run([climb(every, **c, keep=every.index) for c in chosen])
 table = pd.concat([climbs, learnt[learnt.adversary.isin(["amortised", "unrolled"])]])
@@ -198,8 +195,7 @@ table = pd.concat([climbs, learnt[learnt.adversary.isin(["amortised", "unrolled"
 # ## The figure
 
 # %%
-frames = [gl.figures.frame(f"{scale:g}", few, gl.figures.arms(table, scale=scale),
-                           page.records) for scale in size.scales]  # fmt: skip
+frames = gl.figures.frames(few, table, page.records, "scale")
 gl.figures.strength({"Gaussian noise": frames}, name="noise scale")
 
 # %% [markdown]
@@ -316,10 +312,8 @@ Markdown(
 for other in apart.records.others():
     rows, facts = other.read(), other.facts()
     count = rows[rows.adversary != "exact"].images.iloc[0]
-    among = (
-        f"**{count} images** among {rows.candidates.iloc[0]} of {facts['dataset']}"
-    )
-    display(Markdown(f"{among}, `{facts['command']}`"))
+    of = f"**{count} images** among {rows.candidates.iloc[0]} of {facts['dataset']}"
+    display(Markdown(f"{of}, `{facts['command']}`"))
     display(gl.figures.table(shares(rows), digits=2))
 
 # %% [markdown]

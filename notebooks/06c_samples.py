@@ -93,9 +93,7 @@ prior = gl.Learned(denoise, dataset, end=0.03)  # p(x)
 langevin = gl.attacks.Langevin(size.moves, rate=0.3)
 model = gl.models.cnn(page.test.shape, page.test.classes, seed).to(page.device)
 client = gl.Client(model, gl.GaussianNoise(size.scale))
-view = client.release(
-    every.x[:1], every.y[:1], seed=seed
-)  # all that the server sees
+view = client.release(every.x[:1], every.y[:1], seed=seed)  # the server's view
 sampler = gl.attacks.PosteriorSamples(client, prior, size.samples, langevin)
 attack = sampler.attack(view, seed=seed)
 f"PSNR of the mean {gl.psnr(attack.x.cpu(), every.x[:1]).item():.1f} dB"
@@ -115,16 +113,14 @@ ACTIVATIONS = {"ReLU": nn.ReLU, "softplus": partial(nn.Softplus, 5)}
 def attacks(client):
     """A climb, and what can be made of samples."""
     climb = gl.Sum((gl.Learned(denoise, dataset), gl.Box()))
-    drawn = replace(sampler, client=client)
-    answers = {
-        f"sample {k + 1}": gl.attacks.Sample(k) for k in range(min(2, size.samples))
-    }
+    drawn = [gl.attacks.Sample(k) for k in range(min(2, size.samples))]
+    answers = {f"sample {k + 1}": answer for k, answer in enumerate(drawn)}
     answers["mean of samples"] = gl.attacks.Mean()
     answers["most within 4"] = gl.attacks.MostWithin(4.0)
-    return {
-        "climb": gl.bayes(client, climb, optimizer=page.search),
-        **{name: replace(drawn, answer=answer) for name, answer in answers.items()},
-    }
+    found = {"climb": gl.bayes(client, climb, optimizer=page.search)}
+    for name, answer in answers.items():
+        found[name] = replace(sampler, client=client, answer=answer)
+    return found
 
 
 def trials(name):
@@ -134,12 +130,8 @@ def trials(name):
     client = gl.Client(net, gl.GaussianNoise(size.scale))
     same = dict(how=f"{size.samples} samples, {size.moves} moves", scale=size.scale,
                 defense="Gaussian", model=f"cnn, {name}")  # fmt: skip
-    return [
-        gl.Trial(
-            client, attack, every, same | {"adversary": answer}, seed, every.index
-        )
-        for answer, attack in attacks(client).items()
-    ]
+    return [gl.Trial(client, attack, every, same | {"adversary": name}, seed,
+                     every.index) for name, attack in attacks(client).items()]  # fmt: skip
 
 
 answered = page.beside("answers")

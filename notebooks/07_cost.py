@@ -206,14 +206,12 @@ in turns."""))  # fmt: skip
 # float32.
 
 # %%
-search = gl.Adam(steps=size.steps, lr=0.1, decay=0.98, signed=True)
+adam = gl.Adam(steps=size.steps, lr=0.1, decay=0.98, signed=True)
 prior = gl.Sum((gl.TotalVariation(1.0), gl.Box()))
 bare = replace(client, defense=gl.NoDefense())
 held = {
-    "no defense": gl.inverting_gradients(
-        bare, prior, 3000 / scale, optimizer=search
-    ),
-    f"gaussian {scale:g}": gl.bayes(client, prior, optimizer=search),
+    "no defense": gl.inverting_gradients(bare, prior, 3000 / scale, optimizer=adam),
+    f"gaussian {scale:g}": gl.bayes(client, prior, optimizer=adam),
 }
 
 

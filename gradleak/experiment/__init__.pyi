@@ -3,9 +3,9 @@ from .comparison import Comparison
 from .exported import Exported, made
 from .page import Page, page, said
 from .records import Plain, Records
-from .runs import accuracies, measured, run
-from .trials import Trial, digest, grid
-from .tuning import check_disjoint, tune
+from .runs import measured, run
+from .trials import Trial, grid
+from .tuning import tune
 
 __all__ = [
     "Comparison",
@@ -14,10 +14,7 @@ __all__ = [
     "Plain",
     "Records",
     "Trial",
-    "accuracies",
     "ats_search",
-    "check_disjoint",
-    "digest",
     "grid",
     "made",
     "measured",

@@ -22,7 +22,6 @@ CREATE TABLE IF NOT EXISTS asked (name TEXT, chapter TEXT, id TEXT, told TEXT,
                                   UNIQUE (name, chapter, id, told));
 CREATE TABLE IF NOT EXISTS commands (name TEXT, chapter TEXT, command TEXT,
                                      PRIMARY KEY (name, chapter));
-CREATE TABLE IF NOT EXISTS adopted (digest TEXT PRIMARY KEY);
 """
 
 

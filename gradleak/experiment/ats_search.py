@@ -34,9 +34,8 @@ def candidates(count: int, seed: int = 0, channels: int = 3) -> list[str]:
     allowed = [i for i, o in enumerate(OPERATIONS) if o.name != "color" or channels == 3]
     while len(found) < count:
         places = torch.randint(-1, len(allowed), (3,), generator=rng).tolist()
-        policy = "-".join(str(allowed[place]) for place in places if place >= 0)
-        if policy:
-            found[policy] = True
+        found["-".join(str(allowed[place]) for place in places if place >= 0)] = True
+        found.pop("", None)
     return list(found)
 
 
@@ -74,17 +73,9 @@ def accuracy_score(model: nn.Module, policy: str, images: Images, seed: int = 0)
 
 
 def search(
-    model: nn.Module,
-    policies: Sequence[str],
-    images: Images,
-    records: Records,
-    command: str = "",
-    *,
-    private: int = 5,
-    runs: int = 10,
-    each: int = 100,
-    seed: int = 0,
-) -> pd.DataFrame:
+    model: nn.Module, policies: Sequence[str], images: Images, records: Records, command: str = "",
+    *, private: int = 5, runs: int = 10, each: int = 100, seed: int = 0,
+) -> pd.DataFrame:  # fmt: skip
     """Both scores of every policy: one row for each, as `experiment.run` keeps them.
 
     The first `private` images make the privacy score; after them come `runs` times `each` images,
@@ -95,8 +86,8 @@ def search(
             f"{private} + {runs} x {each} images are needed, there are {len(images)}: give more, "
             "or ask for fewer runs"
         )
-    few = images.take(range(private))
-    parts = [images.take(range(private + r * each, private + (r + 1) * each)) for r in range(runs)]
+    few, used = images.take(range(private)), images.take(range(private + runs * each))
+    parts = [used.take(range(k, k + each)) for k in range(private, len(used), each)]
 
     def scores(policy: str) -> dict[str, float]:
         found = [accuracy_score(model, policy, part, seed) for part in parts]
@@ -104,7 +95,7 @@ def search(
         return {"privacy": privacy, "accuracy": float(np.mean(found))}
 
     labels = {"dataset": images.name, "private": private, "runs": runs, "each": each, "seed": seed}
-    decides = digest(model, images.take(range(private + runs * each)).digests)
+    decides = digest(model, used.digests)
     cells = [({"policy": p, **labels}, decides, lambda p=p: scores(p)) for p in policies]
     return measured(cells, records, command, next(model.parameters()).device)
 

@@ -7,99 +7,81 @@ with the old ones, the trial's other rows are believed, too.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
 from gradleak.experiment.batches import batches, compute
-from gradleak.experiment.exported import Exported
-from gradleak.experiment.records import Plain, Records
+from gradleak.experiment.exported import MADE
+from gradleak.experiment.records import Records
 from gradleak.experiment.trials import Trial
 
-ASKED = "GRADLEAK_CARRY"  # set by the command for the run of a chapter
 # In dB. A climb lets rounding grow, most where there is hardly any noise (book/gotchas.md).
 MEDIAN, ONE, NEARLY_NO_NOISE = 0.5, 1.5, 4.0
 HOW = (
     f"rows of an older layout: three of each cell were computed again and agreed within {MEDIAN} dB"
 )
 
-Found = dict[int, pd.Series]
-"""The old rows of a trial by the index of their image."""
-
 
 def carry(trials: Sequence[Trial], records: Records) -> None:
     """Add old rows of these trials to the records, where they are asked for and hold."""
-    if not (os.environ.get(ASKED) and records.committed):
+    if not (os.environ.get("GRADLEAK_CARRY") and records.committed):
         return
-    export = Exported(records.committed / f"{records.name}.csv")
+    export = records.exported(records.committed)
     if not export.path.exists() or "names" in export.facts():
         return
-    done, _ = records.have([t.row_id(i) for t in trials for i in t.images.index])
-    cells = [(trial, {i: row for i, row in found.items() if trial.row_id(i) not in done})
-             for trial, found in _matched(trials, export.read())]  # fmt: skip
-    cells = [(trial, found) for trial, found in cells if found]
-    if not cells:
-        return
-    again = _computed([trial.images.take(_three(trial, found)) for trial, found in cells], cells)
-    facts, old = export.facts(), export.pictures()
-    made = {k: facts[k] for k in ("version", "date", "hardware", "torch", "python")}
+    facts, pictures = export.facts(), export.pictures()
+    missing = records.missing(t.row_id(i) for t in trials for i in t.images.index)
+    cells = [(trial, rows[rows.name.isin(missing)])
+             for trial, rows in _matched(trials, export.read())]  # fmt: skip
+    cells = [(trial, rows) for trial, rows in cells if len(rows)]
+    again = _computed(cells)
     failed = 0
-    for trial, found in cells:
-        apart = [abs(again[trial.row_id(i)] - row.psnr) for i, row in found.items()
-                 if trial.row_id(i) in again]  # fmt: skip
-        if np.median(apart) >= MEDIAN or max(apart) >= _limit(trial):
+    for trial, rows in cells:
+        three = rows[rows.name.isin(list(again))]
+        apart = (three.name.map(again) - three.psnr).abs()
+        if apart.median() >= MEDIAN or apart.max() >= _limit(trial):
             failed += 1
             continue
-        after = list(next(iter(found.values())).index)
-        after = after[after.index("index") + 1 :]
-        rows = {trial.row_id(i): row[after].dropna().to_dict() for i, row in found.items()}
-        kept = {trial.row_id(i): old[row.id] for i, row in found.items() if row.id in old}
-        records.add(rows, kept, {**made, "carried": HOW})
-    every = [abs(again[t.row_id(i)] - row.psnr) for t, found in cells
-             for i, row in found.items() if t.row_id(i) in again]  # fmt: skip
-    with (records.folder / "carried.txt").open("a") as log:
-        log.write(
-            f"{records.name}: {len(cells) - failed} of {len(cells)} cells carried over; "
-            f"{len(every)} rows computed again, {np.median(every):.3f} dB apart in the median, "
-            f"{max(every):.2f} at most\n"
-        )
+        after = rows.columns[rows.columns.get_loc("index") + 1 : -1]
+        found = {row["name"]: row[after].dropna().to_dict() for _, row in rows.iterrows()}
+        kept = {name: pictures[id] for name, id in zip(rows.name, rows.id, strict=True)
+                if id in pictures}  # fmt: skip
+        records.add(found, kept, {**{k: facts[k] for k in MADE}, "carried": HOW})
+    with (records.folder / "carried.txt").open("a") as log:  # beside the page, not on it
+        log.write(f"{records.name}: {len(cells) - failed} of {len(cells)} cells carried over\n")
 
 
-def _matched(trials: Sequence[Trial], table: pd.DataFrame) -> list[tuple[Trial, Found]]:
+def _matched(trials: Sequence[Trial], table: pd.DataFrame) -> list[tuple[Trial, pd.DataFrame]]:
+    """The old rows of each trial, with the names that they have now in the last column."""
     told = [name for name in trials[0].parameters() if name in table]
-    old: dict[tuple[str, ...], Found] = {}
-    for key, (_, row) in zip(table[told].itertuples(index=False), table.iterrows(), strict=True):
-        old.setdefault(tuple(map(_text, key)), {})[int(row["index"])] = row
+    keys = pd.Series(zip(*(table[name].map(_text) for name in told), strict=True), table.index)
+    old = dict(tuple(table.groupby(keys)))
     found = []
     for trial in trials:
-        known: Mapping[str, Plain] = trial.parameters()
-        rows = old.get(tuple(_text(known[name]) for name in told), {})
-        found.append((trial, {i: rows[i] for i in trial.images.index if i in rows}))
+        known = trial.parameters()
+        rows = old.get(tuple(_text(known[name]) for name in told), table[:0])
+        rows = rows[rows["index"].isin(trial.images.index)]
+        found.append((trial, rows.assign(name=rows["index"].map(trial.row_id))))
     return found
 
 
-def _text(value: Plain) -> str:
+def _text(value: Any) -> str:
     if isinstance(value, float | np.floating):
         return "None" if np.isnan(value) else f"{value:.12g}"
     return str(value)
 
 
-def _three(trial: Trial, found: Found) -> list[int]:
-    places = [k for k, i in enumerate(trial.images.index) if i in found]
-    return sorted({places[0], places[len(places) // 2], places[-1]})
-
-
-def _computed(parts: Sequence, cells: Sequence[tuple[Trial, Found]]) -> dict[str, float]:
-    """PSNR of some images of each trial, by row id."""
-    some = [replace(t, images=part, keep=()) for (t, _), part in zip(cells, parts, strict=True)]
-    transforming = any(t.client.transform is not None for t in some)
-    psnr = {}
-    for batch in tqdm(list(batches(some, set(), set())), desc="computed again", delay=2):
-        rows, _ = compute(batch, transforming)
-        psnr |= {row["id"]: row["psnr"] for row in rows}
+def _computed(cells: Sequence[tuple[Trial, pd.DataFrame]]) -> dict[str, float]:
+    """PSNR of the first, the middle and the last row of each trial, by name."""
+    three = {rows.name.iloc[k] for _, rows in cells for k in (0, len(rows) // 2, -1)}
+    psnr: dict[str, float] = {}
+    for batch in tqdm(list(batches([t for t, _ in cells], three)), desc="computed again", delay=2):
+        rows, _ = compute(batch)
+        psnr |= {name: row["psnr"] for name, row in rows.items()}
     return psnr
 
 

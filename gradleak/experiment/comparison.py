@@ -9,7 +9,6 @@ from typing import Any
 
 from torch import nn
 
-from gradleak import models
 from gradleak.attacks import Adversary, inverting_gradients, prior_only
 from gradleak.client import Client
 from gradleak.data import Images
@@ -27,10 +26,8 @@ from gradleak.defenses import (
 from gradleak.experiment.page import Page
 from gradleak.experiment.trials import Trial
 from gradleak.gradients import Gradient
-from gradleak.names import choose
 from gradleak.priors import Box, BoxPenalty, Prior, Sum, TotalVariation
 
-NETWORKS = {"cnn": models.cnn, "cnn2": models.cnn2, "mlp": models.mlp}
 PRIORS: dict[str, Callable[[float], Prior]] = {
     "TV": TotalVariation,
     "TV + box": lambda weight: Sum((TotalVariation(weight), Box())),
@@ -42,8 +39,8 @@ PRIORS: dict[str, Callable[[float], Prior]] = {
 class Comparison:
     """Every adversary against every defense, on one page (paper, Tables 2 and 5).
 
-    The page's size tells, besides numbers of images and steps, the seed, the network, its
-    train_steps, the strength (a noise scale) and the mask_rate.
+    The page's size tells the seed, the network, its train_steps, the strength (a noise scale) and
+    the mask_rate, too.
     """
 
     page: Page
@@ -51,9 +48,7 @@ class Comparison:
     @cached_property
     def model(self) -> nn.Module:
         """The untrained network."""
-        size, test = self.page.size, self.page.test
-        make = NETWORKS[choose("network", size.network, NETWORKS)]
-        return make(test.shape, test.classes, seed=size.seed).to(self.page.device)
+        return self.page.network("cnn", "cnn2", "mlp")
 
     @cached_property
     def public(self) -> Gradient:
@@ -108,15 +103,11 @@ class Comparison:
 
     @cached_property
     def _trained(self) -> Callable[[str, float], dict[int, nn.Module]]:
-        size = self.page.size
-
-        def trained(defense: str, scale: float) -> dict[int, nn.Module]:
-            hiding = Client(self.model, self.defenses(scale)[defense])
-            other = {size.train_steps[0], self.early}
-            wanted = size.train_steps if scale == size.strength else other
-            return self.page.networks(hiding, wanted, seed=size.seed)
-
-        return cache(trained)
+        size, early = self.page.size, {self.page.size.train_steps[0], self.early}
+        return cache(lambda defense, scale: self.page.networks(
+            Client(self.model, self.defenses(scale)[defense]),
+            size.train_steps if scale == size.strength else early, seed=size.seed,
+        ))  # fmt: skip
 
     def network(self, defense: str, scale: float, train_step: int) -> nn.Module:
         """The network after that many steps of training under a defense."""
@@ -149,17 +140,14 @@ class Comparison:
         size, page = self.page.size, self.page
         bare, prior = Client(self.model), Sum((TotalVariation(3.0), Box()))
         hidden = replace(bare, defense=self.defenses(size.strength)["masked_gaussian"])
-        arms = {
-            "no defense": (bare, inverting_gradients(bare, **self._climb)),
-            "prior alone": (hidden, prior_only(hidden, prior, **self._climb)),
-        }
-        same = dict(scale=size.strength, weight=3.0, model=size.network, train_step=0,
-                    p_x="control", layers="equal")  # fmt: skip
-        return [
-            Trial(client, attack, page.evaluated, dict(defense=arm, adversary=arm, **same),
-                  size.seed, page.few.index)
-            for arm, (client, attack) in arms.items()
-        ]  # fmt: skip
+        labels = dict(scale=size.strength, weight=3.0, model=size.network, train_step=0,
+                      p_x="control", layers="equal")  # fmt: skip
+        arms = (
+            ("no defense", bare, inverting_gradients(bare, **self._climb)),
+            ("prior alone", hidden, prior_only(hidden, prior, **self._climb)),
+        )
+        return [Trial(client, attack, page.evaluated, dict(defense=arm, adversary=arm, **labels),
+                      size.seed, page.few.index) for arm, client, attack in arms]  # fmt: skip
 
     @property
     def _climb(self) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -19,6 +19,7 @@ from gradleak.device import precision
 from gradleak.version import __version__
 
 NAMES = 2  # how rows are named; raised when equal computations get other names
+MADE = ("version", "date", "hardware", "torch", "python")  # where and when something was computed
 
 
 @dataclass(frozen=True)
@@ -46,17 +47,14 @@ class Exported:
         """What is known of the records: command, seconds, dates, hardware and versions."""
         return json.loads(self.path.with_suffix(".json").read_text())
 
-    def images(self, ids: Iterable[str]) -> Tensor:
+    def images(self, ids: Sequence[str]) -> Tensor:
         """Kept reconstructions (N, C, H, W) in [0, 1], stored with 8 bits, by row id."""
         return images(self.pictures(), ids)
 
     def pictures(self) -> dict[str, np.ndarray]:
         """All kept reconstructions as they are stored, by row id."""
         path = self.path.with_suffix(".npz")
-        if not path.exists():
-            return {}
-        with np.load(path) as kept:
-            return dict(kept)
+        return dict(np.load(path)) if path.exists() else {}
 
     def write(
         self,
@@ -73,9 +71,8 @@ class Exported:
             np.savez_compressed(self.path.with_suffix(".npz"), **dict(sorted(pictures.items())))
 
 
-def images(pictures: Mapping[str, np.ndarray], ids: Iterable[str]) -> Tensor:
+def images(pictures: Mapping[str, np.ndarray], ids: Sequence[str]) -> Tensor:
     """Stored reconstructions of rows, (N, C, H, W) in [0, 1]; KeyError where none was kept."""
-    ids = list(ids)
     missing = [i for i in ids if i not in pictures]
     if missing:
         raise KeyError(
@@ -88,19 +85,16 @@ def images(pictures: Mapping[str, np.ndarray], ids: Iterable[str]) -> Tensor:
 def table_of(rows: Sequence[tuple[str, Mapping[str, Any], Mapping[str, Any]]]) -> pd.DataFrame:
     """Columns: id, what each row is of, its index, what was found; in the order of the longest."""
     told, found = (
-        list(dict.fromkeys(k for row in sorted((r[part] for r in rows), key=len, reverse=True)
-                           for k in row))
-        for part in (1, 2)
+        dict.fromkeys(k for row in sorted((r[part] for r in rows), key=len, reverse=True)
+                      for k in row) for part in (1, 2)
     )  # fmt: skip
-    told.sort(key=lambda name: name == "index")
-    columns = dict.fromkeys(["id", *told, *found])
-    plain = [{**found, "id": id, **told} for id, told, found in rows]
+    columns = ["id", *sorted(told, key=lambda name: name == "index"), *found]
     # A file says nothing where a repr says None, so neither does a table.
-    cells = [{k: np.nan if v == "None" else v for k, v in row.items()} for row in plain]
-    table = pd.DataFrame(cells, columns=list(columns) if rows else ["id", "seconds"])
-    for score in ("psnr", "ssim"):  # where nothing transforms images, both are of the same
-        if f"{score}_x" in table:
-            table[f"{score}_x"] = table[f"{score}_x"].fillna(table[score])
+    cells = [{k: np.nan if v == "None" else v for k, v in ({**found, "id": id, **told}).items()}
+             for id, told, found in rows]  # fmt: skip
+    table = pd.DataFrame(cells, columns=dict.fromkeys(columns) if rows else ["id", "seconds"])
+    for score in {"psnr_x", "ssim_x"} & set(table):  # where nothing transforms images, of the same
+        table[score] = table[score].fillna(table[score.removesuffix("_x")])
     return table
 
 

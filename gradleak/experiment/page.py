@@ -15,13 +15,13 @@ import pandas as pd
 import torch
 from torch import nn
 
-from gradleak import data, metrics, train
+from gradleak import data, metrics, models, train
 from gradleak.attacks import Adam
 from gradleak.client import Client
 from gradleak.data import Images
 from gradleak.device import named
 from gradleak.experiment.records import Records
-from gradleak.experiment.runs import accuracies, run
+from gradleak.experiment.runs import measured, run
 from gradleak.experiment.trials import Trial, grid
 from gradleak.experiment.tuning import tune
 from gradleak.metrics import Interval, Paired
@@ -32,11 +32,7 @@ Setting = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Page:
-    """One chapter at one profile.
-
-    size: its numbers, those of the profile and, in their place, those that were given. command:
-    what makes its records. device: what computes.
-    """
+    """One chapter at one profile; command: what makes its records, size: see `sizes`."""
 
     size: SimpleNamespace
     command: str
@@ -86,19 +82,19 @@ class Page:
         self, trial: Callable[..., Trial], cells: Sequence[Setting], **space: Iterable[Any]
     ) -> list[dict[str, Any]]:
         """Each cell with the setting that is best on `tuned_on`; space: name -> what is tried."""
-        settings = grid(**space)
-        best = tune(
-            partial(trial, self.tuned_on), cells, settings, self.evaluated, self.records,
-            self.command,
-        )  # fmt: skip
+        tried = partial(trial, self.tuned_on), cells, grid(**space)
+        best = tune(*tried, self.evaluated, self.records, self.command)
         return [{**cell, **setting} for cell, setting in zip(cells, best, strict=True)]
 
-    def networks(
-        self, client: Client, steps: Iterable[int], **options: Any
-    ) -> dict[int, nn.Module]:
+    def network(self, *allowed: str, **options: Any) -> nn.Module:
+        """The untrained network of `models` that the size names; ValueError if not `allowed`."""
+        build = getattr(models, choose("network", self.size.network, allowed))
+        net = build(self.test.shape, self.test.classes, seed=self.size.seed, **options)
+        return net.to(self.device)
+
+    def networks(self, client: Client, steps: Iterable[int], **how: Any) -> dict[int, nn.Module]:
         """{training steps: network}, trained on the data set; see `train.trained`."""
-        folder = self.records.folder / "models"
-        return train.trained(client, self.train, steps, folder, **options)
+        return train.trained(client, self.train, steps, self.records.folder / "models", **how)
 
     def accuracies(
         self, networks: Sequence[tuple[Setting, nn.Module]], most: int = 0, **same: Any
@@ -107,28 +103,29 @@ class Page:
 
         most: how many images, the first of the test split; 0: all.
         """
-        each = [({**same, **labels}, net, lambda net=net: net) for labels, net in networks]
-        images = self.test.take(range(len(self.test))[: most or None])
-        return accuracies(each, images, self.records.beside("accuracy"), self.command)
+        shown = self.test.take(range(len(self.test))[: most or None])
+        what = {"dataset": shown.name, "split": shown.split, "images": len(shown), **same}
+        cells = [({**what, **labels}, (net, shown.digests),
+                  lambda net=net: {"accuracy": train.accuracy(net, shown)})
+                 for labels, net in networks]  # fmt: skip
+        return measured(cells, self.records.beside("accuracy"), self.command, self.device)
 
     def floors(self, public: Images | None = None, **also: Sequence[float]) -> dict[str, Interval]:
         """What can be had without a gradient, and `also` other attacks without one."""
-        public = self.train if public is None else public
-        named = {name.replace("_", " "): metrics.interval(v) for name, v in also.items()}
-        return metrics.floors(self.evaluated.x, public.x) | named
+        others = {name.replace("_", " "): metrics.interval(v) for name, v in also.items()}
+        return metrics.floors(self.evaluated.x, (public or self.train).x) | others
 
     def caption(
         self, what: str, floors: Mapping[str, Interval] | None = None, tried: int = 0
     ) -> str:
         """What a reader has to know of a table. tried: settings that each attack chose from."""
         size = self.size
+        tuned = f", {tried} tuning trials each on {size.tuning} other images" if tried else ""
         text = (
             f"Mean PSNR in dB and 95 % bootstrap interval over **{size.images} images** of "
-            f"{size.dataset}; {what}; {size.steps} iterations, {size.restarts} start(s)"
+            f"{size.dataset}; {what}; {size.steps} iterations, {size.restarts} start(s){tuned}; "
+            f"{self.records.facts()['hardware']}."
         )
-        if tried:
-            text += f", {tried} tuning trials each on {size.tuning} other images"
-        text += f"; {self.records.facts()['hardware']}."
         if floors:
             listed = ", ".join(f"{name} {value.mean:.1f}" for name, value in floors.items())
             text += f" Data-free floors: {listed}; a dagger marks what is below the highest."
@@ -151,17 +148,14 @@ class Page:
             for column, value in same.items():
                 wanted = value if isinstance(value, list | tuple) else [value]
                 rows = rows[rows[column].isin(wanted)]
-            if rows.empty:
-                what = ", ".join(f"{column} {value}" for column, value in same.items())
-                display(Markdown(f"`{facts['command']}` has no rows of {what}: left out."))
-                continue
-            display(
-                Markdown(
-                    f"**{rows['index'].nunique()} images** of {facts['dataset']}, "
-                    f"{facts['hardware']}, `{facts['command']}`"
-                )
-            )
-            show(rows)
+            what = ", ".join(f"{column} {value}" for column, value in same.items())
+            display(Markdown(
+                f"`{facts['command']}` has no rows of {what}: left out." if rows.empty else
+                f"**{rows['index'].nunique()} images** of {facts['dataset']}, "
+                f"{facts['hardware']}, `{facts['command']}`"
+            ))  # fmt: skip
+            if not rows.empty:
+                show(rows)
 
     @property
     def minutes(self) -> str:
@@ -179,29 +173,25 @@ def page(
     part_of: str = "",
     **given: Any,
 ) -> Page:
-    """A chapter's page from its parameters, all of them.
+    """A chapter's page from its parameters, all of them; given: see `sizes`.
 
-    given: numbers that are 0, and what else is empty, leave the profile's in place. part_of: the
-    chapter whose records it shares. Raises ValueError for an unknown profile or data set and for
-    sizes below 0.
+    part_of: the chapter whose records it shares. Raises ValueError for an unknown profile or data
+    set and for sizes below 0.
     """
     size = sizes(profile, profiles, **given)
     choose("dataset", size.dataset, data.NAMES)
-    folder = Path(results or "../_build/results")
-    records = Records(
-        folder, f"{part_of or name}-{profile}-{size.dataset}", Path("../book/results"), name
-    )
+    folder, called = Path(results or "../_build/results"), f"{part_of or name}-{profile}"
+    records = Records(folder, f"{called}-{size.dataset}", Path("../book/results"), name)
     return Page(size, command(name, profile, given), records, named(device))
 
 
 def sizes(name: str, profiles: Mapping[str, Mapping[str, Any]], **given: Any) -> SimpleNamespace:
     """The sizes of a profile, with those that were given (not empty and not 0) in their place.
 
-    Of few `images`, no more can be `shown` or `swept` by a slider. Lists come sorted. Raises
-    ValueError for a size below 0.
+    Of few `images`, no more can be `shown` or `swept` by a slider. Lists come sorted.
     """
-    found = dict(profiles[choose("profile", name, profiles)])
-    found = given | found | {k: v for k, v in given.items() if v}
+    usual = profiles[choose("profile", name, profiles)]
+    found = given | dict(usual) | {k: v for k, v in given.items() if v}
     for what, value in found.items():
         each = value if isinstance(value, list) else [value]
         if any(isinstance(v, int) and v < 0 for v in each):
@@ -217,10 +207,8 @@ def command(chapter: str, profile: str, given: Mapping[str, Any]) -> str:
     """What makes the records of a run: with each parameter that is not the script's default."""
     usual = defaults(chapter)
     own = {k: v for k, v in given.items() if (v != usual[k] if k in usual else v)}
-    words = ["gradleak", "run", chapter, "--profile", profile]
-    for key, value in own.items():
-        words += ["-p", f"{key}={value}"]
-    return shlex.join(words)
+    words = [word for key, value in own.items() for word in ("-p", f"{key}={value}")]
+    return shlex.join(["gradleak", "run", chapter, "--profile", profile, *words])
 
 
 def defaults(chapter: str) -> dict[str, Any]:
@@ -228,10 +216,8 @@ def defaults(chapter: str) -> dict[str, Any]:
     for script in Path.cwd().glob(f"[0-9]*_{chapter}.py"):
         _, _, cell = script.read_text().partition('# %% tags=["parameters"]\n')
         lines = ast.parse(cell.partition("\n# %%")[0]).body
-        targets = [line.target if isinstance(line, ast.AnnAssign) else line.targets[0]
-                   for line in lines]  # fmt: skip
-        return {target.id: ast.literal_eval(line.value)
-                for target, line in zip(targets, lines, strict=True)}  # fmt: skip
+        return {ast.unparse(line.target if isinstance(line, ast.AnnAssign) else line.targets[0]):
+                ast.literal_eval(line.value) for line in lines}  # fmt: skip
     return {}
 
 

@@ -24,7 +24,7 @@ class Trial:
     labels: what a table calls it, such as defense="Gaussian", adversary="Bayes", train_step=0.
     keep: indices of the images whose reconstruction is stored as well.
     Raises ValueError for images that the attack was made from, and where client or attack have no
-    stable description to name results after (`gradleak.identity`), such as a loss that is a lambda.
+    stable description to name rows after (`gradleak.identity`), such as a loss that is a lambda.
     """
 
     client: Client
@@ -47,15 +47,10 @@ class Trial:
 
     def parameters(self) -> dict[str, Plain]:
         """Everything that tells this trial from another, as plain values for a table."""
-        return {
-            "dataset": self.images.name,
-            "split": self.images.split,
-            **self.labels,
-            "true_defense": repr(self.client.defense),
-            "transform": repr(self.client.transform),
-            **self.attack.columns(),
-            "seed": self.seed,
-        }
+        client, images = self.client, self.images
+        told = {"true_defense": repr(client.defense), "transform": repr(client.transform)}
+        told |= self.attack.columns() | {"seed": self.seed}
+        return {"dataset": images.name, "split": images.split, **self.labels, **told}
 
     def row_id(self, index: int) -> str:
         """The name of the row of one image: a digest of everything that decides its values.

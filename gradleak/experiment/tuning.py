@@ -24,10 +24,9 @@ def tune(
     """The setting of each cell that has the highest mean PSNR; the first of equals.
 
     trial(**cell, **setting): an attack on the tuning images. cells: what is tuned, such as
-        [dict(defense="Laplace", adversary="L2"), ...]. space: the settings, as `experiment.grid`
-        makes them. Every cell tries all of them, and cells whose attacks differ in floats only are
-        computed together. evaluated: the images that a table will be made of. The trials become
-        rows of the records; see `experiment.run`.
+        [dict(defense="Laplace", adversary="L2"), ...]. space: the settings, all of which every
+        cell tries. evaluated: the images that a table will be made of. The trials become rows of
+        the records; see `experiment.run`.
 
     Raises ValueError if a tuning image is among those evaluated, or if there is nothing to try.
     """
@@ -35,17 +34,12 @@ def tune(
         raise ValueError(f"nothing to tune: {len(cells)} cells and {len(space)} settings")
     trials = [trial(**cell, **setting) for cell in cells for setting in space]
     for images in {id(t.images): t.images for t in trials}.values():
-        check_disjoint(images, evaluated)
+        shared = images.source.shared(evaluated)
+        if shared:
+            raise ValueError(
+                f"images {shared[:5]} of {evaluated.name} ({evaluated.split}) are tuned on and "
+                "evaluated; tune on others, such as those of the train split"
+            )
     psnr = run(trials, records, command).psnr.to_numpy()
     each = psnr.reshape(len(cells), len(space), -1).mean(2)
     return [dict(space[best]) for best in each.argmax(1)]
-
-
-def check_disjoint(tuned_on: Images, evaluated: Images) -> None:
-    """Raise ValueError if the two share an image."""
-    shared = tuned_on.source.shared(evaluated)
-    if shared:
-        raise ValueError(
-            f"images {shared[:5]} of {evaluated.name} ({evaluated.split}) are tuned on and "
-            "evaluated; tune on others, such as those of the train split"
-        )

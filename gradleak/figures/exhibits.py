@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -17,6 +17,7 @@ from gradleak.figures.html import Frame, Row
 from gradleak.metrics import Interval, Paired, interval, paired
 
 Table = dict[str, dict[Any, Interval]]
+Pairs = dict[str, dict[Any, Paired]]
 Arms = Mapping[str, pd.DataFrame]
 
 
@@ -31,27 +32,21 @@ def means(table: pd.DataFrame, rows: str, columns: str, value: str = "psnr") -> 
     return found
 
 
-def compared(
-    table: pd.DataFrame, rows: str, columns: str, against: str, value: str = "psnr"
-) -> dict[str, dict[Any, Paired]]:
-    """Each row minus the row `against`, image by image, for each column where both are.
+def compared(table: pd.DataFrame, rows: str, columns: str, against: str) -> Pairs:
+    """PSNR of each row minus the row `against`, image by image, for each column where both are.
 
     Raises ValueError if the two were not measured on the same images.
     """
-    found: dict[str, dict[Any, Paired]] = {}
-    for name, column, values, other in _pairs(table, rows, columns, against, value):
-        found.setdefault(f"{name} − {against}", {})[column] = paired(values, other)
-    return found
+    pairs = _pairs(table, rows, columns, against).items()
+    return {f"{name} − {against}": {column: paired(values, other) for column, values, other in row}
+            for name, row in pairs}  # fmt: skip
 
 
-def ahead(
-    table: pd.DataFrame, rows: str, columns: str, first: str, value: str = "psnr"
-) -> dict[str, dict[Any, Paired]]:
+def ahead(table: pd.DataFrame, rows: str, columns: str, first: str) -> Pairs:
     """The other way round: the row `first` minus each other, for claims that it is ahead."""
-    found: dict[str, dict[Any, Paired]] = {}
-    for name, column, values, other in _pairs(table, rows, columns, first, value):
-        found.setdefault(f"{first} − {name}", {})[column] = paired(other, values)
-    return found
+    pairs = _pairs(table, rows, columns, first).items()
+    return {f"{first} − {name}": {column: paired(other, values) for column, values, other in row}
+            for name, row in pairs}  # fmt: skip
 
 
 def tables(
@@ -62,7 +57,7 @@ def tables(
     *,
     floor: float | None = None,
     ssim: bool = False,
-) -> dict[str, dict[Any, Paired]]:
+) -> Pairs:
     """Show means of PSNR, and below them each row minus the row `against`; return those.
 
     ssim: show its means as well, last.
@@ -85,17 +80,17 @@ def memory(
     PSNR to the private image in dB of the reconstructions and of the image nearest to each among
     those `seen`, and the share of reconstructions that are nearer to the private image.
     """
-    found = {}
+    table = {}
     for at, part in rows.groupby(along, sort=False):
         x = records.images(_of(private, part).id)
         known = seen.x[metrics.nearest(x, seen.x)]
         nearer = metrics.mse(x, private.x) < metrics.mse(x, known)
-        found[at] = {
+        table[at] = {
             "reconstruction": f"{metrics.psnr(x, private.x).mean():.1f}",
             "nearest training image": f"{metrics.psnr(known, private.x).mean():.1f}",
             "nearer to the private image": f"{nearer.float().mean():.2f}",
         }
-    return pd.DataFrame(found).T
+    return pd.DataFrame(table).T
 
 
 def arms(rows: pd.DataFrame, by: str = "adversary", **same: Any) -> dict[str, pd.DataFrame]:
@@ -107,19 +102,18 @@ def arms(rows: pd.DataFrame, by: str = "adversary", **same: Any) -> dict[str, pd
 
 def gallery(private: Images, shown: Arms, records: Records | Exported) -> Figure:
     """The private images, and below them what the records kept of each arm."""
-    shown = {name: _of(private, rows) for name, rows in shown.items()}
+    first, *rows = frame("gallery", private, shown, records).rows
     return plot.images(
-        private.x,
-        *(records.images(rows.id) for rows in shown.values()),
+        first.images,
+        *(row.images for row in rows),
         labels=["private $x$", *shown],
-        scores=[torch.tensor(rows.psnr.to_numpy()) for rows in shown.values()],
+        scores=[torch.tensor(row.scores) for row in rows],
     )
 
 
 def frame(label: str, private: Images, shown: Arms, records: Records | Exported) -> Frame:
     """The same for one position of a slider."""
-    shown = {name: _of(private, rows) for name, rows in shown.items()}
-    rows = [found(name, rows, records) for name, rows in shown.items()]
+    rows = [found(name, _of(private, rows), records) for name, rows in shown.items()]
     return Frame(label, (Row("private x", private.x), *rows))
 
 
@@ -129,15 +123,11 @@ def found(label: str, rows: pd.DataFrame, records: Records | Exported) -> Row:
 
 
 def frames(
-    private: Images,
-    rows: pd.DataFrame,
-    records: Records | Exported,
-    along: str,
-    by: str = "adversary",
+    private: Images, rows: pd.DataFrame, records: Records | Exported, along: str
 ) -> list[Frame]:
-    """The same for each value of a column `along`, in the order in which they come."""
-    parts = rows.groupby(along, sort=False, observed=True)
-    return [frame(f"{value}", private, arms(part, by), records) for value, part in parts]
+    """The same by adversary for each value of a number `along`, in the order in which they come."""
+    parts = rows.groupby(along, sort=False)
+    return [frame(f"{value:g}", private, arms(part), records) for value, part in parts]
 
 
 def _of(private: Images, rows: pd.DataFrame) -> pd.DataFrame:
@@ -146,13 +136,15 @@ def _of(private: Images, rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _pairs(
-    table: pd.DataFrame, rows: str, columns: str, against: str, value: str
-) -> Iterator[tuple[str, Any, pd.Series, pd.Series]]:
-    """(row, column, its values, those of the row `against` on the same images)."""
+    table: pd.DataFrame, rows: str, columns: str, against: str
+) -> dict[str, list[tuple[Any, pd.Series, pd.Series]]]:
+    """{row: (column, its values, those of the row `against` on the same images)}."""
+    found: dict[str, list[tuple[Any, pd.Series, pd.Series]]] = {}
     for column, part in table.groupby(columns, sort=False, observed=True):
-        by_row = {name: p.set_index("index")[value] for name, p in part.groupby(rows, sort=False)}
+        by_row = {name: p.set_index("index").psnr for name, p in part.groupby(rows, sort=False)}
         other = by_row.pop(against, None)
         for name, values in by_row.items() if other is not None else ():
             if set(values.index) != set(other.index):
                 raise ValueError(f"{name} and {against} were not measured on the same images")
-            yield name, column, values, other.loc[values.index]
+            found.setdefault(name, []).append((column, values, other.loc[values.index]))
+    return found

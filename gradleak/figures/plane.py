@@ -26,10 +26,10 @@ def planes(
     rows: {label: {title: posterior}}. private and start: (2,). delta: the optimum's.
     """
     columns = max(len(row) for row in rows.values())
+    size = (1.9 * columns, 2.15 * len(rows))
     figure, axes = plt.subplots(
-        len(rows), columns, figsize=(1.9 * columns, 2.15 * len(rows)), squeeze=False,
-        layout="constrained",
-    )  # fmt: skip
+        len(rows), columns, figsize=size, squeeze=False, layout="constrained"
+    )
     for line, (label, row) in zip(axes, rows.items(), strict=True):
         line[0].set_ylabel(label, fontsize=9)
         for axis, (title, plane) in zip(line, row.items(), strict=False):

@@ -84,6 +84,19 @@ def test_floors_are_what_needs_no_gradient(tmp_path):
     assert found["alone"].mean == 2.0
 
 
+def test_accuracies_are_measured_once(tmp_path, monkeypatch):
+    here = page("soteria", PROFILES, profile="smoke", results=str(tmp_path), device="cpu")
+    networks = [({"model_seed": s}, gl.models.mlp((1, 8, 8), 10, (16,), seed=s)) for s in (0, 1)]
+    table = here.accuracies(networks, 50, model="mlp")
+    few = here.test.take(range(50))
+    assert table.accuracy.tolist() == [gl.train.accuracy(net, few) for _, net in networks]
+    monkeypatch.setattr(gl.train, "accuracy", lambda *_: pytest.fail("was measured already"))
+    again = here.accuracies(networks[1:], 50, model="mlp")
+    assert again.accuracy.tolist() == table.accuracy.tolist()[1:]
+    assert list(again) == ["id", "dataset", "split", "images", "model", "model_seed", "accuracy",
+                           "seconds"]  # fmt: skip
+
+
 def torch_like(x, value):
     return x * 0 + value
 
@@ -111,10 +124,12 @@ def test_what_is_not_among_committed_rows_is_left_out_with_a_word(capsys):
 
 def profiles(chapter):
     """The PROFILES of a chapter's script."""
+    known = {"dict": dict, "range": range}
     for line in ast.parse(chapter.source.read_text()).body:
-        if isinstance(line, ast.Assign) and ast.unparse(line.targets[0]) == "PROFILES":
-            return eval(ast.unparse(line.value), {"dict": dict, "range": range})
-    raise AssertionError(f"{chapter.source} has no PROFILES")
+        name = ast.unparse(line.targets[0]) if isinstance(line, ast.Assign) else ""
+        if name in ("SCALES", "PROFILES"):
+            known[name] = eval(ast.unparse(line.value), known)
+    return known["PROFILES"]
 
 
 @pytest.mark.parametrize("records", COMMITTED, ids=lambda r: r.name)

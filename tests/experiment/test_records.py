@@ -49,8 +49,8 @@ def computed(monkeypatch):
     monkeypatch.setitem(batches.AT_ONCE, "cpu", 4)
     compute, sizes = batches.compute, []
 
-    def counted(batch, transforming):
-        rows, kept = compute(batch, transforming)
+    def counted(batch, keep):
+        rows, kept = compute(batch, keep)
         sizes.append(len(rows))
         return rows, kept
 
@@ -70,7 +70,7 @@ from gradleak.experiment import Records, batches, run, runs
 batches.AT_ONCE["cpu"] = 4
 records, compute, calls = Records(Path(sys.argv[2]), "toy-quick-digits"), batches.compute, []
 
-def until_the_third(batch, transforming):
+def until_the_third(batch, keep):
     calls.append(batch)
     if len(calls) == 3:
         if sys.argv[3] == "writing":
@@ -80,7 +80,7 @@ def until_the_third(batch, transforming):
             db.executemany("INSERT INTO rows VALUES (?, ?, ?)",
                            [(f"{i}", "torn" * 9999, "") for i in range(200)])
         os.kill(os.getpid(), signal.SIGKILL)
-    return compute(batch, transforming)
+    return compute(batch, keep)
 
 runs.compute = until_the_third
 run(t.trials(), records, "a command")

@@ -65,7 +65,7 @@ def test_a_reconstruction_that_was_not_kept_is_computed_again(records):
 
 def test_a_finished_run_costs_nothing(records, monkeypatch):
     first = runs.run(trials(), records)
-    monkeypatch.setattr(runs, "compute", lambda batch: pytest.fail("computed again"))
+    monkeypatch.setattr(runs, "compute", lambda *_: pytest.fail("computed again"))
     pd.testing.assert_frame_equal(runs.run(trials(), records), first)
 
 
@@ -73,11 +73,11 @@ def test_an_interruption_loses_at_most_a_batch(records, monkeypatch):
     monkeypatch.setitem(batches.AT_ONCE, "cpu", 4)
     compute, calls = batches.compute, []
 
-    def stop_in_the_third_batch(batch, transforming):
+    def stop_in_the_third_batch(batch, keep):
         calls.append(batch)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return compute(batch, transforming)
+        return compute(batch, keep)
 
     monkeypatch.setattr(runs, "compute", stop_in_the_third_batch)
     with pytest.raises(KeyboardInterrupt):
@@ -123,7 +123,8 @@ def test_more_trials_are_added_to_a_file(records):
 
 
 def test_settings_are_computed_together_where_they_can_be():
-    found = list(batches.batches(trials(), set(), set()))
+    every = trials()
+    found = list(batches.batches(every, {t.row_id(i) for t in every for i in range(5)}))
     assert [len(batch) for batch in found] == [2, 2]
 
 
@@ -233,9 +234,9 @@ def test_what_differs_in_labels_only_is_computed_once_and_shown_twice(records, m
     two = dataclasses.replace(first, labels={"arm": "two"}, keep=(1, 4))
     compute, computed = batches.compute, []
 
-    def counted(batch, transforming):
+    def counted(batch, keep):
         computed.extend(i for _, images in batch for i in images.index)
-        return compute(batch, transforming)
+        return compute(batch, keep)
 
     monkeypatch.setattr(runs, "compute", counted)
     table = runs.run([one, two], records)
@@ -251,16 +252,6 @@ def test_what_differs_in_labels_only_is_computed_once_and_shown_twice(records, m
     assert len(computed) == 5
 
 
-def test_accuracies_are_measured_once(records):
-    other = gl.models.mlp((1, 8, 8), 10, widths=(16,), seed=1)
-    networks = [({"seed": s}, m, lambda m=m: m) for s, m in enumerate((MODEL, other))]
-    table = runs.accuracies(networks, DIGITS, records, "a command")
-    assert table.accuracy.tolist() == [gl.train.accuracy(m, DIGITS) for m in (MODEL, other)]
-    again = runs.accuracies([(*networks[1][:2], None)], DIGITS, records)
-    assert again.accuracy.tolist() == table.accuracy.tolist()[1:]
-    assert list(again) == ["id", "dataset", "split", "images", "seed", "accuracy", "seconds"]
-
-
 def test_what_decides_a_measured_row_besides_its_labels(records):
     """Another network, another image or another label is another row; the same is not."""
     other, few = gl.models.mlp((1, 8, 8), 10, widths=(16,), seed=1), DIGITS.take([0, 1])
@@ -272,6 +263,7 @@ def test_what_decides_a_measured_row_besides_its_labels(records):
         table = runs.measured([({"a": 1}, what, lambda: {"n": len(found)})], records)
         found.append(table.n.item())
     assert found == [*range(len(decides)), *range(len(decides))]
+    assert len(runs.measured([({"a": 1}, MODEL, dict)] * 2, records)) == 1
 
 
 def test_grid_is_every_combination():
