@@ -23,7 +23,8 @@ def merge(settings: Sequence[T], rows: Sequence[Row], clients: Sequence[int], li
     clients: how many each setting has. The settings are (nested) frozen dataclasses that differ in
     floats only. A number that is the same everywhere stays a number; one that differs becomes a
     tensor (n,); a tensor holds one value, or one row, for each client. Tensors get the device and
-    precision of `like`. Raises ValueError where settings differ in anything else.
+    precision of `like`. Raises ValueError where settings differ in anything else, such as in
+    classes of one's own, which need not know of numbers for each attack.
     """
     first = settings[0]
     if any(isinstance(s, Tensor) for s in settings) or (
@@ -32,7 +33,7 @@ def merge(settings: Sequence[T], rows: Sequence[Row], clients: Sequence[int], li
         return _gather(settings, rows, clients, like)
     if any(type(s) is not type(first) for s in settings):
         raise ValueError(_difference(settings))
-    if is_dataclass(first):
+    if is_dataclass(first) and type(first).__module__.startswith("gradleak."):
         names = [f.name for f in fields(first)]
         parts = {k: merge([getattr(s, k) for s in settings], rows, clients, like) for k in names}
         changed = {k: v for k, v in parts.items() if v is not getattr(first, k)}

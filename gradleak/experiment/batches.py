@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterator, Sequence
-from typing import Any
+from collections.abc import Collection, Hashable, Iterator, Sequence
 
 import numpy as np
 import torch
 
 from gradleak import metrics
 from gradleak.attacks import AT_ONCE, Adversary, attack_all, mergeable
-from gradleak.client import Client, ServerView
+from gradleak.client import ServerView
 from gradleak.data import Images
 from gradleak.device import free
 from gradleak.experiment.records import Plain
@@ -56,23 +55,14 @@ def _together(a: Trial, b: Trial) -> bool:
     return climbs and same and mergeable([a.attack, b.attack])
 
 
-def _key(client: Client) -> Any:
-    """What equal clients share; a defense of one's own need not be hashable."""
-    try:
-        hash(client)
-    except TypeError:
-        return id(client)
-    return client
-
-
 def compute(
     batch: list[Part], keep: Collection[str] = ()
 ) -> tuple[dict[str, dict[str, Plain]], dict[str, np.ndarray]]:
     """What a batch of attacks finds for each row, and the reconstructions to keep, by row id."""
-    views: dict[Any, ServerView] = {}  # trials that attack the same release share it
+    views: dict[Hashable, ServerView] = {}  # trials that attack the same release share it
     pairs, seed = [], batch[0][0].seed
     for t, part in batch:
-        key = _key(t.client), part.index
+        key = t.released(part)
         if key not in views:
             views[key] = t.client.release(part.x, part.y, seed=t.seed, key=part.index)
         pairs.append((t.attack, views[key]))

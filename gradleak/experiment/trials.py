@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -14,6 +14,10 @@ from gradleak.data import Images
 from gradleak.device import precision
 from gradleak.experiment.records import Plain
 from gradleak.identity import digest
+
+# Columns that are computed, or that tell of the trial itself.
+FOUND = {"id", "dataset", "split", "index", "seed", "mse", "psnr", "ssim", "psnr_x", "ssim_x",
+         "log_posterior", "seconds", "device", "version"}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -35,15 +39,30 @@ class Trial:
     keep: Sequence[int] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.attack, Attack):
+            raise ValueError(f"an attack inherits from gradleak.Attack, {self.attack!r} does not")
+        if type(self.seed) is not int or self.seed < 0:
+            raise ValueError(f"a seed is a whole number, at least 0, got {self.seed!r}")
+        taken = self.labels.keys() & FOUND
+        if taken:
+            raise ValueError(f"labels may not be called as what is found: {', '.join(taken)}")
         for source in self.attack.sources:
             source.refuse(self.images)
         self._names  # noqa: B018  described once, so that errors come early
 
     @cached_property
+    def _client(self) -> str:
+        return digest({"client": self.client})
+
+    def released(self, images: Images) -> Hashable:
+        """What names the release of these images: two that share it share their gradients."""
+        return self._client, images.digests, images.index, self.seed
+
+    @cached_property
     def _names(self) -> dict[int, str]:
         who = digest({"client": self.client, "attack": self.attack})
         each = zip(self.images.index, self.images.digests, strict=True)
-        return {index: digest(who, image, index, int(self.seed)) for index, image in each}
+        return {index: digest(who, image, index, self.seed) for index, image in each}
 
     def parameters(self) -> dict[str, Plain]:
         """Everything that tells this trial from another, as plain values for a table."""

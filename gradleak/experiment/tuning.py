@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -40,6 +41,6 @@ def tune(
                 f"images {shared[:5]} of {evaluated.name} ({evaluated.split}) are tuned on and "
                 "evaluated; tune on others, such as those of the train split"
             )
-    psnr = run(trials, records, command).psnr.to_numpy()
+    psnr = run(trials, records, command).psnr.fillna(-math.inf).to_numpy()  # of NaN: no image
     each = psnr.reshape(len(cells), len(space), -1).mean(2)
     return [dict(space[best]) for best in each.argmax(1)]

@@ -150,6 +150,9 @@ class _Reader:
     def record(self, what: Any, at: str) -> Described:
         """A dataclass: of this package without what is at its default or marked compare=False."""
         own, told = ours(type(what).__module__), []
+        for name in getattr(what, "__dict__", {}).keys() - {f.name for f in fields(what)}:
+            if not isinstance(getattr(type(what), name, None), functools.cached_property):
+                self.refused(what, f"{at}.{name}, which is no field,")
         for f in fields(what):
             value = getattr(what, f.name, MISSING)
             if value is MISSING or not decides(value) or (own and not (f.compare and f.init)):

@@ -18,6 +18,9 @@ class Outer:
     scale: float | torch.Tensor = 1.0
 
 
+Inner.__module__ = Outer.__module__ = "gradleak.toy"  # only the package's own are merged
+
+
 # The rows of two settings of two and three clients.
 ROWS = [(0, 0, 0), (0, 1, 0), (1, 0, 0), (1, 1, 0), (1, 2, 0)], (2, 3)
 LIKE = torch.zeros(1, dtype=torch.double)
@@ -52,3 +55,14 @@ def test_whatever_else_differs_is_refused(other):
     assert not mergeable(settings)
     with pytest.raises(ValueError, match="differ in floats only"):
         merge(settings, *ROWS, LIKE)
+
+
+def test_classes_of_ones_own_are_not_merged():
+    """They need not know of a number for each attack."""
+
+    @dataclass(frozen=True)
+    class Own:
+        limit: float
+
+    assert not mergeable([Own(0.1), Own(0.2)])
+    assert mergeable([Own(0.1), Own(0.1)])

@@ -56,7 +56,7 @@ def test_defaults_are_those_of_the_parameters_cell(name):
 
 @pytest.mark.usefixtures("_in_notebooks")
 @given(
-    st.integers(0, 9), st.floats(0, 1), st.lists(st.integers(0, 99), max_size=3),
+    st.integers(0, 9), st.floats(0, 0.999), st.lists(st.integers(0, 99), max_size=3),
     st.sampled_from(["convbig", "lenet"]),
 )  # fmt: skip
 def test_a_command_gives_back_its_parameters(images, rate, train_steps, network):

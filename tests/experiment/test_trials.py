@@ -268,3 +268,52 @@ def test_what_decides_a_measured_row_besides_its_labels(records):
 
 def test_grid_is_every_combination():
     assert grid(a=[1, 2], b="x") == [{"a": 1, "b": "x"}, {"a": 2, "b": "x"}]
+
+
+@dataclasses.dataclass(frozen=True)
+class Clip:
+    """A defense of one's own, which compares equal whatever its limit."""
+
+    limit: float = dataclasses.field(compare=False)
+
+    def __call__(self, gradient):
+        return gl.Normal(gradient.map(lambda v: v.clamp(-self.limit, self.limit)), 0.1)
+
+
+def test_a_release_is_shared_by_equal_clients_and_images_only(records, tmp_path):
+    """Equal indices of other images, other labels, or clients that only compare equal."""
+    few = DIGITS.take([0, 1])
+    other = dataclasses.replace(few, x=few.x.flip(3)), dataclasses.replace(few, y=few.y.flip(0))
+
+    def trial(images, limit=1.0):
+        client = gl.Client(MODEL, Clip(limit))
+        held = gl.bayes(client, gl.Box(), optimizer=gl.Adam(steps=3))
+        return gl.Trial(client, held, images, {"limit": limit})
+
+    every = [trial(few), *map(trial, other), trial(few, 0.01)]
+    together = runs.run(every, records).psnr.tolist()
+    alone = [runs.run([t], Records(tmp_path / str(k), "r")).psnr for k, t in enumerate(every)]
+    assert together == pytest.approx([v for psnr in alone for v in psnr], abs=1e-3)
+    assert len(set(together)) == 8
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"labels": {"psnr": 1}}, "labels may not be called as what is found: psnr"),
+        ({"seed": 0.9}, "a seed is a whole number"),
+        ({"attack": "dlg"}, "an attack inherits from gradleak.Attack"),
+    ],
+)
+def test_what_is_no_trial_is_refused(change, message):
+    (trial, *_) = trials()
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(trial, **change)
+
+
+def test_what_is_no_field_of_a_dataclass_is_refused():
+    defense = gl.GaussianNoise(0.1)
+    object.__setattr__(defense, "extra", 1)
+    client = gl.Client(MODEL, defense)
+    with pytest.raises(ValueError, match="extra, which is no field"):
+        gl.Trial(client, gl.dlg(client), DIGITS, {})

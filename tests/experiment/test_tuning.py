@@ -48,3 +48,15 @@ def test_tuning_on_what_is_evaluated_is_refused(tmp_path):
 def test_nothing_to_tune(tmp_path):
     with pytest.raises(ValueError, match="nothing to tune: 2 cells and 0 settings"):
         gl.experiment.tune(trial, CELLS, [], TEST, gl.experiment.Records(tmp_path, "t"))
+
+
+def test_a_setting_that_finds_no_number_does_not_win(tmp_path, monkeypatch):
+    from gradleak.experiment import tuning
+
+    def diverged(trials, records, command):
+        table = gl.experiment.run(trials, records, command)
+        return table.assign(psnr=table.psnr.where(table.weight != 1e3))
+
+    monkeypatch.setattr(tuning, "run", diverged)
+    records = gl.experiment.Records(tmp_path, "t")
+    assert gl.experiment.tune(trial, CELLS, SPACE, TEST, records)[1]["weight"] != 1e3
