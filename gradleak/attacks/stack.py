@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from gradleak.identity import digest
+
 T = TypeVar("T")
 
 
@@ -33,7 +35,10 @@ def merge(settings: Sequence[T], rows: Sequence[Row], clients: Sequence[int], li
         return _gather(settings, rows, clients, like)
     if any(type(s) is not type(first) for s in settings):
         raise ValueError(_difference(settings))
-    if is_dataclass(first) and type(first).__module__.startswith("gradleak."):
+    own = is_dataclass(first) and not type(first).__module__.startswith("gradleak.")
+    if own and any(s is not first and digest(s) != digest(first) for s in settings):
+        raise ValueError(_difference(settings))  # they may compare equal and yet differ
+    if is_dataclass(first) and not own:
         names = [f.name for f in fields(first)]
         parts = {k: merge([getattr(s, k) for s in settings], rows, clients, like) for k in names}
         changed = {k: v for k, v in parts.items() if v is not getattr(first, k)}
