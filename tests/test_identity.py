@@ -524,3 +524,24 @@ def test_names_are_those_of_committed_rows():
     ]
     names = [gl.Trial(client, attack, digits, {}).row_id(0) for client, attack in attacks]
     assert names == ["8840a3bf9ad279f9", "3bf51f671138e281", "7bc88aab7cd72932"]
+
+
+@pytest.mark.parametrize(
+    ("source", "old", "new"),
+    [
+        ("import torch.nn.functional as F\ndef f(x): return F.softplus(x)", "torch.nn.functional",
+         "torch.special"),
+        ("op = max\ndef f(x): return op(x, 1)", "max", "min"),
+        ("import math as m\ndef f(x): return m.sin(x)", "import math", "import cmath"),
+        ("import functools, gradleak\n@functools.wraps(gradleak.psnr)\ndef f(x): return x",
+         "return x", "return -x"),
+    ],
+)  # fmt: skip
+def test_what_a_name_stands_for_enters_and_not_the_name(source, old, new):
+    """Aliases of libraries and builtins, and wrappers that call themselves ours."""
+    found = []
+    for text in (source, source.replace(old, new)):
+        namespace = {"__name__": "a_users_module"}
+        exec(text, namespace)
+        found.append(digest(namespace["f"]))
+    assert len(set(found)) == 2

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import builtins
 import dis
+import importlib
 import itertools
-import sys
 import types
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
@@ -72,7 +72,7 @@ def references(code: types.CodeType, namespace: Mapping[str, Any]) -> Iterator[t
             value = namespace.get(name, getattr(builtins, name, "not there"))
         elif step.opname == "IMPORT_NAME":
             name = step.argval
-            value = imported = sys.modules.get(name, "not there")
+            value = imported = _imported(name)
         elif step.opname in ATTRIBUTE:
             whole = imported if step.opname == "IMPORT_FROM" else value
             open_ = isinstance(whole, types.ModuleType) and not library(whole.__name__)
@@ -81,12 +81,21 @@ def references(code: types.CodeType, namespace: Mapping[str, Any]) -> Iterator[t
         else:
             value = None
         module = isinstance(value, types.ModuleType)
-        looked_into = module and after is not None and after.opname in ATTRIBUTE
-        if value is not None and not looked_into and not (module and library(value.__name__)):
+        if module and library(value.__name__):
+            yield name, f"module {value.__name__}"  # whatever it is called here
+        elif value is not None and not (module and after and after.opname in ATTRIBUTE):
             yield name, value
     for inner in code.co_consts:
         if isinstance(inner, types.CodeType):
             yield from references(inner, namespace)
+
+
+def _imported(name: str) -> Any:
+    """A module that a function imports when it runs; else a string, as of one that is not there."""
+    try:
+        return importlib.import_module(name)
+    except (ImportError, ValueError):
+        return "not there"
 
 
 def _steps(code: types.CodeType) -> list[dis.Instruction]:

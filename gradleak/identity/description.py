@@ -194,7 +194,8 @@ class _Reader:
     def function(self, what: types.FunctionType, at: str) -> Described:
         """A function, as `type` describes a class."""
         module, name = what.__globals__.get("__name__", ""), what.__qualname__
-        if ours(what.__module__):
+        # Who wraps a function of ours takes its name along, but not where it is written.
+        if ours(what.__module__) and (ours(module) or library(module)):
             if "<" in name:
                 return self.refused(what, at)
             return ["function", name, str(vars(what).get("revision", 0))]
