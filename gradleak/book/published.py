@@ -75,12 +75,14 @@ def clean(chapter: Chapter, profile: str) -> Any:
 
 def _copy_records(chapter: Chapter, profile: str) -> list[Path]:
     paths = []
+    begun, ended = (executed(chapter, profile, suffix) for suffix in (".results", ".json"))
+    whole = ended.exists() and ended.stat().st_mtime >= begun.stat().st_mtime
     for records in used_records(chapter, profile):
         rows, missing = (records.facts()[what] for what in ("rows", "missing"))
         if missing:
             click.echo(f"{records.name}: {missing} of {rows + missing} rows are missing yet")
         if rows:
-            paths.append(records.export(chapter.root / "book" / "results").path)
+            paths.append(records.export(chapter.root / "book" / "results", whole).path)
     return paths
 
 

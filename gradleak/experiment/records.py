@@ -79,9 +79,11 @@ class Records:
     def facts(self) -> dict[str, Any]:
         """What is known of the rows, and how many of those asked for are missing."""
         asked, table, by = self._asked(), self.read(), [self.name, self.chapter]
-        query = """SELECT made FROM rows JOIN asked USING (id) WHERE name = ? AND chapter LIKE ?
-                   GROUP BY made ORDER BY min(asked.rowid)"""
-        select = "SELECT command FROM commands WHERE name = ? AND chapter LIKE ? ORDER BY rowid"
+        query = """SELECT made FROM rows JOIN asked USING (id)
+                   WHERE name = ? AND ? IN (chapter, '%') GROUP BY made ORDER BY min(asked.rowid)"""
+        select = (
+            "SELECT command FROM commands WHERE name = ? AND ? IN (chapter, '%') ORDER BY rowid"
+        )
         with opened(self.folder) as db:
             made = [json.loads(text) for (text,) in db.execute(query, by)]
             commands = [command for (command,) in db.execute(select, by)]
@@ -113,11 +115,25 @@ class Records:
             return {id: np.frombuffer(blob, np.uint8).reshape(json.loads(shape)).copy()
                     for id, shape, blob in db.execute(query, [_listed(ids)])}  # fmt: skip
 
-    def export(self, folder: Path) -> Exported:
-        """Write what all chapters asked for that is there, facts and pictures as plain files."""
+    def export(self, folder: Path, whole: bool = True) -> Exported:
+        """Write what all chapters asked for that is there, facts and pictures as plain files.
+
+        whole: whether their runs have ended. Rows of an earlier export stay where they have not,
+        and where another chapter asked for them, which has not run here.
+        """
         exported, every = self.exported(folder), replace(self, chapter="%")
-        table = every.read()
-        exported.write(table, every.facts(), self.pictures(table["id"]))
+        table, facts = every.read(), every.facts()
+        pictures = self.pictures(table["id"])
+        if exported.path.exists() and exported.facts().get("names") == NAMES:
+            here, there = (told["command"].split(" && ") for told in (facts, exported.facts()))
+            ran, old = [_chapter(command) for command in here], exported.read()
+            other = [command for command in there if _chapter(command) not in ran]
+            if other or not whole:
+                table = pd.concat([table, old[~old["id"].isin(table["id"])]])
+                pictures |= exported.pictures()
+                told = {"command": " && ".join([facts["command"], *other]), "rows": len(table)}
+                facts |= told | {"seconds": round(float(table["seconds"].sum()), 1)}
+        exported.write(table, facts, pictures)
         return exported
 
     def ask(self, asked: Asked, command: str) -> None:
@@ -176,7 +192,7 @@ class Records:
         return table_of([(id, told, json.loads(found[id])) for id, told in asked if id in found])
 
     def _asked(self) -> Asked:
-        query = """SELECT id, told FROM asked WHERE name = ? AND chapter LIKE ?
+        query = """SELECT id, told FROM asked WHERE name = ? AND ? IN (chapter, '%')
                    GROUP BY id, told ORDER BY min(rowid)"""
         if (self.folder / FILE).exists():
             with opened(self.folder) as db:
@@ -218,3 +234,7 @@ def _adopt(records: Records, exported: Exported, changed: int) -> None:
 
 def _listed(ids: Iterable[str]) -> str:
     return json.dumps(list(ids))
+
+
+def _chapter(command: str) -> list[str]:
+    return command.split()[2:3]  # gradleak run CHAPTER ...

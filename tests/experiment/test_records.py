@@ -236,6 +236,20 @@ def test_two_chapters_share_records_and_each_says_what_it_asked_for(records, tmp
     pd.testing.assert_frame_equal(both.read(), other.read())
     other.forget()
     pd.testing.assert_frame_equal(records.export(tmp_path / "own").read(), records.read())
+    # The other chapter has not run here, and its rows are not lost.
+    kept = records.export(tmp_path / "shared")
+    assert set(kept.read().id) == set(both.read().id)
+    assert kept.facts()["command"] == both.facts()["command"]
+    assert kept.facts()["rows"] == 10
+
+
+def test_what_was_stopped_takes_no_row_from_its_export(records, tmp_path):
+    run(trials(), records, "gradleak run toy")
+    records.export(tmp_path)
+    records.forget()
+    run(trials(weights=[0.1]), records, "gradleak run toy")
+    assert len(records.export(tmp_path, whole=False).read()) == 10
+    assert len(records.export(tmp_path).read()) == 5
 
 
 def test_other_committed_records_are_of_the_same_kind(tmp_path):
