@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from gradleak.experiment.batches import batches, compute
 from gradleak.experiment.exported import MADE
@@ -79,7 +78,7 @@ def _computed(cells: Sequence[tuple[Trial, pd.DataFrame]]) -> dict[str, float]:
     """PSNR of the first, the middle and the last row of each trial, by name."""
     three = {rows.name.iloc[k] for _, rows in cells for k in (0, len(rows) // 2, -1)}
     psnr: dict[str, float] = {}
-    for batch in tqdm(list(batches([t for t, _ in cells], three)), desc="computed again", delay=2):
+    for batch in list(batches([t for t, _ in cells], three)):
         rows, _ = compute(batch)
         psnr |= {name: row["psnr"] for name, row in rows.items()}
     return psnr
