@@ -45,7 +45,8 @@ def carry(trials: Sequence[Trial], records: Records) -> None:
         if apart.median() >= MEDIAN or apart.max() >= _limit(trial):
             failed += 1
             continue
-        after = rows.columns[rows.columns.get_loc("index") + 1 : -1]
+        after = list(rows.columns[rows.columns.get_loc("index") + 1 : -1])
+        after += ["seconds"] if "seconds" not in after else []  # of answers it came first
         found = {row["name"]: row[after].dropna().to_dict() for _, row in rows.iterrows()}
         kept = {name: pictures[id] for name, id in zip(rows.name, rows.id, strict=True)
                 if id in pictures}  # fmt: skip
