@@ -145,7 +145,7 @@ def test_committed_commands_make_their_rows(records):
         own = assignments(chapter, words[6::2])
         size = sizes(profile, profiles(chapter), **own)
         assert size.dataset == facts["dataset"]
-        if "optimizer" in rows:
+        if "optimizer" in rows and not records.name.endswith("-answers"):  # of several pages
             compare(size, rows)
 
 
