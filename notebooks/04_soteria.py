@@ -328,7 +328,8 @@ gl.figures.strength(frames, name="pruning rate", live=lambda _, some: strength(s
 # ## What to read off it
 
 # %% tags=["hide-input"]
-start, *_, end = list(means)[: len(size.train_steps)]
+fast_ones = list(means)[: len(size.train_steps)]
+start, end = fast_ones[0], fast_ones[-1]
 slow = [
     f"{name}: accuracy {accuracy[name]:.3f}, undefended {row['undefended']:.1f} dB"
     for name, row in means.items() if "lr" in name
