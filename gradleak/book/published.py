@@ -76,7 +76,8 @@ def clean(chapter: Chapter, profile: str) -> Any:
 def _copy_records(chapter: Chapter, profile: str) -> list[Path]:
     paths = []
     begun, ended = (executed(chapter, profile, suffix) for suffix in (".results", ".json"))
-    whole = ended.exists() and ended.stat().st_mtime >= begun.stat().st_mtime
+    both = begun.exists() and ended.exists()
+    whole = both and ended.stat().st_mtime >= begun.stat().st_mtime
     for records in used_records(chapter, profile):
         rows, missing = (records.facts()[what] for what in ("rows", "missing"))
         if missing:
