@@ -3,8 +3,8 @@
 PYTHON ?= python3
 ENV := .venv
 STAMP := $(ENV)/.installed
-# One process for each core, with one thread each; tests that share the built site stay together.
-PYTEST := $(ENV)/bin/python -m pytest -n logical --dist loadgroup
+# One process for each core, with one thread each.
+PYTEST := $(ENV)/bin/python -m pytest -n logical
 # Threads that wait let others compute (book/gotchas.md).
 export OMP_WAIT_POLICY ?= PASSIVE
 

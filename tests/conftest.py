@@ -32,9 +32,9 @@ FLAGS = [
 ]
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+@pytest.hookimpl(tryfirst=True)  # before marks choose among the items
 def pytest_collection_modifyitems(items):
-    """Mark what uses the site or a browser, and keep it in one process: the site is built once.
+    """Mark what uses the site or a browser.
 
     Slow tests go first, so that no worker is left with one at the end.
     """
@@ -42,7 +42,6 @@ def pytest_collection_modifyitems(items):
         used = {"site", "browser"} & set(item.fixturenames)
         if used:
             item.add_marker(pytest.mark.book)
-            item.add_marker(pytest.mark.xdist_group("site"))
         if "browser" in used:
             item.add_marker(pytest.mark.browser)
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)

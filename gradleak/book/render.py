@@ -41,8 +41,14 @@ def build(profile: str = "smoke", published: bool = False, home: Path | None = N
     """
     home = home or root()
     label = "published" if published else profile
+    (home / "_build").mkdir(exist_ok=True)
+    with extra("filelock").FileLock(home / "_build" / f"{label}.lock"):  # one process at a time
+        return _build(label, published, home)
+
+
+def _build(label: str, published: bool, home: Path) -> Path:
     every = chapters(home)
-    notebooks = [_committed(c) for c in every] if published else ensure(every, profile)
+    notebooks = [_committed(c) for c in every] if published else ensure(every, label)
     stage = _stage(home, label, notebooks, published)
     site = home / "_build" / "site" / label / "html"
     stamp = site / ".fingerprint"
@@ -134,6 +140,6 @@ def _warnings(lines: list[str], stage: Path, out: Path) -> str:
     log.write_text("\n".join(lines) + "\n")
     found = [line for line in lines if re.search(r"\b(WARNING|ERROR|CRITICAL)\b", line)]
     # Every warning shown once, with the name of the file that people edit.
-    shown = list(dict.fromkeys(line.replace(f"{stage}/", "") for line in found))[:8] or lines[-8:]
+    shown = list(dict.fromkeys(line.replace(f"{stage}/", "") for line in found))[:8] or lines[-25:]
     head = "The book has warnings, so the last good site was kept:"
     return "\n  ".join([head, *shown]) + f"\nWhole log: {log}"

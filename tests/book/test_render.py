@@ -1,5 +1,8 @@
 """From executed notebooks to a site: what is kept, what is refused, what is marked as a toy."""
 
+import subprocess
+import sys
+
 import pytest
 import yaml
 from html_pages import broken
@@ -37,6 +40,16 @@ def test_build_reuses_what_is_unchanged_and_keeps_the_last_good_site(clone, caps
     with pytest.raises(book.BookError, match="01_toy stopped"):
         book.build()
     assert page.stat() == before
+
+
+@pytest.mark.book
+def test_two_processes_that_build_one_site_take_turns(clone):
+    book.run("toy")
+    command = [sys.executable, "-c", "from gradleak import book; book.build()"]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [process.communicate()[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert sorted("nothing changed" in text for text in said) == [False, True]
 
 
 @pytest.mark.book
