@@ -1,7 +1,5 @@
 """The `gradleak` command: run chapters, build the book, publish its outputs."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -3,8 +3,6 @@
 Reconstructions are clipped to [0, 1] first. Everything is per image; means come afterwards.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise

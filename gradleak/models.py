@@ -5,8 +5,6 @@ otherwise, and deterministic given a seed. Normalisation is the first layer, so 
 and metrics see [0, 1].
 """
 
-from __future__ import annotations
-
 import itertools
 import json
 import math

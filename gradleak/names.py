@@ -1,7 +1,5 @@
 """Names that a user types, checked early and with the near miss named."""
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Iterable
 

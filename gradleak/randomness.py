@@ -3,8 +3,6 @@
 Splitting a batch, permuting it or running it on another device then changes nothing.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 

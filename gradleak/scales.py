@@ -1,7 +1,5 @@
 """A number, or one for each attack."""
 
-from __future__ import annotations
-
 from torch import Tensor
 
 Scale = float | Tensor

@@ -1,7 +1,5 @@
 """Training the attacked networks, with a gradient defense active, and keeping checkpoints."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress

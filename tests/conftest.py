@@ -12,6 +12,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 import pytest
 import torch
 import toy
+from hypothesis import settings
 
 from gradleak import book
 
@@ -30,6 +31,9 @@ FLAGS = [
     "--hide-scrollbars",
     "--host-resolver-rules=MAP * ~NOTFOUND",
 ]
+
+settings.register_profile("gradleak", deadline=None)  # no timing in a test
+settings.load_profile("gradleak")
 
 
 @pytest.hookimpl(tryfirst=True)  # before marks choose among the items

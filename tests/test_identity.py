@@ -389,7 +389,7 @@ NESTED = st.recursive(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(NESTED, NESTED)
 def test_equal_names_are_equal_values(a, b):
     same = repr(a) == repr(b) or (

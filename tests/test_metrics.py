@@ -39,7 +39,7 @@ def test_within_is_the_delta_ball():
     assert gl.metrics.within(x_hat, x, delta=1.0).tolist() == [True, False]
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(1, 4), st.integers(0, 100))
 def test_matching_is_the_best_of_all_permutations(batch, seed):
     rng = torch.Generator().manual_seed(seed)

@@ -1,7 +1,5 @@
 """What attacks that are learnt have in common: whom they are trained for, and on what."""
 
-from __future__ import annotations
-
 import copy
 import math
 from collections.abc import Callable

@@ -5,8 +5,6 @@ row of W over its entry of b is the layer's input a (Phong et al. 2018; Geiping 
 proposition 3.1).
 """
 
-from __future__ import annotations
-
 import time
 from dataclasses import dataclass
 

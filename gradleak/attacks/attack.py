@@ -1,7 +1,5 @@
 """The one verb: every attack is asked the same way, and answers in the same words."""
 
-from __future__ import annotations
-
 import time
 from dataclasses import dataclass, field
 

@@ -1,7 +1,5 @@
 """Posteriors in two dimensions, where everything can be seen: density, mass, and three answers."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, field
 

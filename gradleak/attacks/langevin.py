@@ -4,8 +4,6 @@ Song & Ermon 2019, with the likelihood of the released gradient added to the slo
 come the estimates that a climb cannot give: the posterior mean, and the best guess for a distance.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from dataclasses import dataclass

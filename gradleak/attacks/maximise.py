@@ -1,7 +1,5 @@
 """How an attack searches: climbing a function of x, many independent climbs at once."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

@@ -4,8 +4,6 @@ The Bayes-optimal adversary believes the true client; every older attack is the 
 under another belief (paper, Table 1).
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from gradleak.attacks.adversary import Adversary

@@ -1,7 +1,5 @@
 """The paper's Monte Carlo objective: the log-posterior averaged over a ball around x."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol

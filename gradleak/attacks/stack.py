@@ -1,7 +1,5 @@
 """Many settings in one computation: numbers that differ become tensors, one entry an attack."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass, replace

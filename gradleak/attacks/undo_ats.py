@@ -5,8 +5,6 @@ an attack has found u. ATS draws T from a finite set. Where images are a Gaussia
 is affine, both p(T | u) and E[x | T, u] are closed forms, and marginalising over T is a sum.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from dataclasses import dataclass

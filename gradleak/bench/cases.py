@@ -1,7 +1,5 @@
 """What `gradleak bench` measures: networks, attacks, and how many of them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 

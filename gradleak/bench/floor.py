@@ -1,7 +1,5 @@
 """What an attack costs at the least, and what a device can do."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 

@@ -1,7 +1,5 @@
 """The usual way to write an attack, one image at a time: what the engine is measured against."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

@@ -3,8 +3,6 @@
 Engine and loop run in turn in one process, so that ratios hold on a machine whose speed drifts.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """What a clone of the book contains: its chapters, and what each is about."""
 
-from __future__ import annotations
-
 import importlib
 import re
 import textwrap

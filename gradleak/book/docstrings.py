@@ -4,8 +4,6 @@ So |x| and (N, *shape) mean what they say, `name` and indented paragraphs are co
 reads `name: what it is` becomes a list.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from typing import Any

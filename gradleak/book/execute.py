@@ -1,7 +1,5 @@
 """Executing a chapter: script to notebook, through papermill, into the build folder."""
 
-from __future__ import annotations
-
 import contextlib
 import datetime
 import logging

@@ -1,7 +1,5 @@
 """The two parts of the site that are made, not written: tables of parameters and of run times."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path

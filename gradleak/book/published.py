@@ -1,7 +1,5 @@
 """Publishing: executed notebooks become the committed pair of the scripts."""
 
-from __future__ import annotations
-
 import base64
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Rendering: executed notebooks and prose pages become one folder of HTML."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

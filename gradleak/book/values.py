@@ -8,8 +8,6 @@ Read with `ast`, not with `papermill.inspect_notebook`: its pattern silently los
 are annotated `int | None` or have a second `=` in their line, and splits defaults at a `#`.
 """
 
-from __future__ import annotations
-
 import ast
 import contextlib
 import io

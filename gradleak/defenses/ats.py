@@ -4,8 +4,6 @@ A gradient of T(x) tells about x only what T(x) tells. So attacks find T(x), as 
 defense; what T(x) says about T and x is a question about images (`gradleak.attacks.undo_ats`).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product

@@ -4,8 +4,6 @@ They are torchvision's. On uint8 images they give what Pillow gives, up to one l
 floating-point images most are differentiable.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

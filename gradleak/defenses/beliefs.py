@@ -3,8 +3,6 @@
 A belief is p(g | x, y) as the attacker holds it: the likelihood, elsewhere called data fidelity.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

@@ -1,7 +1,5 @@
 """Distributions of a released gradient g, with the verbs of torch.distributions."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor

@@ -8,8 +8,6 @@ A defense of your own is any callable that takes a `Gradient` and returns an obj
         return gl.Normal(gradient.map(lambda v: v.clamp(-1, 1)), scale=0.1)
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ that everything else here treats it as any network: the client draws the latent,
 both or believes something about it.
 """
 
-from __future__ import annotations
-
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence

@@ -4,8 +4,6 @@ What they release is a point mass, without a density: an adversary leaves out wh
 `gradleak.Ignore` or `gradleak.Survivors`.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Many rows of work in chunks that fit into memory, or into a cache."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 

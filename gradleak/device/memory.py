@@ -1,7 +1,5 @@
 """How much memory a computation takes and moves, and how much of it there is."""
 
-from __future__ import annotations
-
 import ctypes
 import mmap
 import weakref

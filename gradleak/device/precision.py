@@ -5,8 +5,6 @@ it. `MatrixInputs` rounds them in software, on any device: just as exact as a ca
 faster. Images, Adam's state and what was released stay in float32 under both.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 

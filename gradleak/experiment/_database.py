@@ -1,7 +1,5 @@
 """The SQLite file of a folder's records: what is committed outlives a kill at any moment."""
 
-from __future__ import annotations
-
 import atexit
 import os
 import sqlite3

@@ -3,8 +3,6 @@
 Both scores need gradients only, and no training of a network for each policy.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What is computed together: many attacks of one kind in one computation."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Collection, Hashable, Iterator, Sequence
 

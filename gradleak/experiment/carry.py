@@ -4,8 +4,6 @@ The old rows are found by their columns. Of each trial three are computed anew; 
 with the old ones, the trial's other rows are believed, too.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """The paper's comparison: five ways to hide a gradient, and what attackers take them for."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property

@@ -1,7 +1,5 @@
 """Trials in, tidy records out: batched, resumable, one row for each reconstruction."""
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """An attack against clients that hold images, and the name of each of its rows."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field

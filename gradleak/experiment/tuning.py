@@ -1,7 +1,5 @@
 """Tuning: one procedure for every adversary, on images that are never evaluated."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """What chapters make of records: tables of means and differences, rows of pictures."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

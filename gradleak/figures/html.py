@@ -3,8 +3,6 @@
 The slider beside this module shows them; nothing here moves.
 """
 
-from __future__ import annotations
-
 import base64
 import io
 import math

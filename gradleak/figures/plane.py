@@ -1,7 +1,5 @@
 """Pictures of posteriors on the unit square, with three answers to each."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt

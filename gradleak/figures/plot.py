@@ -1,7 +1,5 @@
 """The figures that more than one page shows."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 

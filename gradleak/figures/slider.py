@@ -6,8 +6,6 @@ face adds a panel that runs the attack at a strength of the reader's own; it app
 kernel when `live` is given, unless the environment sets GRADLEAK_STATIC.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import os

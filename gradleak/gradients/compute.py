@@ -1,7 +1,5 @@
 """From x and y to g: the gradients of many attacks at once."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

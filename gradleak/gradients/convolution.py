@@ -6,8 +6,6 @@ these copy whole rows, and leave each result in the memory format (channels firs
 tensor it belongs to.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, replace

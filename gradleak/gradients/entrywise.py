@@ -4,8 +4,6 @@ A few attacks are done at a time, value and slope in one go, so that only tensor
 cache are made and nothing of the gradient's size is kept for later.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

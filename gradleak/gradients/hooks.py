@@ -4,8 +4,6 @@ A layer's gradient is made of its input and of the loss's derivative with respec
 Both are read off with hooks, so the module stays as it is and no weight is ever copied.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Callable
 from weakref import WeakKeyDictionary

@@ -5,8 +5,6 @@ are. Each row of g (M, ...) is shared by N / M consecutive attacks. From factors
 Gram matrices, without the gradient itself: the ghost norm (Goodfellow 2015; Li et al. 2022).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from typing import Any
 

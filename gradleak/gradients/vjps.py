@@ -5,8 +5,6 @@ is a linear map of the slope that comes back. Autograd also makes its derivative
 weight, which no attack asks for, and in the layer's input, which are zeros that it adds.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

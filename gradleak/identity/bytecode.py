@@ -4,8 +4,6 @@ Comments, docstrings, line numbers and the names of locals do not enter. Another
 Python compiles otherwise.
 """
 
-from __future__ import annotations
-
 import builtins
 import dis
 import importlib

@@ -1,7 +1,5 @@
 """Descriptions of what decides a result, and their digests."""
 
-from __future__ import annotations
-
 import functools
 import hashlib
 import inspect

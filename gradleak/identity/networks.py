@@ -1,7 +1,5 @@
 """Networks: all that they are."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

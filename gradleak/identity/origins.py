@@ -1,7 +1,5 @@
 """Whose code something is: this package's, a library's, or anybody else's."""
 
-from __future__ import annotations
-
 import functools
 import operator
 import sys

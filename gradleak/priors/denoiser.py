@@ -5,8 +5,6 @@ grad log p(x; sigma) = (D(x; sigma) - x) / sigma^2 (Miyasawa 1961; Vincent 2011)
 in Karras et al. 2022, table 1.
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

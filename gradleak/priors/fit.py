@@ -1,7 +1,5 @@
 """How networks that serve an attack are trained: denoisers, and attacks that are learnt."""
 
-from __future__ import annotations
-
 import copy
 import math
 from collections.abc import Callable

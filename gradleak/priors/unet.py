@@ -1,7 +1,5 @@
 """A small U-Net (Ronneberger et al. 2015) that is told facts about each image."""
 
-from __future__ import annotations
-
 import math
 
 import torch

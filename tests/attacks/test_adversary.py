@@ -119,7 +119,7 @@ def test_map_equals_the_closed_form_in_a_linear_gaussian_client():
 
 
 @pytest.mark.slow
-@settings(max_examples=3, deadline=None)
+@settings(max_examples=3)
 @given(st.permutations(range(4)), st.sets(st.integers(0, 3), min_size=1))
 def test_attacks_in_a_batch_do_not_mix(order, kept):
     """Permuting the batch permutes the result; dropping members leaves the others as they were."""

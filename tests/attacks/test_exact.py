@@ -56,7 +56,7 @@ def test_posterior_is_bayes_rule_by_enumeration():
 
 
 @pytest.mark.filterwarnings("ignore:no two examples are within")
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     st.sampled_from(range(len(DEFENSES))),
     st.integers(0, 1000),

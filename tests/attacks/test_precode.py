@@ -79,7 +79,7 @@ def test_training_under_a_bottleneck_learns():
     assert right > 0.5
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     activation=st.sampled_from([nn.ReLU, nn.Tanh, nn.Sigmoid]),
     size=st.integers(8, 20),

@@ -22,7 +22,7 @@ def test_a_transformation_crops_flips_and_then_applies_the_policy():
     assert torch.allclose(bright[:, :, :4], x.flip(-1)[:, :, 2:] / 2)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 10**6), policy=st.sampled_from(["21-13-3", "7-4-15", "2-11-0+9"]))
 def test_a_drawn_transformation_depends_on_its_key_alone(seed, policy):
     x = torch.rand(3, 3, 32, 32)

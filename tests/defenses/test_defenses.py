@@ -43,7 +43,7 @@ def test_no_belief_beats_the_truth_on_average(truth, belief):
     assert gain.mean().item() >= -4 * error - 1e-2
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(rate=st.floats(0, 0.99), seed=st.integers(0, 1000))
 def test_a_mask_keeps_the_share_it_claims_and_is_always_the_same(rate, seed):
     g = gradient(size=4000)
@@ -87,7 +87,7 @@ def test_learned_noise_is_gaussian_with_a_scale_for_each_parameter():
     assert found.tolist() == pytest.approx(expected.tolist(), rel=1e-5)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.floats(1e-3, 10), st.floats(1e-2, 1e2), st.integers(0, 1000))
 def test_learned_noise_is_as_strong_as_it_says_and_in_proportion(scale, larger, seed):
     g = gradient(3, seed)

@@ -38,7 +38,7 @@ def loop_scores(model, x, stabiliser):
     return torch.stack(rows).detach()
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     activation=st.sampled_from(ACTIVATIONS),
     features=st.integers(2, 130),
@@ -61,7 +61,7 @@ def test_soteria_hides_what_its_definition_says(
         assert own[hidden].max(initial=0) <= own[~hidden].min()
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(rate=st.floats(0, 0.99), examples=st.integers(1, 4))
 def test_soteria_sends_everything_but_the_hidden_columns(rate, examples):
     model, (x, y) = network(), inputs(examples)
@@ -101,7 +101,7 @@ def test_soteria_is_made_for_one_example():
         client.release(x.unflatten(0, (2, 2)), y.unflatten(0, (2, 2)))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(rate=st.integers(0, 99).map(lambda r: r / 100), seed=st.integers(0, 100))
 def test_pruning_hides_what_is_below_the_percentile(rate, seed):
     model, (x, y) = network(seed=seed), inputs(2, seed)

@@ -148,7 +148,7 @@ CASES = {
     FreshLatents: lambda: latents(ball=FreshLatents(2, 4)),
     gl.Ball: lambda: climb(SOME, ball=gl.Ball(0.5, 2)),
     gl.Adam: lambda: climb(SOME, optimizer=gl.Adam(5, 0.2, 0.9, (0.5,), signed=True, patience=2)),
-    gl.Adversary: lambda: climb(SOME, temperature=10.0, optimizer=gl.Adam()),
+    gl.Adversary: lambda: climb(SOME, temperature=10.0),
     gl.Amortised: lambda: asked(
         gl.Client(mlp(), SOME),
         gl.Amortised(gl.Client(mlp()), TRAIN, 0.1, 1.0, rank=4, steps=3, width=8, batch_size=8),

@@ -14,7 +14,7 @@ from gradleak.figures.html import Frame, Row, png, render, spoken
 X = torch.rand(4, 1, 6, 5)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(height=st.integers(1, 9), width=st.integers(1, 9), colour=st.booleans())
 def test_a_png_holds_the_pixels_as_they_are(height, width, colour):
     shape = (height, width, 3) if colour else (height, width)

@@ -20,7 +20,7 @@ def loop(model, x, y, loss=F.cross_entropy):
     return [torch.autograd.grad(loss(model(a), b), parameters) for a, b in zip(x, y, strict=True)]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     attacks=st.integers(1, 4),
     batch=st.integers(1, 3),

@@ -13,7 +13,7 @@ from gradleak.gradients import convolution, vjps
 PAIR = st.tuples(st.integers(1, 3), st.integers(1, 3))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     channels=st.sampled_from([1, 3, 9]),
     many=st.sampled_from([1, convolution.MANY]),

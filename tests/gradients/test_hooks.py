@@ -67,7 +67,7 @@ def agree(model, x, y, loss=F.cross_entropy):
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     attacks=st.integers(1, 3),
     batch=st.integers(1, 3),

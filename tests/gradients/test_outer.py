@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 import gradleak as gl
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     released=st.integers(1, 3),
     each=st.integers(1, 3),

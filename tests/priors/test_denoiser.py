@@ -8,7 +8,7 @@ from torch import nn
 from gradleak.priors import Denoiser
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(level=st.floats(0.01, 2.0), deviation=st.floats(0.1, 0.5))
 def test_untrained_it_is_the_best_linear_guess(level, deviation):
     """For pixels of mean 1/2 and that deviation: shrink towards the mean (Wiener's filter)."""

@@ -20,7 +20,7 @@ PRIORS = [
 ]
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(h=st.integers(2, 5), w=st.integers(2, 5), c=st.integers(1, 3), power=st.sampled_from([1, 2]))
 def test_total_variation_by_hand(h, w, c, power):
     x = torch.rand(2, c, h, w, dtype=torch.double)
