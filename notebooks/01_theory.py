@@ -42,11 +42,7 @@ PROFILES = {
     "paper": dict(dataset="mnist", examples=1000, scales=20, rounds=10, images=100,
                   steps=150, draws=800),
 }  # fmt: skip
-page = gl.experiment.page(
-    "theory", PROFILES, profile=profile, device=device, seed=seed, results=results,
-    dataset=dataset, network=network, examples=examples, images=images, steps=steps,
-    delta=delta,
-)  # fmt: skip
+page = gl.experiment.chapter("theory", PROFILES, globals())
 size, exact = page.size, gl.attacks.exact
 delta = delta or {"digits": 2.0, "cifar10": 6.0}.get(size.dataset, 4.0)
 

@@ -32,24 +32,8 @@ from IPython.display import Markdown, display
 
 import gradleak as gl
 
-PROFILES = {
-    "smoke": dict(dataset="digits", images=6, tuning=2, shown=4, steps=40,
-                  restarts=1, train_steps=[0, 10], weights=[1.0, 5.0],
-                  scales=[0.01, 0.1, 1.0], swept=4),
-    "quick": dict(dataset="mnist", images=20, tuning=4, shown=8, steps=100,
-                  restarts=1, train_steps=[0, 100], weights=[1.0, 3.0, 10.0],
-                  scales=[0.001, 0.01, 0.1, 0.3, 1.0], swept=8),
-    "paper": dict(dataset="mnist", images=100, tuning=8, shown=8, steps=150,
-                  restarts=1, train_steps=[0, 10, 100, 1000],
-                  weights=[0.5, 1.5, 3.0, 6.0, 20.0],
-                  scales=[0.001, 0.01, 0.03, 0.1, 0.3, 1.0], swept=20),
-}  # fmt: skip
-page = gl.experiment.page(
-    "tables", PROFILES, part_of="comparison", profile=profile, device=device,
-    seed=seed, results=results, dataset=dataset, network=network,
-    train_steps=train_steps, strength=strength, mask_rate=mask_rate, images=images,
-    steps=steps, restarts=restarts,
-)  # fmt: skip
+PROFILES = gl.experiment.Comparison.PROFILES
+page = gl.experiment.chapter("tables", PROFILES, globals(), part_of="comparison")
 size, few = page.size, page.few
 
 # %% [markdown]

@@ -54,12 +54,7 @@ PROFILES = {
                   slow_steps=[10, 100, 1000], weights=[0.00001, 0.0001, 0.001, 0.01],
                   runs=10, each=100, rank=200),
 }  # fmt: skip
-page = gl.experiment.page(
-    "ats", PROFILES, profile=profile, device=device, seed=seed, results=results,
-    dataset=dataset, network=network, width=width, policy=policy, other=other,
-    train_steps=train_steps, slow_steps=slow_steps, images=images, steps=steps,
-    restarts=restarts, candidates=candidates,
-)  # fmt: skip
+page = gl.experiment.chapter("ats", PROFILES, globals())
 size, few = page.size, page.few
 network = size.network
 width = size.width if network == "convnet" else 0

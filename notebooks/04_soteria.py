@@ -50,11 +50,7 @@ PROFILES = {
                   weights=[0.003, 0.03, 0.1, 0.3, 1.0],
                   rates=[0.0, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95]),
 }  # fmt: skip
-page = gl.experiment.page(
-    "soteria", PROFILES, profile=profile, device=device, seed=seed, results=results,
-    dataset=dataset, network=network, rate=rate, train_steps=train_steps,
-    slow_steps=slow_steps, images=images, steps=steps, restarts=restarts,
-)  # fmt: skip
+page = gl.experiment.chapter("soteria", PROFILES, globals())
 size, few = page.size, page.few
 LAYERS = {"convbig": "dense2", "lenet": "dense", "cnn": "dense2"}
 

@@ -55,12 +55,7 @@ PROFILES = {
                   weights=[0.0003, 0.001, 0.01, 0.1], sizes=[16, 64, 256, 1024],
                   kl_weights=[0.0, 0.003, 0.1, 1.0]),
 }  # fmt: skip
-page = gl.experiment.page(
-    "precode", PROFILES, profile=profile, device=device, seed=seed, results=results,
-    dataset=dataset, bottleneck=bottleneck, activation=activation, steps=steps,
-    kl_weight=kl_weight, train_steps=train_steps, later=later, images=images,
-    restarts=restarts,
-)  # fmt: skip
+page = gl.experiment.chapter("precode", PROFILES, globals())
 size, few, evaluated, shape = page.size, page.few, page.evaluated, page.test.shape
 ACTIVATIONS = {"ReLU": nn.ReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid}
 activation = gl.names.choose("activation", activation, ACTIVATIONS)

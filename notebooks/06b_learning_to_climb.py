@@ -56,11 +56,9 @@ PROFILES = {
                   answering=4000, stages=6, teaching=1500, photographs=True,
                   candidates=1000),
 }  # fmt: skip
-page = gl.experiment.page(
-    "learning_to_climb", PROFILES, part_of="prior", profile=profile, device=device,
-    seed=seed, results=results, dataset=dataset, network=network, scales=scales,
-    images=images, steps=steps, learning=learning, width=width, stages=stages,
-    teaching=teaching, fitted=fitted, components=components)  # fmt: skip
+page = gl.experiment.chapter(
+    "learning_to_climb", PROFILES, globals(), part_of="prior"
+)
 size, few, dataset = page.size, page.few, page.size.dataset
 model = page.network("cnn", "cnn2", "mlp")
 

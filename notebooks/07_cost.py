@@ -33,10 +33,7 @@ PROFILES = {
     "quick": dict(dataset="mnist", images=20, steps=200),
     "paper": dict(dataset="mnist", images=100, steps=400),
 }
-page = gl.experiment.page(
-    "cost", PROFILES, profile=profile, device=device, seed=seed, results=results,
-    dataset=dataset, scale=scale, images=images, steps=steps,
-)  # fmt: skip
+page = gl.experiment.chapter("cost", PROFILES, globals())
 size = page.size
 
 # %% [markdown]

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import nn
 
@@ -40,6 +40,18 @@ class Comparison:
     The page's size tells the seed, the network, its train_steps, the strength (a noise scale) and
     the mask_rate, too.
     """
+
+    # Of both pages, which share their records; `scales` and `swept` are of all other tables.
+    PROFILES: ClassVar[dict[str, dict[str, Any]]] = {
+        "smoke": dict(dataset="digits", images=6, tuning=2, shown=4, steps=40, restarts=1,
+                      train_steps=[0, 10], weights=[1.0, 5.0], scales=[0.01, 0.1, 1.0], swept=4),
+        "quick": dict(dataset="mnist", images=20, tuning=4, shown=8, steps=100, restarts=1,
+                      train_steps=[0, 100], weights=[1.0, 3.0, 10.0],
+                      scales=[0.001, 0.01, 0.1, 0.3, 1.0], swept=8),
+        "paper": dict(dataset="mnist", images=100, tuning=8, shown=8, steps=150, restarts=1,
+                      train_steps=[0, 10, 100, 1000], weights=[0.5, 1.5, 3.0, 6.0, 20.0],
+                      scales=[0.001, 0.01, 0.03, 0.1, 0.3, 1.0], swept=20),
+    }  # fmt: skip
 
     page: Page
 

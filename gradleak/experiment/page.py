@@ -163,6 +163,23 @@ class Page:
         return f"{self.records.facts()['seconds'] / 60:.0f} minutes"
 
 
+def chapter(
+    name: str,
+    profiles: Mapping[str, Mapping[str, Any]],
+    values: Mapping[str, Any],
+    part_of: str = "",
+) -> Page:
+    """The page of the chapter whose script lies in this folder.
+
+    values: its `globals()`, of which each of its parameters is taken; for the rest see `page`.
+    Raises ValueError where the script is not found.
+    """
+    known = defaults(name)
+    if not known:
+        raise ValueError(f"no [0-9]*_{name}.py in {Path.cwd()}: go to the folder of the chapters")
+    return page(name, profiles, part_of=part_of, **{k: values[k] for k in known})
+
+
 def page(
     name: str,
     profiles: Mapping[str, Mapping[str, Any]],

@@ -11,7 +11,7 @@ import gradleak as gl
 from gradleak import book
 from gradleak.book.values import assignments
 from gradleak.experiment import Exported
-from gradleak.experiment.page import command, defaults, page, said, sizes
+from gradleak.experiment.page import chapter, command, defaults, page, said, sizes
 from gradleak.metrics import paired
 
 REPO = Path(__file__).parents[2]
@@ -52,6 +52,20 @@ def test_wrong_profiles_and_data_sets_are_refused():
 def test_defaults_are_those_of_the_parameters_cell(name):
     known = {p.name: p.default for p in book.parameters(CHAPTERS[name]).values()}
     assert defaults(name) == known
+
+
+@pytest.mark.usefixtures("_in_notebooks")
+def test_a_chapter_takes_each_of_its_parameters_and_no_other_name(tmp_path):
+    values = defaults("soteria") | dict(results=str(tmp_path), rate=0.5, images=3, other="name")
+    here = chapter("soteria", PROFILES, values)
+    assert (here.size.images, here.size.rate, hasattr(here.size, "other")) == (3, 0.5, False)
+    assert here.command.split()[-4:] == ["-p", "rate=0.5", "-p", "images=3"]
+
+
+def test_a_chapter_away_from_its_script_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"no \[0-9\]\*_soteria.py in .*: go to the folder"):
+        chapter("soteria", PROFILES, {})
 
 
 @pytest.mark.usefixtures("_in_notebooks")
@@ -124,7 +138,7 @@ def test_what_is_not_among_committed_rows_is_left_out_with_a_word(capsys):
 
 def profiles(chapter):
     """The PROFILES of a chapter's script."""
-    known = {"dict": dict, "range": range}
+    known = {"dict": dict, "range": range, "gl": gl}
     for line in ast.parse(chapter.source.read_text()).body:
         name = ast.unparse(line.targets[0]) if isinstance(line, ast.Assign) else ""
         if name in ("SCALES", "PROFILES"):
