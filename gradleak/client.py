@@ -166,7 +166,6 @@ class ServerView:
     key: tuple[int, ...]
 
     def __len__(self) -> int:
-        """N, the number of clients."""
         return len(self.key)
 
     def __getitem__(self, index: slice | Sequence[int]) -> ServerView:

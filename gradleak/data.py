@@ -70,7 +70,6 @@ class Images:
         return Source(self.name, self.split, self.index)
 
     def __len__(self) -> int:
-        """N."""
         return len(self.x)
 
     @property

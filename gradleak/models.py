@@ -122,7 +122,7 @@ def convbig(shape: Shape, classes: int, seed: int = 0) -> nn.Sequential:
     """
     channels, height, width = shape
     with seeded(MODEL, seed):
-        return _sequential(
+        return sequential(
             shape,
             conv1=nn.Conv2d(channels, 32, 3, padding=1),
             relu1=nn.ReLU(),
@@ -153,7 +153,7 @@ def lenet(shape: Shape, classes: int, seed: int = 0) -> nn.Sequential:
             layers[f"sigmoid{i}"] = nn.Sigmoid()
             channels = 12
         size = 12 * math.ceil(height / 4) * math.ceil(width / 4)
-        return _sequential(shape, **layers, flatten=nn.Flatten(), dense=nn.Linear(size, classes))
+        return sequential(shape, **layers, flatten=nn.Flatten(), dense=nn.Linear(size, classes))
 
 
 @constructor
@@ -179,7 +179,7 @@ def convnet(shape: Shape, classes: int, width: int = 64, seed: int = 0) -> nn.Se
             channels = times * width
         size = channels * (height // 9) * (across // 9)
         layers |= {"flatten": nn.Flatten(), "dense": nn.Linear(size, classes)}
-        return _sequential(shape, **layers).eval()
+        return sequential(shape, **layers).eval()
 
 
 @constructor
@@ -194,23 +194,19 @@ def mlp(shape: Shape, classes: int, widths: Sequence[int] = (100,), seed: int = 
     return _build(shape, seed, **layers)
 
 
-def _sequential(shape: Shape, **layers: nn.Module) -> nn.Sequential:
-    check_shape(shape)
-    return nn.Sequential(OrderedDict(normalize=Normalize(*NORMALIZATION[shape[0]]), **layers))
-
-
-def check_shape(shape: Shape) -> None:
-    """Raise ValueError unless images of this shape have one channel or three."""
+def sequential(shape: Shape, **layers: nn.Module) -> nn.Sequential:
+    """Normalisation, then the layers; ValueError unless images have one channel or three."""
     if shape[0] not in NORMALIZATION:
         raise ValueError(
             f"shape is (C, H, W) with C = 1 (grey) or 3 (colour), got {tuple(shape)}; for other "
             "inputs bring your own nn.Module"
         )
+    return nn.Sequential(OrderedDict(normalize=Normalize(*NORMALIZATION[shape[0]]), **layers))
 
 
 def _build(shape: Shape, seed: int, **layers: nn.Module) -> nn.Sequential:
     """Variance 1 / fan-in, truncated at two standard deviations; biases zero (Flax's default)."""
-    model = _sequential(shape, **layers)
+    model = sequential(shape, **layers)
     rng = generator(MODEL, seed)
     for module in model:
         if isinstance(module, nn.Conv2d | nn.Linear):

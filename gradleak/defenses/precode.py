@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gradleak.defenses.noise import Transform
-from gradleak.models import NORMALIZATION, Normalize, Shape, check_shape, constructor
+from gradleak.models import Shape, constructor, sequential
 from gradleak.randomness import LATENT, MODEL, generator
 
 Activation = Callable[[], nn.Module]
@@ -166,13 +166,11 @@ def _assembled(
     shape: Shape, encoder: dict[str, nn.Module], hidden: int, classes: int,
     activation: Activation, size: int, seed: int,
 ) -> Precode:  # fmt: skip
-    check_shape(shape)
-    encoder = OrderedDict(normalize=Normalize(*NORMALIZATION[shape[0]]), **encoder)
     decoder = OrderedDict(
         dense=nn.Linear(size, hidden), act=activation(), last=nn.Linear(hidden, classes)
     )
     bottleneck = Bottleneck(256, size)
-    model = Precode(nn.Sequential(encoder), bottleneck, nn.Sequential(decoder), shape)
+    model = Precode(sequential(shape, **encoder), bottleneck, nn.Sequential(decoder), shape)
     rng = generator(MODEL, seed)
     for parameter in model.parameters():
         nn.init.uniform_(parameter, -0.05, 0.05, generator=rng)
