@@ -42,7 +42,7 @@ PROFILES = {
     "paper": dict(dataset="mnist", examples=1000, scales=20, rounds=10, images=100,
                   steps=150, draws=800),
 }  # fmt: skip
-page = gl.experiment.chapter("theory", PROFILES, globals())
+page = gl.experiment.page("theory", PROFILES, globals())
 size, exact = page.size, gl.attacks.exact
 delta = delta or {"digits": 2.0, "cifar10": 6.0}.get(size.dataset, 4.0)
 

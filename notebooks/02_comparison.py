@@ -35,7 +35,7 @@ import gradleak as gl
 
 pd.set_option("display.max_colwidth", None)
 PROFILES = gl.experiment.Comparison.PROFILES
-page = gl.experiment.chapter("comparison", PROFILES, globals())
+page = gl.experiment.page("comparison", PROFILES, globals())
 size, few = page.size, page.few
 
 # %% [markdown]

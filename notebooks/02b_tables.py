@@ -33,7 +33,7 @@ from IPython.display import Markdown, display
 import gradleak as gl
 
 PROFILES = gl.experiment.Comparison.PROFILES
-page = gl.experiment.chapter("tables", PROFILES, globals(), part_of="comparison")
+page = gl.experiment.page("tables", PROFILES, globals(), part_of="comparison")
 size, few = page.size, page.few
 
 # %% [markdown]

@@ -54,7 +54,7 @@ PROFILES = {
                   slow_steps=[10, 100, 1000], weights=[0.00001, 0.0001, 0.001, 0.01],
                   runs=10, each=100, rank=200),
 }  # fmt: skip
-page = gl.experiment.chapter("ats", PROFILES, globals())
+page = gl.experiment.page("ats", PROFILES, globals())
 size, few = page.size, page.few
 network = size.network
 width = size.width if network == "convnet" else 0

@@ -50,7 +50,7 @@ PROFILES = {
                   weights=[0.003, 0.03, 0.1, 0.3, 1.0],
                   rates=[0.0, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95]),
 }  # fmt: skip
-page = gl.experiment.chapter("soteria", PROFILES, globals())
+page = gl.experiment.page("soteria", PROFILES, globals())
 size, few = page.size, page.few
 LAYERS = {"convbig": "dense2", "lenet": "dense", "cnn": "dense2"}
 

@@ -55,7 +55,7 @@ PROFILES = {
                   weights=[0.0003, 0.001, 0.01, 0.1], sizes=[16, 64, 256, 1024],
                   kl_weights=[0.0, 0.003, 0.1, 1.0]),
 }  # fmt: skip
-page = gl.experiment.chapter("precode", PROFILES, globals())
+page = gl.experiment.page("precode", PROFILES, globals())
 size, few, evaluated, shape = page.size, page.few, page.evaluated, page.test.shape
 ACTIVATIONS = {"ReLU": nn.ReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid}
 activation = gl.names.choose("activation", activation, ACTIVATIONS)
@@ -166,7 +166,6 @@ Markdown(f"{all_of} of {len(exact)} networks: all {size.images} images below 1e-
 # An error is that of an image's worst pixel in [0, 1], in float32; the figure shows the largest of
 # the images with an active unit, by training steps, and 1e-4 as a dashed line. Accuracy is on up to
 # 2000 test images, a latent drawn for each. The table leaves out checkpoints in between.
-#
 
 # %% [markdown]
 # The random bottleneck comes after the layer that gives the image away. The exceptions are images
@@ -215,7 +214,6 @@ display(pd.DataFrame(mixed), gl.figures.table(noised, floor=floor))
 # Above, clients that average over several examples; below, Gaussian noise on every entry of the
 # gradient of one example: PSNR in dB, 99 standing for all above. The ratio is no match for noise: a
 # dagger marks what is below the better of mid-grey and the mean training image.
-#
 
 # %% [markdown]
 # ## The convolutional variant: the latent is no secret

@@ -48,7 +48,7 @@ PROFILES = {
                   learning=8000, width=32, scales=SCALES, components=20, restarts=1,
                   fitted=20000, weights=[0.25, 0.5, 1.0, 2.0, 4.0, 8.0]),
 }  # fmt: skip
-page = gl.experiment.chapter("prior", PROFILES, globals())
+page = gl.experiment.page("prior", PROFILES, globals())
 size, few, dataset = page.size, page.few, page.size.dataset
 model = page.network("cnn", "cnn2", "mlp")
 if missing not in range(page.test.classes):

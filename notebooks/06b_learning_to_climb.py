@@ -56,9 +56,7 @@ PROFILES = {
                   answering=4000, stages=6, teaching=1500, photographs=True,
                   candidates=1000),
 }  # fmt: skip
-page = gl.experiment.chapter(
-    "learning_to_climb", PROFILES, globals(), part_of="prior"
-)
+page = gl.experiment.page("learning_to_climb", PROFILES, globals(), part_of="prior")
 size, few, dataset = page.size, page.few, page.size.dataset
 model = page.network("cnn", "cnn2", "mlp")
 

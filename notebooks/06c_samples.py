@@ -42,7 +42,7 @@ PROFILES = {
     "paper": dict(dataset="mnist", images=6, tuning=10, scale=0.3, steps=300,
                   learning=8000, width=32, samples=16, moves=500),
 }  # fmt: skip
-page = gl.experiment.chapter("samples", PROFILES, globals(), part_of="prior")
+page = gl.experiment.page("samples", PROFILES, globals(), part_of="prior")
 size, dataset, every = page.size, page.size.dataset, page.evaluated
 
 # %% [markdown]

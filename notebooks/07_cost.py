@@ -33,7 +33,7 @@ PROFILES = {
     "quick": dict(dataset="mnist", images=20, steps=200),
     "paper": dict(dataset="mnist", images=100, steps=400),
 }
-page = gl.experiment.chapter("cost", PROFILES, globals())
+page = gl.experiment.page("cost", PROFILES, globals())
 size = page.size
 
 # %% [markdown]

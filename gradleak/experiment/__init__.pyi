@@ -1,7 +1,7 @@
 from . import ats_search, records
 from .comparison import Comparison
 from .exported import Exported, made
-from .page import Page, chapter, page, said
+from .page import Page, page, said
 from .records import Plain, Records
 from .runs import measured, run
 from .trials import Trial, grid
@@ -15,7 +15,6 @@ __all__ = [
     "Records",
     "Trial",
     "ats_search",
-    "chapter",
     "grid",
     "made",
     "measured",

@@ -1,20 +1,22 @@
 """What the paper's comparison must have right before any attack runs."""
 
 import pytest
+from toy import REPO
 
 import gradleak as gl
+from gradleak.experiment.page import defaults
 
 SIZES = dict(dataset="digits", images=2, tuning=2, shown=1, steps=2, restarts=1, weights=[1.0])
 
 
 @pytest.fixture(scope="module")
 def paper(tmp_path_factory):
-    page = gl.experiment.page(
-        "comparison", {"smoke": SIZES}, profile="smoke", device="cpu", train_steps=[1, 2],
-        results=str(tmp_path_factory.mktemp("results")), network="mlp", strength=0.1,
-        mask_rate=0.25, seed=0,
-    )  # fmt: skip
-    return gl.experiment.Comparison(page)
+    own = dict(device="cpu", train_steps=[1, 2], network="mlp", mask_rate=0.25,
+               results=str(tmp_path_factory.mktemp("results")))  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(REPO / "notebooks")
+        values = defaults("comparison") | own
+        return gl.experiment.Comparison(gl.experiment.page("comparison", {"smoke": SIZES}, values))
 
 
 def test_bayes_believes_the_true_defense(paper):

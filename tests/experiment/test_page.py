@@ -11,7 +11,7 @@ import gradleak as gl
 from gradleak import book
 from gradleak.book.values import assignments
 from gradleak.experiment import Exported
-from gradleak.experiment.page import chapter, command, defaults, page, said, sizes
+from gradleak.experiment.page import command, defaults, page, said, sizes
 from gradleak.metrics import paired
 
 REPO = Path(__file__).parents[2]
@@ -23,9 +23,14 @@ COMMITTED = [Exported(path.with_suffix(".csv")) for path in sorted(REPO.glob("bo
              if not path.stem.startswith(TIMED)]  # fmt: skip
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def _in_notebooks(monkeypatch):
     monkeypatch.chdir(REPO / "notebooks")
+
+
+def soteria(**values):
+    """A page of this chapter with these parameters."""
+    return page("soteria", PROFILES, defaults("soteria") | {"device": "cpu"} | values)
 
 
 def test_what_is_given_takes_the_place_of_the_profiles_sizes():
@@ -42,33 +47,29 @@ def test_negative_sizes_are_refused(bad):
 
 def test_wrong_profiles_and_data_sets_are_refused():
     with pytest.raises(ValueError, match=r"unknown profile 'smok'.*'smoke'"):
-        page("soteria", PROFILES, profile="smok")
+        soteria(profile="smok")
     with pytest.raises(ValueError, match=r"unknown dataset 'digit'.*'digits'"):
-        page("soteria", PROFILES, profile="smoke", dataset="digit")
+        soteria(dataset="digit")
 
 
-@pytest.mark.usefixtures("_in_notebooks")
 @pytest.mark.parametrize("name", CHAPTERS)
 def test_defaults_are_those_of_the_parameters_cell(name):
     known = {p.name: p.default for p in book.parameters(CHAPTERS[name]).values()}
     assert defaults(name) == known
 
 
-@pytest.mark.usefixtures("_in_notebooks")
 def test_a_chapter_takes_each_of_its_parameters_and_no_other_name(tmp_path):
-    values = defaults("soteria") | dict(results=str(tmp_path), rate=0.5, images=3, other="name")
-    here = chapter("soteria", PROFILES, values)
+    here = soteria(results=str(tmp_path), rate=0.5, images=3, other="name")
     assert (here.size.images, here.size.rate, hasattr(here.size, "other")) == (3, 0.5, False)
     assert here.command.split()[-4:] == ["-p", "rate=0.5", "-p", "images=3"]
 
 
 def test_a_chapter_away_from_its_script_is_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match=r"no \[0-9\]\*_soteria.py in .*: go to the folder"):
-        chapter("soteria", PROFILES, {})
+    with pytest.raises(ValueError, match=r"no script of 'soteria' in .*: run it where"):
+        page("soteria", PROFILES, {})
 
 
-@pytest.mark.usefixtures("_in_notebooks")
 @given(
     st.integers(0, 9), st.floats(0, 0.999), st.lists(st.integers(0, 99), max_size=3),
     st.sampled_from(["convbig", "lenet"]),
@@ -89,7 +90,7 @@ def test_differences_in_words():
 
 
 def test_floors_are_what_needs_no_gradient(tmp_path):
-    here = page("soteria", PROFILES, profile="smoke", results=str(tmp_path))
+    here = soteria(results=str(tmp_path))
     found = here.floors(alone=[1.0, 2.0, 3.0])
     x, mean = here.evaluated.x, here.train.x.mean(0)
     assert found["mid-grey"].mean == pytest.approx(gl.psnr(torch_like(x, 0.5), x).mean().item())
@@ -99,7 +100,7 @@ def test_floors_are_what_needs_no_gradient(tmp_path):
 
 
 def test_accuracies_are_measured_once(tmp_path, monkeypatch):
-    here = page("soteria", PROFILES, profile="smoke", results=str(tmp_path), device="cpu")
+    here = soteria(results=str(tmp_path))
     networks = [({"model_seed": s}, gl.models.mlp((1, 8, 8), 10, (16,), seed=s)) for s in (0, 1)]
     table = here.accuracies(networks, 50, model="mlp")
     few = here.test.take(range(50))
@@ -116,8 +117,7 @@ def torch_like(x, value):
 
 
 def test_accuracies_are_of_as_many_images_as_were_asked_for(tmp_path):
-    profiles = {"smoke": dict(dataset="digits", images=2, tuning=2, shown=2)}
-    here = page("page", profiles, profile="smoke", results=str(tmp_path))
+    here = soteria(images=2, results=str(tmp_path))
     network = gl.models.mlp(here.test.shape, here.test.classes)
     for most, images in ((7, here.test.take(range(7))), (0, here.test), (10**6, here.test)):
         (row,) = here.accuracies([({"arm": str(most)}, network)], most).itertuples()
@@ -125,9 +125,8 @@ def test_accuracies_are_of_as_many_images_as_were_asked_for(tmp_path):
         assert row.accuracy == gl.train.accuracy(network, images)
 
 
-@pytest.mark.usefixtures("_in_notebooks")
 def test_what_is_not_among_committed_rows_is_left_out_with_a_word(capsys):
-    here = page("soteria", {"smoke": PROFILES["smoke"]}, profile="smoke")
+    here = soteria()
     shown = []
     here.elsewhere(shown.append, rate=0.123)
     assert not shown
