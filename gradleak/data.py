@@ -154,18 +154,15 @@ def _digits(split: str) -> tuple[Tensor, Tensor]:
 def _torchvision(name: str, split: str, folder: Path) -> tuple[Tensor, Tensor]:
     from torchvision import datasets
 
-    kind, train = getattr(datasets, TORCHVISION[name]), split == "train"
+    kind = getattr(datasets, TORCHVISION[name])
     try:
-        dataset = kind(folder, train=train, download=False)
-    except (RuntimeError, OSError):
-        try:
-            dataset = kind(folder, train=train, download=True)
-        except (RuntimeError, OSError) as error:
-            raise FileNotFoundError(
-                f"{name} is not in {folder.resolve()} and could not be downloaded there ({error}). "
-                "Set GRADLEAK_DATA to a folder that holds it in torchvision's layout, or use the "
-                "embedded dataset 'digits'"
-            ) from error
+        dataset = kind(folder, train=split == "train", download=True)  # if it is not there
+    except (RuntimeError, OSError) as error:
+        raise FileNotFoundError(
+            f"{name} is not in {folder.resolve()} and could not be downloaded there ({error}). "
+            "Set GRADLEAK_DATA to a folder that holds it in torchvision's layout, or use the "
+            "embedded dataset 'digits'"
+        ) from error
     x = torch.as_tensor(dataset.data).float() / 255
     x = x.unsqueeze(1) if x.ndim == 3 else x.permute(0, 3, 1, 2).contiguous()
     return x, torch.as_tensor(dataset.targets).long()
