@@ -43,6 +43,14 @@ def scores(x_hat: Tensor, x: Tensor) -> dict[str, Tensor]:
     return {f.__name__: f(x_hat, x) for f in (mse, psnr, ssim)}
 
 
+def within(x_hat: Tensor, x: Tensor, delta: float) -> Tensor:
+    """Whether each reconstruction is in the delta-ball, |x_hat - x|_2 <= delta in pixels, (N,).
+
+    The paper's risk is one minus the mean of this.
+    """
+    return (x_hat.clamp(0, 1) - x).flatten(1).norm(dim=1) <= delta
+
+
 def nearest(x: Tensor, among: Tensor) -> Tensor:
     """The place in `among` (M, ...) of the image nearest to each of x (N, ...), (N,)."""
     return torch.cdist(x.flatten(1), among.flatten(1)).argmin(1)

@@ -33,6 +33,12 @@ def test_ssim_is_one_for_equal_images_and_falls_with_noise(shape):
     assert (slight < 1).all()
 
 
+def test_within_is_the_delta_ball():
+    x = torch.zeros(2, 1, 2, 2)
+    x_hat = torch.tensor([0.4, 0.6]).reshape(2, 1, 1, 1).expand_as(x)
+    assert gl.metrics.within(x_hat, x, delta=1.0).tolist() == [True, False]
+
+
 @settings(max_examples=20)
 @given(st.integers(1, 4), st.integers(0, 100))
 def test_matching_is_the_best_of_all_permutations(batch, seed):

@@ -171,11 +171,13 @@ def page(
 ) -> Page:
     """A chapter's page from its parameters; see `sizes`.
 
-    values: the chapter's `globals()`, of which the parameters of its script are taken. part_of: the
-    chapter whose records it shares. Raises ValueError for an unknown profile or data set, for sizes
-    below 0, and if the chapter's script is not in this folder.
+    values: the chapter's `globals()`, of which the parameters of its script are taken; of a
+    notebook without its script, whatever is plain. part_of: the chapter whose records it shares.
+    Raises ValueError for an unknown profile or data set and for sizes below 0.
     """
-    given = {k: values[k] for k in defaults(name)}
+    plain = [k for k, v in values.items() if isinstance(v, str | float | int | list)]
+    names = defaults(name) or [k for k in plain if k != "In" and not k.startswith("_")]
+    given = {k: values[k] for k in names}
     profile, device, results = (given.pop(k) for k in ("profile", "device", "results"))
     size = sizes(profile, profiles, **given)
     choose("dataset", size.dataset, data.NAMES)
@@ -205,20 +207,19 @@ def sizes(name: str, profiles: Mapping[str, Mapping[str, Any]], **given: Any) ->
 def command(chapter: str, profile: str, given: Mapping[str, Any]) -> str:
     """What makes the records of a run: with each parameter that is not the script's default."""
     usual = defaults(chapter)
-    own = {k: v for k, v in given.items() if v != usual[k]}
+    own = {k: v for k, v in given.items() if (v != usual[k] if k in usual else v)}
     words = [word for key, value in own.items() for word in ("-p", f"{key}={value}")]
     return shlex.join(["gradleak", "run", chapter, "--profile", profile, *words])
 
 
 def defaults(chapter: str) -> dict[str, Any]:
-    """The parameters of a chapter's script in this folder and their values."""
-    scripts = list(Path.cwd().glob(f"[0-9]*_{chapter}.py"))
-    if not scripts:
-        raise ValueError(f"no script of '{chapter}' in {Path.cwd()}: run it where its script lies")
-    _, _, cell = scripts[0].read_text().partition('# %% tags=["parameters"]\n')
-    lines = ast.parse(cell.partition("\n# %%")[0]).body
-    return {ast.unparse(line.target if isinstance(line, ast.AnnAssign) else line.targets[0]):
-            ast.literal_eval(line.value) for line in lines}  # fmt: skip
+    """The parameters of a chapter's script and their values; none where there is no script."""
+    for script in Path.cwd().glob(f"[0-9]*_{chapter}.py"):
+        _, _, cell = script.read_text().partition('# %% tags=["parameters"]\n')
+        lines = ast.parse(cell.partition("\n# %%")[0]).body
+        return {ast.unparse(line.target if isinstance(line, ast.AnnAssign) else line.targets[0]):
+                ast.literal_eval(line.value) for line in lines}  # fmt: skip
+    return {}
 
 
 def said(pairs: Mapping[str, Mapping[Any, Paired]], row: str, column: Any) -> str:

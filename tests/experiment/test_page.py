@@ -64,10 +64,13 @@ def test_a_chapter_takes_each_of_its_parameters_and_no_other_name(tmp_path):
     assert here.command.split()[-4:] == ["-p", "rate=0.5", "-p", "images=3"]
 
 
-def test_a_chapter_away_from_its_script_is_refused(tmp_path, monkeypatch):
+def test_a_notebook_without_its_script_takes_what_is_plain(tmp_path, monkeypatch):
+    values = defaults("soteria") | {"device": "cpu", "images": 3, "results": str(tmp_path)}
+    beside = page("soteria", PROFILES, values)
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match=r"no script of 'soteria' in .*: run it where"):
-        page("soteria", PROFILES, {})
+    alone = page("soteria", PROFILES, values | {"In": [""], "_i1": "", "gl": gl, "PROFILES": {}})
+    assert vars(alone.size) == vars(beside.size)
+    assert "-p images=3" in alone.command
 
 
 @given(
