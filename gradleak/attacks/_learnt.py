@@ -11,7 +11,7 @@ from torch import nn
 
 from gradleak.attacks.attack import Attack
 from gradleak.client import Client, ServerView
-from gradleak.data import Images, Source
+from gradleak.data import Images
 from gradleak.defenses import Defense, NoDefense, Noisy
 
 Family = Callable[[float], Defense]
@@ -43,11 +43,6 @@ class Learnt(Attack):
         options = (f"{f.name}={vars(self)[f.name]}" for f in fields(self) if f.kw_only)
         told = ", ".join([trained_for, f"{len(self.images)} of {self.images.name}", *options])
         return f"{type(self).__name__}({told})"
-
-    @property
-    def sources(self) -> list[Source]:
-        """The images that it has seen."""
-        return [self.images.source]
 
     @cached_property
     def learnt(self) -> nn.Module:

@@ -16,11 +16,10 @@ import torch
 from torch import Tensor
 
 from gradleak.attacks.attack import Attack, Reconstruction
-from gradleak.attacks.maximise import Adam, Objective, Part, maximize, maximize_with_patience
+from gradleak.attacks.maximise import Adam, Objective, Part, maximize_parts
 from gradleak.attacks.smoothing import Smoothing
 from gradleak.attacks.stack import Row, merge
 from gradleak.client import Client, ServerView
-from gradleak.data import Source
 from gradleak.defenses import Defense
 from gradleak.device import as_many_as_fit, in_chunks
 from gradleak.gradients import Gradient
@@ -57,11 +56,6 @@ class Adversary(Attack):
     def belief(self) -> Defense:
         """The defense that the adversary believes in."""
         return self.client.defense
-
-    @property
-    def sources(self) -> list[Source]:
-        """What its prior was made from."""
-        return self.prior.sources
 
     def attack(self, view: ServerView, seed: int = 0) -> Reconstruction:
         """Attack every client of the view; see `attack_all`."""
@@ -201,13 +195,10 @@ class Batch:
             adversary = some.adversary(x)
             return some.objective(x), adversary.optimizer, adversary.prior.project
 
-        if optimizer.patience is None:
-            f, merged, project = part(torch.arange(len(self.rows)))
-            return maximize(f, x, merged, project)
         # While the likelihood is still tempered, the log-posterior may fall on the way.
         tempered = any(bool((torch.as_tensor(a.temperature) > 1).any()) for a, _ in self.attacks)
         first_look = optimizer.steps // 2 if tempered else 0
-        return maximize_with_patience(part, x, optimizer, first_look)
+        return maximize_parts(part, x, optimizer, first_look)
 
     def found(self) -> tuple[Tensor, Tensor]:
         """Run each attack from its start: x (n, *shape) and log-posterior (n,)."""

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from gradleak.attacks.attack import Attack, Reconstruction, answered
 from gradleak.client import Client, ServerView
-from gradleak.data import Source
 from gradleak.priors import END, Learned, Moment
 from gradleak.randomness import LANGEVIN, generator
 from gradleak.scales import per_attack
@@ -94,11 +93,6 @@ class PosteriorSamples(Attack):
     count: int
     langevin: Langevin = Langevin()
     answer: Answer = Mean()
-
-    @property
-    def sources(self) -> list[Source]:
-        """What its prior was made from."""
-        return self.prior.sources
 
     def attack(self, view: ServerView, seed: int = 0) -> Reconstruction:
         """An answer for each client, and its samples. Raises ValueError where labels are hidden."""

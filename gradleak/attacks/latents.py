@@ -11,7 +11,6 @@ from torch import Tensor
 from gradleak.attacks.analytic import layer_input
 from gradleak.attacks.smoothing import Smoothing
 from gradleak.client import ServerView
-from gradleak.data import Source
 from gradleak.defenses import join, split
 from gradleak.gradients import Gradient
 from gradleak.priors import Moment, Prior
@@ -66,11 +65,6 @@ class Joint(Prior):
     def at(self, moment: Moment) -> Joint:
         """Both at this moment of the climb."""
         return replace(self, image=self.image.at(moment), latent=self.latent.at(moment))
-
-    @property
-    def sources(self) -> list[Source]:
-        """What both were made from."""
-        return [*self.image.sources, *self.latent.sources]
 
     def log_prob(self, joined: Tensor) -> Tensor:
         """The sum of both, (N,)."""

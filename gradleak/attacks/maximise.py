@@ -1,7 +1,7 @@
 """How an attack searches: climbing a function of x, many independent climbs at once."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -59,32 +59,31 @@ def maximize(
 
     Knows nothing about gradients of networks. A climb whose derivative is not finite stands still.
     """
-    start = x, torch.zeros_like(x), torch.zeros_like(x)
-    return _advanced(f, start, optimizer, range(optimizer.steps), project)[0]
+    return maximize_parts(lambda _: (f, optimizer, project), x, replace(optimizer, patience=None))
 
 
-def maximize_with_patience(
+def maximize_parts(
     part: Callable[[Tensor], Part], x: Tensor, optimizer: Adam, first_look: int = 0
 ) -> Tensor:
-    """The same, but a climb ends once `optimizer.patience` steps have not raised it.
+    """The same, of which part(index) describes the climbs that are left.
 
-    part(index) describes the climbs that are left. A climb that ends keeps the better of its last
-    two looks; nobody ends before step `first_look`.
+    A climb ends once `optimizer.patience` steps have not raised it, and keeps the better of its
+    last two looks; nobody ends before step `first_look`.
     """
     found, best = x.clone(), x.new_full((len(x),), -torch.inf)
     left, climb = torch.arange(len(x)), (x, torch.zeros_like(x), torch.zeros_like(x))
-    for begin in range(0, optimizer.steps, optimizer.patience):
-        steps = range(begin, min(begin + optimizer.patience, optimizer.steps))
+    every = optimizer.patience or max(1, optimizer.steps)
+    for begin in range(0, optimizer.steps, every):
+        steps = range(begin, min(begin + every, optimizer.steps))
         f, own, project = part(left)
         climb = _advanced(f, climb, own, steps, project)
-        with torch.enable_grad():  # so that gradients of networks stay in factors
-            now = f(climb[0].requires_grad_(), END).detach()
-        judged = steps.stop >= first_look
-        rose = now > best[left] if judged else torch.ones_like(now, dtype=torch.bool)
-        kept = rose.nonzero().flatten()
-        left, climb = left[kept.cpu()], tuple(part[kept] for part in climb)
+        if optimizer.patience and steps.stop >= first_look:
+            with torch.enable_grad():  # so that gradients of networks stay in factors
+                now = f(climb[0].requires_grad_(), END).detach()
+            kept = (now > best[left]).nonzero().flatten()
+            left, climb = left[kept.cpu()], tuple(state[kept] for state in climb)
+            best[left] = now[kept]
         found[left] = climb[0].detach()
-        best[left] = now[kept] if judged else best[left]
         if not len(left):
             break
     return found

@@ -1,7 +1,7 @@
 from .denoiser import Denoiser, read_denoiser, trained_denoiser
 from .fit import fit, log_uniform
 from .gaussians import GaussianMixture, LowRankGaussian, Mixture
-from .prior import END, Moment, Prior
+from .prior import END, Moment, Prior, Sourced
 from .score import Learned, Trained
 from .simple import Box, BoxPenalty, Flat, Sum, TotalVariation
 from .unet import UNet, waves
@@ -18,6 +18,7 @@ __all__ = [
     "Mixture",
     "Moment",
     "Prior",
+    "Sourced",
     "Sum",
     "TotalVariation",
     "Trained",

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
-from gradleak.data import Source
+from gradleak.data import Images, Source
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,33 @@ END = Moment(1, 1)
 """When a climb is over, and what it found is scored."""
 
 
-class Prior:
+@runtime_checkable
+class Fitted(Protocol):
+    """What was fitted to images and says to which, or None where that is not known."""
+
+    trained_on: Source | None
+
+
+class Sourced:
+    """Tells the images that it was made from: priors and attacks do."""
+
+    @property
+    def sources(self) -> list[Source]:
+        """What its fields were made from; none of these images can be attacked in a trial."""
+        return _sources(tuple(vars(self).values()))
+
+
+def _sources(what: Any) -> list[Source]:
+    if isinstance(what, tuple):
+        return [source for part in what for source in _sources(part)]
+    if isinstance(what, Images):
+        return [what.source]
+    if isinstance(what, Fitted):
+        return [] if what.trained_on is None else [what.trained_on]
+    return what.sources if isinstance(what, Sourced) else []
+
+
+class Prior(Sourced):
     """p(x): inherit from it and say `log_prob`; everything else has a default.
 
     In the literature also a regulariser, and a plug-and-play prior where only its slope is known.
@@ -53,8 +79,3 @@ class Prior:
     def given(self, view: Any) -> Prior:
         """The prior once it has seen what a `ServerView` shows; the same, if it does not look."""
         return self
-
-    @property
-    def sources(self) -> list[Source]:
-        """The images that it was made from, which cannot be attacked in a trial."""
-        return []

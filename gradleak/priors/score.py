@@ -10,18 +10,16 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from gradleak.data import Source
-from gradleak.priors.prior import END, Moment, Prior
+from gradleak.priors.prior import END, Fitted, Moment, Prior
 from gradleak.randomness import DENOISER, generator
 from gradleak.scales import Scale, per_attack
 
 
 @runtime_checkable
-class Trained(Protocol):
+class Trained(Fitted, Protocol):
     """A denoiser that says what it was trained on: levels (lowest, highest) in pixels, images."""
 
     levels: tuple[float, float]
-    trained_on: Source | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,12 +54,6 @@ class Learned(Prior):
                 f"noise levels must fall within those of the training, {lowest} to {highest} "
                 f"pixels, got {self.start} to {self.end}"
             )
-
-    @property
-    def sources(self) -> list[Source]:
-        """Which images the denoiser has seen, if it tells."""
-        seen = self.denoiser.trained_on if isinstance(self.denoiser, Trained) else None
-        return [] if seen is None else [seen]
 
     def at(self, moment: Moment) -> Learned:
         """The prior at this moment of the climb, with its noise level."""

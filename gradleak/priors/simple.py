@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gradleak.data import Source
 from gradleak.priors.prior import Moment, Prior
 from gradleak.scales import Scale
 
@@ -103,11 +102,6 @@ class Sum(Prior):
     def given(self, view: Any) -> Sum:
         """The parts once they have seen the gradients."""
         return Sum(tuple(prior.given(view) for prior in self.priors))
-
-    @property
-    def sources(self) -> list[Source]:
-        """What the parts were made from."""
-        return [source for prior in self.priors for source in prior.sources]
 
     def project(self, x: Tensor) -> Tensor:
         """Apply each part's projection in turn."""
