@@ -16,8 +16,7 @@ import torch
 from torch import Tensor
 
 from gradleak.attacks.attack import Attack, Reconstruction
-from gradleak.attacks.maximise import Adam, Objective, Part, maximize_parts
-from gradleak.attacks.smoothing import Smoothing
+from gradleak.attacks.maximise import Adam, Objective, Part, Smoothing, maximize_parts
 from gradleak.attacks.stack import Row, merge
 from gradleak.client import Client, ServerView
 from gradleak.defenses import Defense
@@ -136,9 +135,8 @@ class Batch:
 
     def by_observation(self) -> Tensor:
         """An order in which rows that attack the same released gradient are neighbours."""
-        views = [id(view) for _, view in self.attacks]
-        which = [views.index(view) for view in views]
-        where = [(which[s], c) for s, c, _ in self.rows]
+        which: dict[int, int] = {}
+        where = [(which.setdefault(id(view), len(which)), c) for view, c in self.attacked]
         return torch.tensor(sorted(range(len(where)), key=where.__getitem__))
 
     @cached_property

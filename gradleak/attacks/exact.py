@@ -50,7 +50,6 @@ class FinitePrior:
             )
 
     def __len__(self) -> int:
-        """N."""
         return len(self.x)
 
     def __repr__(self) -> str:

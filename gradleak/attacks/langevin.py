@@ -96,36 +96,29 @@ class PosteriorSamples(Attack):
 
     def attack(self, view: ServerView, seed: int = 0) -> Reconstruction:
         """An answer for each client, and its samples. Raises ValueError where labels are hidden."""
-        begin = time.perf_counter()
-        samples = _draws(self, view, seed)
+        begin, how = time.perf_counter(), self.langevin
+        like = next(iter(view.g.values()))
+        rngs = [generator(LANGEVIN, seed, key, k) for key in view.key for k in range(self.count)]
+        y = view.labels.repeat_interleave(self.count, 0)
+
+        def fit(x: Tensor) -> Tensor:
+            return self.client.slope(view.g, x, y)
+
+        def noise() -> Tensor:
+            return torch.stack([torch.randn(view.shape, generator=rng) for rng in rngs]).to(like)
+
+        x = 0.5 + self.prior.at(Moment(0, how.steps)).level * noise()
+        direction = noise()
+        for step in range(how.steps):
+            now = self.prior.at(Moment(step, how.steps))
+            slope = fit(x)
+            if step % how.look == 0:
+                for _ in range(5 if step == 0 else 1):  # power iteration
+                    length = 1e-2 / direction.flatten(1).norm(dim=1)
+                    direction = (fit(x + per_attack(length, x) * direction) - slope) / 1e-2
+                curvature = direction.flatten(1).norm(dim=1)
+            e = per_attack(how.rate / (1 / now.level**2 + curvature), x)
+            x = x + e * (slope + now.weight * now.score(x)) + (2 * e).sqrt() * noise()
+        last = self.prior.at(END)
+        samples = (x + last.level**2 * last.score(x)).unflatten(0, (len(view), self.count))
         return answered(self.answer(samples), begin, samples=samples)
-
-
-def _draws(how: PosteriorSamples, view: ServerView, seed: int) -> Tensor:
-    """Draws x ~ p(x | g, y), (N, count, *shape)."""
-    prior, langevin = how.prior, how.langevin
-    keys = [(seed, key, k) for key in view.key for k in range(how.count)]
-    like = next(iter(view.g.values()))
-    rngs = [generator(LANGEVIN, *key) for key in keys]
-    y = view.labels.repeat_interleave(how.count, 0)
-
-    def fit(x: Tensor) -> Tensor:
-        return how.client.slope(view.g, x, y)
-
-    def noise() -> Tensor:
-        return torch.stack([torch.randn(view.shape, generator=rng) for rng in rngs]).to(like)
-
-    x = 0.5 + prior.at(Moment(0, langevin.steps)).level * noise()
-    direction = noise()
-    for step in range(langevin.steps):
-        now = prior.at(Moment(step, langevin.steps))
-        slope = fit(x)
-        if step % langevin.look == 0:
-            for _ in range(5 if step == 0 else 1):  # power iteration
-                length = 1e-2 / direction.flatten(1).norm(dim=1)
-                direction = (fit(x + per_attack(length, x) * direction) - slope) / 1e-2
-            curvature = direction.flatten(1).norm(dim=1)
-        e = per_attack(langevin.rate / (1 / now.level**2 + curvature), x)
-        x = x + e * (slope + now.weight * now.score(x)) + (2 * e).sqrt() * noise()
-    last = prior.at(END)
-    return (x + last.level**2 * last.score(x)).unflatten(0, (len(view), how.count))

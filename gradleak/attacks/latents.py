@@ -9,23 +9,19 @@ import torch
 from torch import Tensor
 
 from gradleak.attacks.analytic import layer_input
-from gradleak.attacks.smoothing import Smoothing
+from gradleak.attacks.maximise import Smoothing
 from gradleak.client import ServerView
 from gradleak.defenses import join, split
 from gradleak.gradients import Gradient
-from gradleak.priors import Moment, Prior
+from gradleak.priors import Flat, Moment, Prior
 from gradleak.randomness import LATENT, generator
 
 
 @dataclass(frozen=True)
-class Known(Prior):
+class Known(Flat):
     """A latent that the adversary takes for certain: a number, or z (N, size) for N clients."""
 
     z: float | Tensor = 0.0
-
-    def log_prob(self, z: Tensor) -> Tensor:
-        """Zero, (N,)."""
-        return z.new_zeros(len(z))
 
     def project(self, z: Tensor) -> Tensor:
         """The known latent."""

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from gradleak.attacks._learnt import Learnt
 from gradleak.attacks.attack import Reconstruction, answered
-from gradleak.client import Client, ServerView
+from gradleak.client import ServerView
 from gradleak.data import Images
 from gradleak.priors import UNet, fit, log_uniform, waves
 from gradleak.randomness import UNROLLED, generator, seeded
@@ -62,11 +62,15 @@ class Unrolled(Learnt):
         start, _ = self.client.placed(_class_means(images), images.y)
         x, made = [start[part.y] for part in parts], []
         for name in (f"stage {number + 1}/{self.stages}" for number in range(self.stages)):
-            seen = _seen(clients, parts, x, scales, self.seed, name)
+            seen = []
+            bar = tqdm(clients, desc=f"slopes, {name}", delay=2, disable=None)
+            for client, part, where, scale in zip(bar, parts, x, scales, strict=True):
+                view = client.release(part.x, part.y, seed=self.seed, key=part.index)
+                seen.append(_shown(view, where, scale))
             stage = _begin(made, seen, images.classes, self.width, self.seed)
             loss = _loss(seen, parts, self.batch_size, rng)
             made.append(fit(stage, loss, self.steps, self.lr, name))
-            x = [_moved(made[-1], shown) for shown in seen]
+            x = [made[-1](*shown).clamp(0, 1) for shown in seen]
         return Stages(start, made)
 
     def attack(self, view: ServerView, seed: int = 0) -> Reconstruction:
@@ -92,7 +96,7 @@ class Stages(nn.Module):
         """Where the last stage ends, (N, C, H, W)."""
         x = self.start[view.labels]
         for stage in self.stages:
-            x = _moved(stage, _shown(view, x, scale))
+            x = stage(*_shown(view, x, scale)).clamp(0, 1)
         return x
 
 
@@ -116,23 +120,6 @@ class _Stage(nn.Module):
 def _shown(view: ServerView, x: Tensor, scale: float) -> Shown:
     slope = view.client.slope(view.g, x, view.labels)
     return x, slope, x.new_full((len(x),), scale), view.labels
-
-
-def _moved(stage: nn.Module, shown: Shown) -> Tensor:
-    return stage(*shown).clamp(0, 1)
-
-
-def _seen(
-    clients: Sequence[Client], parts: Sequence[Images], x: Sequence[Tensor],
-    scales: Sequence[float], seed: int, name: str,
-) -> list[Shown]:  # fmt: skip
-    """What the next stage sees of all training images."""
-    seen = []
-    for k in tqdm(range(len(parts)), desc=f"slopes, {name}", delay=2, disable=None):
-        part = parts[k]
-        view = clients[k].release(part.x, part.y, seed=seed, key=part.index)
-        seen.append(_shown(view, x[k], scales[k]))
-    return seen
 
 
 def _begin(

@@ -1,10 +1,18 @@
 from .denoiser import Denoiser, read_denoiser, trained_denoiser
-from .fit import fit, log_uniform
 from .gaussians import GaussianMixture, LowRankGaussian, Mixture
-from .prior import END, Moment, Prior, Sourced
+from .networks import UNet, fit, log_uniform, waves
+from .prior import (
+    END,
+    Box,
+    BoxPenalty,
+    Flat,
+    Moment,
+    Prior,
+    Sourced,
+    Sum,
+    TotalVariation,
+)
 from .score import Learned, Trained
-from .simple import Box, BoxPenalty, Flat, Sum, TotalVariation
-from .unet import UNet, waves
 
 __all__ = [
     "END",

@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from gradleak.data import Images, Source
 from gradleak.identity import digest, given, made
 from gradleak.models import Shape, load, save
-from gradleak.priors.fit import fit, log_uniform
-from gradleak.priors.unet import UNet, waves
+from gradleak.priors.networks import UNet, fit, log_uniform, waves
 from gradleak.randomness import DENOISER, generator, seeded
 
 LOWEST, HIGHEST = 0.01, 2.0  # noise levels of training, in pixels
@@ -63,11 +62,6 @@ def trained_denoiser(
     )  # fmt: skip
     how = digest(Denoiser, told)
     path, deviation = folder / f"denoiser-{how}.safetensors", float(images.x.std())
-    known = path.exists()
-    model = read_denoiser(path) if known else Denoiser(images.shape, deviation, width, seed)
-    model.trained_on = images.source
-    if known:
-        return model.to(device)
     rng = generator(DENOISER, seed, 1)
 
     def loss(model: nn.Module) -> Tensor:
@@ -77,13 +71,17 @@ def trained_denoiser(
         weight = (s.square() + deviation**2) / (s * deviation).square()
         return (weight * (model(x + s * noise, sigma) - x).square()).mean()
 
-    mean = fit(model.to(device), loss, steps, lr, "denoiser")
-    channels, high, wide = images.shape
-    save(
-        mean, path, channels=channels, high=high, wide=wide, deviation=deviation, width=width,
-        dataset=images.name, images=len(images), steps=steps, how=how,
-    )  # fmt: skip
-    return made(mean, how)
+    if not path.exists():
+        model = Denoiser(images.shape, deviation, width, seed).to(device)
+        channels, high, wide = images.shape
+        save(
+            fit(model, loss, steps, lr, "denoiser"), path, channels=channels, high=high, wide=wide,
+            deviation=deviation, width=width, dataset=images.name, images=len(images), steps=steps,
+            how=how,
+        )  # fmt: skip
+    model = read_denoiser(path).to(device)
+    model.trained_on = images.source
+    return model
 
 
 def read_denoiser(path: Path | str) -> Denoiser:
