@@ -46,13 +46,9 @@ class Learnt(Attack):
 
     @cached_property
     def learnt(self) -> nn.Module:
-        """All that it learnt, in one module."""
+        """All that it learnt, in one module: what the attack's own `train` returns."""
         with torch.enable_grad():
             return self.train()
-
-    def train(self) -> nn.Module:
-        """Learn anew."""
-        raise NotImplementedError(f"{type(self).__name__} needs a method train()")
 
     def scale(self, view: ServerView) -> float:
         """The clients' noise scale. Raises ValueError for a defense that it was not trained for."""

@@ -105,11 +105,10 @@ def attack_all(
     chunk = chunk or _fitting(batch, order)
     parts = in_chunks(lambda index: batch.part(index).found(), order, chunk)
     second = (time.perf_counter() - begin) / len(order)
-    back, restarts = order.argsort(), attacks[0][0].restarts
+    restarts = attacks[0][0].restarts
     counts = [len(view) * restarts for _, view in attacks]
-    xs = torch.cat([x for x, _ in parts])[back].split(counts)
-    scores = torch.cat([score for _, score in parts])[back].split(counts)
-    return [_best(x, score, restarts, second * len(x)) for x, score in zip(xs, scores, strict=True)]
+    back = (torch.cat(each)[order.argsort()].split(counts) for each in zip(*parts, strict=True))
+    return [_best(x, score, restarts, second * len(x)) for x, score in zip(*back, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -186,7 +185,6 @@ class Batch:
 
     def climb(self, x: Tensor) -> Tensor:
         """Where the rows end that start at x (n, *shape)."""
-        optimizer = self.attacks[0][0].optimizer
 
         def part(index: Tensor) -> Part:
             some = self.part(index)
@@ -194,9 +192,9 @@ class Batch:
             return some.objective(x), adversary.optimizer, adversary.prior.project
 
         # While the likelihood is still tempered, the log-posterior may fall on the way.
-        tempered = any(bool((torch.as_tensor(a.temperature) > 1).any()) for a, _ in self.attacks)
-        first_look = optimizer.steps // 2 if tempered else 0
-        return maximize_parts(part, x, optimizer, first_look)
+        tempered = any((torch.as_tensor(a.temperature) > 1).any() for a, _ in self.attacks)
+        optimizer = self.attacks[0][0].optimizer
+        return maximize_parts(part, x, optimizer, optimizer.steps // 2 if tempered else 0)
 
     def found(self) -> tuple[Tensor, Tensor]:
         """Run each attack from its start: x (n, *shape) and log-posterior (n,)."""
@@ -205,10 +203,8 @@ class Batch:
         # between restarts that fit almost perfectly; so it is made in small parts.
         size = max(1, SCORED_AT_ONCE // self.attacks[0][1].g.size)
         with torch.no_grad():
-            scores = [
-                self.part(index).plain(like=x)(x[index], END)
-                for index in torch.arange(len(x)).split(size)
-            ]
+            parts = torch.arange(len(x)).split(size)
+            scores = [self.part(index).plain(like=x)(x[index], END) for index in parts]
         return x, torch.cat(scores).nan_to_num(nan=-torch.inf)
 
 

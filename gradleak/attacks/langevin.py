@@ -38,10 +38,6 @@ class Langevin:
             )
 
 
-Answer = Callable[[Tensor], Tensor]
-"""Samples (N, K, *shape) -> one answer for each client, (N, *shape)."""
-
-
 @dataclass(frozen=True)
 class Mean:
     """The mean of the samples: near the posterior mean, the answer of least squared error."""
@@ -83,7 +79,7 @@ class PosteriorSamples(Attack):
     """Draw `count` images from p(x | g, y) under the client believed in, and answer from them.
 
     prior: score-based, by itself: the sum of several has no such slope. langevin: how the samples
-    move. answer: what is made of them; others may be made of `Reconstruction.samples`. All move at
+    move. answer: samples (N, count, *shape) -> one image for each client, (N, *shape). All move at
     once, from noise; a draw depends on (seed, client's key, its number) only. At the end the last
     level's noise is removed.
     """
@@ -92,7 +88,7 @@ class PosteriorSamples(Attack):
     prior: Learned
     count: int
     langevin: Langevin = Langevin()
-    answer: Answer = Mean()
+    answer: Callable[[Tensor], Tensor] = Mean()
 
     def attack(self, view: ServerView, seed: int = 0) -> Reconstruction:
         """An answer for each client, and its samples. Raises ValueError where labels are hidden."""

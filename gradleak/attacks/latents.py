@@ -1,7 +1,5 @@
 """What an attacker holds about the latent of a PRECODE network."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -54,11 +52,11 @@ class Joint(Prior):
     latent: Prior
     shape: tuple[int, ...]
 
-    def given(self, view: ServerView) -> Joint:
+    def given(self, view: ServerView) -> Prior:
         """What it is once the gradients are seen."""
         return replace(self, image=self.image.given(view), latent=self.latent.given(view))
 
-    def at(self, moment: Moment) -> Joint:
+    def at(self, moment: Moment) -> Prior:
         """Both at this moment of the climb."""
         return replace(self, image=self.image.at(moment), latent=self.latent.at(moment))
 

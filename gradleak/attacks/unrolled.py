@@ -6,8 +6,6 @@ the slope conceals, and the last stage ends near the posterior mean E[x | g, y].
 as in Putzky & Welling 2017 and Adler & Oktem 2017, here one after the other.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
@@ -29,6 +27,22 @@ AT_ONCE = 64  # clients of one noise scale, whose gradients are held as tensors
 
 Shown = tuple[Tensor, Tensor, Tensor, Tensor]
 """What a stage sees of N attacks: x and slope (N, C, H, W), noise scale (N,), label (N,)."""
+
+
+class Stages(nn.Module):
+    """What an unrolled attack learns. start: the mean image of each class; stages: in order."""
+
+    def __init__(self, start: Tensor, stages: Iterable[nn.Module]) -> None:
+        super().__init__()
+        self.register_buffer("start", start)
+        self.stages = nn.ModuleList(stages)
+
+    def forward(self, view: ServerView, scale: float) -> Tensor:
+        """Where the last stage ends, (N, C, H, W)."""
+        x = self.start[view.labels]
+        for stage in self.stages:
+            x = stage(*_shown(view, x, scale)).clamp(0, 1)
+        return x
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -82,22 +96,6 @@ class Unrolled(Learnt):
         begin, scale = time.perf_counter(), self.scale(view)
         parts = (view[k : k + AT_ONCE] for k in range(0, len(view), AT_ONCE))
         return answered(torch.cat([self.learnt(part, scale) for part in parts]), begin)
-
-
-class Stages(nn.Module):
-    """What an unrolled attack learns. start: the mean image of each class; stages: in order."""
-
-    def __init__(self, start: Tensor, stages: Iterable[nn.Module]) -> None:
-        super().__init__()
-        self.register_buffer("start", start)
-        self.stages = nn.ModuleList(stages)
-
-    def forward(self, view: ServerView, scale: float) -> Tensor:
-        """Where the last stage ends, (N, C, H, W)."""
-        x = self.start[view.labels]
-        for stage in self.stages:
-            x = stage(*_shown(view, x, scale)).clamp(0, 1)
-        return x
 
 
 class _Stage(nn.Module):

@@ -1,4 +1,3 @@
-from .denoiser import Denoiser, read_denoiser, trained_denoiser
 from .gaussians import GaussianMixture, LowRankGaussian, Mixture
 from .networks import UNet, fit, log_uniform, waves
 from .prior import (
@@ -12,7 +11,7 @@ from .prior import (
     Sum,
     TotalVariation,
 )
-from .score import Learned, Trained
+from .score import Denoiser, Learned, Trained, read_denoiser, trained_denoiser
 
 __all__ = [
     "END",
