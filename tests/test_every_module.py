@@ -23,7 +23,6 @@ WITH = {
     "experiment/exported": "experiment/test_records",
     "experiment/runs": "experiment/test_trials",
     "identity": "test_identity",
-    "priors/prior": "priors/test_simple",
     "version": "test_cli",
 }
 LEFT_OUT = {"slow", "book", "browser"}  # by `make test`

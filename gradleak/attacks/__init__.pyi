@@ -6,9 +6,8 @@ from .attack import Attack, Reconstruction, answered
 from .exact import ExactAnswer, FinitePrior
 from .langevin import Langevin, Mean, MostWithin, PosteriorSamples, Sample
 from .latents import FreshLatents, Joint, Known, ReadOff, StandardNormal, latent
-from .maximise import Adam, maximize
+from .maximise import Adam, Ball, Smoothing, maximize
 from .presets import bayes, dlg, inverting_gradients, l1, prior_only
-from .smoothing import Ball, Smoothing
 from .stack import mergeable
 from .undo_ats import Averaged, Picked, UndoATS, undo
 from .unrolled import Unrolled

@@ -11,7 +11,7 @@ from torch import nn
 
 from gradleak.attacks.attack import Attack
 from gradleak.client import Client, ServerView
-from gradleak.data import Images, Source
+from gradleak.data import Images
 from gradleak.defenses import Defense, NoDefense, Noisy
 
 Family = Callable[[float], Defense]
@@ -44,20 +44,11 @@ class Learnt(Attack):
         told = ", ".join([trained_for, f"{len(self.images)} of {self.images.name}", *options])
         return f"{type(self).__name__}({told})"
 
-    @property
-    def sources(self) -> list[Source]:
-        """The images that it has seen."""
-        return [self.images.source]
-
     @cached_property
     def learnt(self) -> nn.Module:
-        """All that it learnt, in one module."""
+        """All that it learnt, in one module: what the attack's own `train` returns."""
         with torch.enable_grad():
             return self.train()
-
-    def train(self) -> nn.Module:
-        """Learn anew."""
-        raise NotImplementedError(f"{type(self).__name__} needs a method train()")
 
     def scale(self, view: ServerView) -> float:
         """The clients' noise scale. Raises ValueError for a defense that it was not trained for."""

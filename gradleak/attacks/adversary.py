@@ -16,11 +16,9 @@ import torch
 from torch import Tensor
 
 from gradleak.attacks.attack import Attack, Reconstruction
-from gradleak.attacks.maximise import Adam, Objective, Part, maximize, maximize_with_patience
-from gradleak.attacks.smoothing import Smoothing
+from gradleak.attacks.maximise import Adam, Objective, Part, Smoothing, maximize_parts
 from gradleak.attacks.stack import Row, merge
 from gradleak.client import Client, ServerView
-from gradleak.data import Source
 from gradleak.defenses import Defense
 from gradleak.device import as_many_as_fit, in_chunks
 from gradleak.gradients import Gradient
@@ -57,11 +55,6 @@ class Adversary(Attack):
     def belief(self) -> Defense:
         """The defense that the adversary believes in."""
         return self.client.defense
-
-    @property
-    def sources(self) -> list[Source]:
-        """What its prior was made from."""
-        return self.prior.sources
 
     def attack(self, view: ServerView, seed: int = 0) -> Reconstruction:
         """Attack every client of the view; see `attack_all`."""
@@ -112,11 +105,10 @@ def attack_all(
     chunk = chunk or _fitting(batch, order)
     parts = in_chunks(lambda index: batch.part(index).found(), order, chunk)
     second = (time.perf_counter() - begin) / len(order)
-    back, restarts = order.argsort(), attacks[0][0].restarts
+    restarts = attacks[0][0].restarts
     counts = [len(view) * restarts for _, view in attacks]
-    xs = torch.cat([x for x, _ in parts])[back].split(counts)
-    scores = torch.cat([score for _, score in parts])[back].split(counts)
-    return [_best(x, score, restarts, second * len(x)) for x, score in zip(xs, scores, strict=True)]
+    back = (torch.cat(each)[order.argsort()].split(counts) for each in zip(*parts, strict=True))
+    return [_best(x, score, restarts, second * len(x)) for x, score in zip(*back, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -142,9 +134,8 @@ class Batch:
 
     def by_observation(self) -> Tensor:
         """An order in which rows that attack the same released gradient are neighbours."""
-        views = [id(view) for _, view in self.attacks]
-        which = [views.index(view) for view in views]
-        where = [(which[s], c) for s, c, _ in self.rows]
+        which: dict[int, int] = {}
+        where = [(which.setdefault(id(view), len(which)), c) for view, c in self.attacked]
         return torch.tensor(sorted(range(len(where)), key=where.__getitem__))
 
     @cached_property
@@ -194,20 +185,16 @@ class Batch:
 
     def climb(self, x: Tensor) -> Tensor:
         """Where the rows end that start at x (n, *shape)."""
-        optimizer = self.attacks[0][0].optimizer
 
         def part(index: Tensor) -> Part:
             some = self.part(index)
             adversary = some.adversary(x)
             return some.objective(x), adversary.optimizer, adversary.prior.project
 
-        if optimizer.patience is None:
-            f, merged, project = part(torch.arange(len(self.rows)))
-            return maximize(f, x, merged, project)
         # While the likelihood is still tempered, the log-posterior may fall on the way.
-        tempered = any(bool((torch.as_tensor(a.temperature) > 1).any()) for a, _ in self.attacks)
-        first_look = optimizer.steps // 2 if tempered else 0
-        return maximize_with_patience(part, x, optimizer, first_look)
+        tempered = any((torch.as_tensor(a.temperature) > 1).any() for a, _ in self.attacks)
+        optimizer = self.attacks[0][0].optimizer
+        return maximize_parts(part, x, optimizer, optimizer.steps // 2 if tempered else 0)
 
     def found(self) -> tuple[Tensor, Tensor]:
         """Run each attack from its start: x (n, *shape) and log-posterior (n,)."""
@@ -216,10 +203,8 @@ class Batch:
         # between restarts that fit almost perfectly; so it is made in small parts.
         size = max(1, SCORED_AT_ONCE // self.attacks[0][1].g.size)
         with torch.no_grad():
-            scores = [
-                self.part(index).plain(like=x)(x[index], END)
-                for index in torch.arange(len(x)).split(size)
-            ]
+            parts = torch.arange(len(x)).split(size)
+            scores = [self.part(index).plain(like=x)(x[index], END) for index in parts]
         return x, torch.cat(scores).nan_to_num(nan=-torch.inf)
 
 

@@ -129,19 +129,12 @@ class Amortised(Learnt):
 
 def _coordinates(client: Client, images: Images, rank: int) -> tuple[Directions, Tensor]:
     """The directions of the first images' gradients, and the coordinates of all (N, K)."""
+    x, y = client.placed(images.x, images.y)
     with torch.no_grad():
-        first = images.take(range(min(rank, len(images))))
-        directions = Directions.leading(_gradient(client, first), rank)
-        parts = torch.arange(len(images)).split(AT_ONCE)
-        found = [
-            directions(_gradient(client, images.take(part.tolist())))
-            for part in tqdm(parts, desc="gradients", delay=2, disable=None)
-        ]
-        return directions, torch.cat(found)
-
-
-def _gradient(client: Client, images: Images) -> Gradient:
-    return client.gradient(*client.placed(images.x, images.y))
+        directions = Directions.leading(client.gradient(x[:rank], y[:rank]), rank)
+        parts = zip(x.split(AT_ONCE), y.split(AT_ONCE), strict=True)
+        bar = tqdm(list(parts), desc="gradients", delay=2, disable=None)
+        return directions, torch.cat([directions(client.gradient(*part)) for part in bar])
 
 
 def _network(inputs: int, images: Images, width: int, seed: int) -> nn.Module:

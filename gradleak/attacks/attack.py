@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from gradleak.client import ServerView
-from gradleak.data import Source
+from gradleak.priors import Sourced
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Reconstruction:
     samples: Tensor | None = field(default=None, repr=False)
 
 
-class Attack:
+class Attack(Sourced):
     """g -> x_hat: inherit from it as a frozen dataclass whose repr tells all, and say `attack`."""
 
     def attack(self, view: ServerView, seed: int = 0) -> Reconstruction:
@@ -41,11 +41,6 @@ class Attack:
     def columns(self) -> dict[str, str | int | float]:
         """What records say of it, by column."""
         return {"attack": repr(self)}
-
-    @property
-    def sources(self) -> list[Source]:
-        """The images that it was made from, which cannot be attacked in a trial."""
-        return []
 
 
 def answered(

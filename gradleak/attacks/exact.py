@@ -50,7 +50,6 @@ class FinitePrior:
             )
 
     def __len__(self) -> int:
-        """N."""
         return len(self.x)
 
     def __repr__(self) -> str:
@@ -231,16 +230,13 @@ def gaussian_risks(
     return {scale: sum(each) / len(each) for scale, each in found.items()}
 
 
-Belief = Callable[[Tensor, float], Tensor]
-"""belief(products (N, K, N), scale): log p(g | example) + const, (N, N)."""
-
-
 def risks(
-    law: GaussianLaw, beliefs: Mapping[str, Belief], prior: FinitePrior,
+    law: GaussianLaw, beliefs: Mapping[str, Callable[[Tensor, float], Tensor]], prior: FinitePrior,
     scales: Sequence[float], near: Tensor, rounds: int = 10,
 ) -> dict[str, dict[float, list[float]]]:  # fmt: skip
     """The risk of each belief at each noise scale, estimated once a round.
 
+    belief(products (N, K, N), scale): log p(g | example) + const, (N, N), for each g.
     In a round every example releases once, and each answer is judged by the true posterior and not
     by luck. Attackers know the labels. Rounds differ by the noise alone, so their spread is all of
     the estimate's error. All scales see the same noise, enlarged.

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from gradleak.attacks.attack import Attack, Reconstruction, answered
 from gradleak.client import Client, ServerView
-from gradleak.data import Source
 from gradleak.priors import END, Learned, Moment
 from gradleak.randomness import LANGEVIN, generator
 from gradleak.scales import per_attack
@@ -37,10 +36,6 @@ class Langevin:
                 f"Langevin dynamics need steps and looks of at least 1 and a rate in (0, 2), got "
                 f"{self.steps}, {self.look} and {self.rate}"
             )
-
-
-Answer = Callable[[Tensor], Tensor]
-"""Samples (N, K, *shape) -> one answer for each client, (N, *shape)."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +79,7 @@ class PosteriorSamples(Attack):
     """Draw `count` images from p(x | g, y) under the client believed in, and answer from them.
 
     prior: score-based, by itself: the sum of several has no such slope. langevin: how the samples
-    move. answer: what is made of them; others may be made of `Reconstruction.samples`. All move at
+    move. answer: samples (N, count, *shape) -> one image for each client, (N, *shape). All move at
     once, from noise; a draw depends on (seed, client's key, its number) only. At the end the last
     level's noise is removed.
     """
@@ -93,45 +88,33 @@ class PosteriorSamples(Attack):
     prior: Learned
     count: int
     langevin: Langevin = Langevin()
-    answer: Answer = Mean()
-
-    @property
-    def sources(self) -> list[Source]:
-        """What its prior was made from."""
-        return self.prior.sources
+    answer: Callable[[Tensor], Tensor] = Mean()
 
     def attack(self, view: ServerView, seed: int = 0) -> Reconstruction:
         """An answer for each client, and its samples. Raises ValueError where labels are hidden."""
-        begin = time.perf_counter()
-        samples = _draws(self, view, seed)
+        begin, how = time.perf_counter(), self.langevin
+        like = next(iter(view.g.values()))
+        rngs = [generator(LANGEVIN, seed, key, k) for key in view.key for k in range(self.count)]
+        y = view.labels.repeat_interleave(self.count, 0)
+
+        def fit(x: Tensor) -> Tensor:
+            return self.client.slope(view.g, x, y)
+
+        def noise() -> Tensor:
+            return torch.stack([torch.randn(view.shape, generator=rng) for rng in rngs]).to(like)
+
+        x = 0.5 + self.prior.at(Moment(0, how.steps)).level * noise()
+        direction = noise()
+        for step in range(how.steps):
+            now = self.prior.at(Moment(step, how.steps))
+            slope = fit(x)
+            if step % how.look == 0:
+                for _ in range(5 if step == 0 else 1):  # power iteration
+                    length = 1e-2 / direction.flatten(1).norm(dim=1)
+                    direction = (fit(x + per_attack(length, x) * direction) - slope) / 1e-2
+                curvature = direction.flatten(1).norm(dim=1)
+            e = per_attack(how.rate / (1 / now.level**2 + curvature), x)
+            x = x + e * (slope + now.weight * now.score(x)) + (2 * e).sqrt() * noise()
+        last = self.prior.at(END)
+        samples = (x + last.level**2 * last.score(x)).unflatten(0, (len(view), self.count))
         return answered(self.answer(samples), begin, samples=samples)
-
-
-def _draws(how: PosteriorSamples, view: ServerView, seed: int) -> Tensor:
-    """Draws x ~ p(x | g, y), (N, count, *shape)."""
-    prior, langevin = how.prior, how.langevin
-    keys = [(seed, key, k) for key in view.key for k in range(how.count)]
-    like = next(iter(view.g.values()))
-    rngs = [generator(LANGEVIN, *key) for key in keys]
-    y = view.labels.repeat_interleave(how.count, 0)
-
-    def fit(x: Tensor) -> Tensor:
-        return how.client.slope(view.g, x, y)
-
-    def noise() -> Tensor:
-        return torch.stack([torch.randn(view.shape, generator=rng) for rng in rngs]).to(like)
-
-    x = 0.5 + prior.at(Moment(0, langevin.steps)).level * noise()
-    direction = noise()
-    for step in range(langevin.steps):
-        now = prior.at(Moment(step, langevin.steps))
-        slope = fit(x)
-        if step % langevin.look == 0:
-            for _ in range(5 if step == 0 else 1):  # power iteration
-                length = 1e-2 / direction.flatten(1).norm(dim=1)
-                direction = (fit(x + per_attack(length, x) * direction) - slope) / 1e-2
-            curvature = direction.flatten(1).norm(dim=1)
-        e = per_attack(langevin.rate / (1 / now.level**2 + curvature), x)
-        x = x + e * (slope + now.weight * now.score(x)) + (2 * e).sqrt() * noise()
-    last = prior.at(END)
-    return (x + last.level**2 * last.score(x)).unflatten(0, (len(view), how.count))

@@ -1,7 +1,5 @@
 """What an attacker holds about the latent of a PRECODE network."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -9,24 +7,19 @@ import torch
 from torch import Tensor
 
 from gradleak.attacks.analytic import layer_input
-from gradleak.attacks.smoothing import Smoothing
+from gradleak.attacks.maximise import Smoothing
 from gradleak.client import ServerView
-from gradleak.data import Source
 from gradleak.defenses import join, split
 from gradleak.gradients import Gradient
-from gradleak.priors import Moment, Prior
+from gradleak.priors import Flat, Moment, Prior
 from gradleak.randomness import LATENT, generator
 
 
 @dataclass(frozen=True)
-class Known(Prior):
+class Known(Flat):
     """A latent that the adversary takes for certain: a number, or z (N, size) for N clients."""
 
     z: float | Tensor = 0.0
-
-    def log_prob(self, z: Tensor) -> Tensor:
-        """Zero, (N,)."""
-        return z.new_zeros(len(z))
 
     def project(self, z: Tensor) -> Tensor:
         """The known latent."""
@@ -59,18 +52,13 @@ class Joint(Prior):
     latent: Prior
     shape: tuple[int, ...]
 
-    def given(self, view: ServerView) -> Joint:
+    def given(self, view: ServerView) -> Prior:
         """What it is once the gradients are seen."""
         return replace(self, image=self.image.given(view), latent=self.latent.given(view))
 
-    def at(self, moment: Moment) -> Joint:
+    def at(self, moment: Moment) -> Prior:
         """Both at this moment of the climb."""
         return replace(self, image=self.image.at(moment), latent=self.latent.at(moment))
-
-    @property
-    def sources(self) -> list[Source]:
-        """What both were made from."""
-        return [*self.image.sources, *self.latent.sources]
 
     def log_prob(self, joined: Tensor) -> Tensor:
         """The sum of both, (N,)."""

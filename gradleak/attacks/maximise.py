@@ -1,12 +1,14 @@
-"""How an attack searches: climbing a function of x, many independent climbs at once."""
+"""How an attack searches: climbing a function of x, or its mean around x, many climbs at once."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from gradleak.priors import END, Moment
+from gradleak.randomness import BALL, generator
 from gradleak.scales import Scale, per_attack
 
 
@@ -59,32 +61,31 @@ def maximize(
 
     Knows nothing about gradients of networks. A climb whose derivative is not finite stands still.
     """
-    start = x, torch.zeros_like(x), torch.zeros_like(x)
-    return _advanced(f, start, optimizer, range(optimizer.steps), project)[0]
+    return maximize_parts(lambda _: (f, optimizer, project), x, replace(optimizer, patience=None))
 
 
-def maximize_with_patience(
+def maximize_parts(
     part: Callable[[Tensor], Part], x: Tensor, optimizer: Adam, first_look: int = 0
 ) -> Tensor:
-    """The same, but a climb ends once `optimizer.patience` steps have not raised it.
+    """The same, of which part(index) describes the climbs that are left.
 
-    part(index) describes the climbs that are left. A climb that ends keeps the better of its last
-    two looks; nobody ends before step `first_look`.
+    A climb ends once `optimizer.patience` steps have not raised it, and keeps the better of its
+    last two looks; nobody ends before step `first_look`.
     """
     found, best = x.clone(), x.new_full((len(x),), -torch.inf)
     left, climb = torch.arange(len(x)), (x, torch.zeros_like(x), torch.zeros_like(x))
-    for begin in range(0, optimizer.steps, optimizer.patience):
-        steps = range(begin, min(begin + optimizer.patience, optimizer.steps))
+    every = optimizer.patience or max(1, optimizer.steps)
+    for begin in range(0, optimizer.steps, every):
+        steps = range(begin, min(begin + every, optimizer.steps))
         f, own, project = part(left)
         climb = _advanced(f, climb, own, steps, project)
-        with torch.enable_grad():  # so that gradients of networks stay in factors
-            now = f(climb[0].requires_grad_(), END).detach()
-        judged = steps.stop >= first_look
-        rose = now > best[left] if judged else torch.ones_like(now, dtype=torch.bool)
-        kept = rose.nonzero().flatten()
-        left, climb = left[kept.cpu()], tuple(part[kept] for part in climb)
+        if optimizer.patience and steps.stop >= first_look:
+            with torch.enable_grad():  # so that gradients of networks stay in factors
+                now = f(climb[0].requires_grad_(), END).detach()
+            kept = (now > best[left]).nonzero().flatten()
+            left, climb = left[kept.cpu()], tuple(state[kept] for state in climb)
+            best[left] = now[kept]
         found[left] = climb[0].detach()
-        best[left] = now[kept] if judged else best[left]
         if not len(left):
             break
     return found
@@ -108,3 +109,54 @@ def _advanced(
         direction = mean / (bias * square.sqrt() + 1e-12)
         x = project(x.detach() + per_attack(optimizer.rate(step), x) * direction)
     return x.detach(), mean, square
+
+
+class Smoothing(Protocol):
+    """What a log-posterior is averaged over: `samples` points for each x, drawn anew each step."""
+
+    samples: int
+
+    def points(self, x: Tensor, keys: Sequence[tuple[int, ...]], moment: Moment) -> Tensor:
+        """The points (N, samples, *shape) of x (N, *shape); attack n's come from keys[n] alone."""
+
+    def around(self, f: Objective, keys: Sequence[tuple[int, ...]]) -> Objective:
+        """The mean of f over the points; f takes N * samples of them, each attack's together."""
+
+        def mean(x: Tensor, moment: Moment = END) -> Tensor:
+            points = self.points(x, keys, moment)
+            return f(points.flatten(0, 1), moment).unflatten(0, (len(x), -1)).mean(1)
+
+        return mean
+
+
+@dataclass(frozen=True)
+class Ball(Smoothing):
+    """Climb the mean log-posterior of `samples` points within `radius` of x.
+
+    By Jensen's inequality that mean bounds the logarithm of the ball's mass from below, up to a
+    constant (paper, section 4). Points are uniform in volume and fresh at each step. The radius, in
+    pixels (L2), a number or (N,), falls linearly to zero on the way, so that the climb ends at the
+    plain log-posterior. Raises ValueError unless radius > 0 and samples > 0.
+    """
+
+    radius: Scale
+    samples: int = 4
+
+    def __post_init__(self) -> None:
+        if not bool((torch.as_tensor(self.radius) > 0).all()) or self.samples < 1:
+            raise ValueError(
+                f"a ball needs a radius above 0 and at least one sample, got {self.radius} and "
+                f"{self.samples}; for none at all use ball=None"
+            )
+
+    def points(self, x: Tensor, keys: Sequence[tuple[int, ...]], moment: Moment) -> Tensor:
+        """Points around x (N, *shape), (N, samples, *shape); attack n's come from keys[n] alone."""
+        shape, size = (self.samples, *x.shape[1:]), x[0].numel()
+        offsets = []
+        for key in keys:
+            rng = generator(BALL, *key, moment.key)
+            direction = torch.randn(shape, generator=rng).flatten(1)
+            length = torch.rand(self.samples, 1, generator=rng) ** (1 / size)
+            offsets.append((length * direction / direction.norm(dim=1, keepdim=True)).view(shape))
+        radius = per_attack(self.radius, x.unsqueeze(1))
+        return x.unsqueeze(1) + (1 - moment.progress) * radius * torch.stack(offsets).to(x)

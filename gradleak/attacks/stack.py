@@ -12,7 +12,6 @@ from gradleak.identity import digest
 
 T = TypeVar("T")
 
-
 Row = tuple[int, int, int]
 """What an attack is: a setting, one of that setting's clients, and a restart."""
 
@@ -31,21 +30,22 @@ def merge(settings: Sequence[T], rows: Sequence[Row], clients: Sequence[int], li
         any(isinstance(s, float) for s in settings) and any(s != first for s in settings)
     ):
         return _gather(settings, rows, clients, like)
-    if any(type(s) is not type(first) for s in settings):
-        raise ValueError(_difference(settings))
-    own = is_dataclass(first) and not type(first).__module__.startswith("gradleak.")
-    if own and any(s is not first and digest(s) != digest(first) for s in settings):
-        raise ValueError(_difference(settings))  # they may compare equal and yet differ
-    if is_dataclass(first) and not own:
+    alike = all(type(s) is type(first) for s in settings)
+    if alike and is_dataclass(first) and type(first).__module__.startswith("gradleak."):
         names = [f.name for f in fields(first)]
         parts = {k: merge([getattr(s, k) for s in settings], rows, clients, like) for k in names}
         changed = {k: v for k, v in parts.items() if v is not getattr(first, k)}
         return replace(first, **changed) if changed else first
-    if isinstance(first, tuple) and all(len(s) == len(first) for s in settings):
+    if alike and isinstance(first, tuple) and all(len(s) == len(first) for s in settings):
         parts = tuple(merge(list(p), rows, clients, like) for p in zip(*settings, strict=True))
         return first if all(a is b for a, b in zip(parts, first, strict=True)) else parts
-    if any(s is not first and s != first for s in settings):
-        raise ValueError(_difference(settings))
+    # Dataclasses of one's own may compare equal and yet differ.
+    told = digest if is_dataclass(first) else lambda setting: setting
+    if not alike or any(s is not first and told(s) != told(first) for s in settings):
+        distinct = " and ".join(dict.fromkeys(map(repr, settings)))
+        raise ValueError(
+            f"adversaries attacked together may differ in floats only, not in {distinct}"
+        )
     return first
 
 
@@ -69,8 +69,3 @@ def _gather(
         values.append(value if value.ndim else value.expand(count))
     first = [0, *itertools.accumulate(clients)]
     return torch.cat(values)[[first[setting] + client for setting, client, _ in rows]]
-
-
-def _difference(settings: Sequence[Any]) -> str:
-    distinct = " and ".join(dict.fromkeys(map(repr, settings)))
-    return f"adversaries attacked together may differ in floats only, not in {distinct}"

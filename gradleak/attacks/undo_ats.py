@@ -15,7 +15,6 @@ from torch.distributions import LowRankMultivariateNormal
 
 from gradleak.attacks.attack import Attack, Reconstruction, answered
 from gradleak.client import ServerView
-from gradleak.data import Source
 from gradleak.defenses import ATS, Transformation
 from gradleak.priors import LowRankGaussian
 
@@ -68,11 +67,6 @@ class UndoATS(Attack):
     images: LowRankGaussian
     noise: float
     answer: Callable[[Undone], Tensor] = Averaged()
-
-    @property
-    def sources(self) -> list[Source]:
-        """What the inner attack and the Gaussian were made from."""
-        return [*self.inner.sources, *self.images.sources]
 
     def attack(self, view: ServerView, seed: int = 0) -> Reconstruction:
         """The images before their transformation."""

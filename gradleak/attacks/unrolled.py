@@ -6,8 +6,6 @@ the slope conceals, and the last stage ends near the posterior mean E[x | g, y].
 as in Putzky & Welling 2017 and Adler & Oktem 2017, here one after the other.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
@@ -19,7 +17,7 @@ from tqdm import tqdm
 
 from gradleak.attacks._learnt import Learnt
 from gradleak.attacks.attack import Reconstruction, answered
-from gradleak.client import Client, ServerView
+from gradleak.client import ServerView
 from gradleak.data import Images
 from gradleak.priors import UNet, fit, log_uniform, waves
 from gradleak.randomness import UNROLLED, generator, seeded
@@ -29,6 +27,22 @@ AT_ONCE = 64  # clients of one noise scale, whose gradients are held as tensors
 
 Shown = tuple[Tensor, Tensor, Tensor, Tensor]
 """What a stage sees of N attacks: x and slope (N, C, H, W), noise scale (N,), label (N,)."""
+
+
+class Stages(nn.Module):
+    """What an unrolled attack learns. start: the mean image of each class; stages: in order."""
+
+    def __init__(self, start: Tensor, stages: Iterable[nn.Module]) -> None:
+        super().__init__()
+        self.register_buffer("start", start)
+        self.stages = nn.ModuleList(stages)
+
+    def forward(self, view: ServerView, scale: float) -> Tensor:
+        """Where the last stage ends, (N, C, H, W)."""
+        x = self.start[view.labels]
+        for stage in self.stages:
+            x = stage(*_shown(view, x, scale)).clamp(0, 1)
+        return x
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -62,11 +76,15 @@ class Unrolled(Learnt):
         start, _ = self.client.placed(_class_means(images), images.y)
         x, made = [start[part.y] for part in parts], []
         for name in (f"stage {number + 1}/{self.stages}" for number in range(self.stages)):
-            seen = _seen(clients, parts, x, scales, self.seed, name)
+            seen = []
+            bar = tqdm(clients, desc=f"slopes, {name}", delay=2, disable=None)
+            for client, part, where, scale in zip(bar, parts, x, scales, strict=True):
+                view = client.release(part.x, part.y, seed=self.seed, key=part.index)
+                seen.append(_shown(view, where, scale))
             stage = _begin(made, seen, images.classes, self.width, self.seed)
             loss = _loss(seen, parts, self.batch_size, rng)
             made.append(fit(stage, loss, self.steps, self.lr, name))
-            x = [_moved(made[-1], shown) for shown in seen]
+            x = [made[-1](*shown).clamp(0, 1) for shown in seen]
         return Stages(start, made)
 
     def attack(self, view: ServerView, seed: int = 0) -> Reconstruction:
@@ -78,22 +96,6 @@ class Unrolled(Learnt):
         begin, scale = time.perf_counter(), self.scale(view)
         parts = (view[k : k + AT_ONCE] for k in range(0, len(view), AT_ONCE))
         return answered(torch.cat([self.learnt(part, scale) for part in parts]), begin)
-
-
-class Stages(nn.Module):
-    """What an unrolled attack learns. start: the mean image of each class; stages: in order."""
-
-    def __init__(self, start: Tensor, stages: Iterable[nn.Module]) -> None:
-        super().__init__()
-        self.register_buffer("start", start)
-        self.stages = nn.ModuleList(stages)
-
-    def forward(self, view: ServerView, scale: float) -> Tensor:
-        """Where the last stage ends, (N, C, H, W)."""
-        x = self.start[view.labels]
-        for stage in self.stages:
-            x = _moved(stage, _shown(view, x, scale))
-        return x
 
 
 class _Stage(nn.Module):
@@ -116,23 +118,6 @@ class _Stage(nn.Module):
 def _shown(view: ServerView, x: Tensor, scale: float) -> Shown:
     slope = view.client.slope(view.g, x, view.labels)
     return x, slope, x.new_full((len(x),), scale), view.labels
-
-
-def _moved(stage: nn.Module, shown: Shown) -> Tensor:
-    return stage(*shown).clamp(0, 1)
-
-
-def _seen(
-    clients: Sequence[Client], parts: Sequence[Images], x: Sequence[Tensor],
-    scales: Sequence[float], seed: int, name: str,
-) -> list[Shown]:  # fmt: skip
-    """What the next stage sees of all training images."""
-    seen = []
-    for k in tqdm(range(len(parts)), desc=f"slopes, {name}", delay=2, disable=None):
-        part = parts[k]
-        view = clients[k].release(part.x, part.y, seed=seed, key=part.index)
-        seen.append(_shown(view, x[k], scales[k]))
-    return seen
 
 
 def _begin(

@@ -1,10 +1,17 @@
-from .denoiser import Denoiser, read_denoiser, trained_denoiser
-from .fit import fit, log_uniform
 from .gaussians import GaussianMixture, LowRankGaussian, Mixture
-from .prior import END, Moment, Prior
-from .score import Learned, Trained
-from .simple import Box, BoxPenalty, Flat, Sum, TotalVariation
-from .unet import UNet, waves
+from .networks import UNet, fit, log_uniform, waves
+from .prior import (
+    END,
+    Box,
+    BoxPenalty,
+    Flat,
+    Moment,
+    Prior,
+    Sourced,
+    Sum,
+    TotalVariation,
+)
+from .score import Denoiser, Learned, Trained, read_denoiser, trained_denoiser
 
 __all__ = [
     "END",
@@ -18,6 +25,7 @@ __all__ = [
     "Mixture",
     "Moment",
     "Prior",
+    "Sourced",
     "Sum",
     "TotalVariation",
     "Trained",

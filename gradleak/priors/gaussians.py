@@ -71,11 +71,6 @@ class GaussianMixture(Prior):
         how = given(cls.fit, images.digests, components, blur=blur, seed=seed)
         return cls(made(mixture, cls, how), f"{components} of {images.name}")
 
-    @property
-    def sources(self) -> list[Source]:
-        """Which images it was fitted to, if known."""
-        return [] if self.mixture.trained_on is None else [self.mixture.trained_on]
-
     def log_prob(self, x: Tensor) -> Tensor:
         """The weighted log-density of each attack's images, (N,); x (N, ..., C, H, W)."""
         each = self.mixture(x.flatten(0, -4).flatten(1))
@@ -111,11 +106,6 @@ class LowRankGaussian(nn.Module):
         mean = torch.tensor(pca.mean_).view(images.shape)
         found = cls(mean, directions.view(rank, *images.shape), residual, images.source)
         return made(found, cls, images.digests, rank)
-
-    @property
-    def sources(self) -> list[Source]:
-        """Which images it was fitted to, if known."""
-        return [] if self.trained_on is None else [self.trained_on]
 
     def extra_repr(self) -> str:
         """What its repr tells."""

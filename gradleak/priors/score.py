@@ -1,27 +1,120 @@
-"""A learned prior: the slope of log p(x) at a noise level that falls during the climb."""
+"""A learned prior: a network that removes noise from images, and so knows what they look like.
+
+For images with noise of deviation sigma, the best denoiser D gives the slope of their log-density:
+grad log p(x; sigma) = (D(x; sigma) - x) / sigma^2 (Miyasawa 1961; Vincent 2011). Preconditioned as
+in Karras et al. 2022, table 1. The noise level falls during a climb.
+"""
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import torch
-from torch import Tensor
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
 
-from gradleak.data import Source
-from gradleak.priors.prior import END, Moment, Prior
-from gradleak.randomness import DENOISER, generator
+from gradleak.data import Images, Source
+from gradleak.identity import digest, given, made
+from gradleak.models import Shape, load, save
+from gradleak.priors.networks import UNet, fit, log_uniform, waves
+from gradleak.priors.prior import END, Fitted, Moment, Prior
+from gradleak.randomness import DENOISER, generator, seeded
 from gradleak.scales import Scale, per_attack
+
+LOWEST, HIGHEST = 0.01, 2.0  # noise levels of training, in pixels
+
+
+class Denoiser(UNet):
+    """D(x; sigma) for images (N, C, H, W) in [0, 1] plus noise, sigma (N,): a small U-Net.
+
+    deviation: that of the images' pixels. width: channels at full resolution. trained_on: which
+    images it has seen, if known.
+    """
+
+    levels = (LOWEST, HIGHEST)
+
+    def __init__(self, shape: Shape, deviation: float, width: int = 16, seed: int = 0) -> None:
+        with seeded(DENOISER, seed):
+            super().__init__(shape[0], shape[0], 8, width)
+        self.shape, self.deviation = tuple(shape), deviation
+        self.trained_on: Source | None = None
+
+    def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """The mean of the clean images, (N, C, H, W)."""
+        if tuple(x.shape[1:]) != self.shape:
+            raise ValueError(
+                f"this denoiser was made for images {self.shape}, these are {tuple(x.shape[1:])}"
+            )
+        s, d = sigma.view(-1, 1, 1, 1), self.deviation
+        total = (s.square() + d**2).sqrt()
+        inner = super().forward((x - 0.5) / total, waves(sigma))
+        return 0.5 + (x - 0.5) * d**2 / total.square() + s * d / total * inner
+
+
+def trained_denoiser(
+    images: Images, folder: Path, *, steps: int, width: int = 16, batch_size: int = 64,
+    lr: float = 2e-3, seed: int = 0, device: torch.device = torch.device("cpu"),
+) -> Denoiser:  # fmt: skip
+    """A denoiser of these images, trained once and kept in `folder` as safetensors.
+
+    Noise levels are log-uniform between `LOWEST` and `HIGHEST`; weighted as in Karras et al. 2022.
+    """
+    told = given(
+        trained_denoiser, images.digests, None, steps=steps, width=width, batch_size=batch_size,
+        lr=lr, seed=seed,
+    )  # fmt: skip
+    how = digest(Denoiser, told)
+    path, deviation = folder / f"denoiser-{how}.safetensors", float(images.x.std())
+    rng = generator(DENOISER, seed, 1)
+
+    def loss(model: nn.Module) -> Tensor:
+        x = images.x[torch.randint(len(images), (batch_size,), generator=rng)].to(device)
+        sigma = log_uniform(LOWEST, HIGHEST, batch_size, rng).to(device)
+        s, noise = sigma.view(-1, 1, 1, 1), torch.randn(x.shape, generator=rng).to(device)
+        weight = (s.square() + deviation**2) / (s * deviation).square()
+        return (weight * (model(x + s * noise, sigma) - x).square()).mean()
+
+    if not path.exists():
+        model = Denoiser(images.shape, deviation, width, seed).to(device)
+        channels, high, wide = images.shape
+        save(
+            fit(model, loss, steps, lr, "denoiser"), path, channels=channels, high=high, wide=wide,
+            deviation=deviation, width=width, dataset=images.name, images=len(images), steps=steps,
+            how=how,
+        )  # fmt: skip
+    model = read_denoiser(path).to(device)
+    model.trained_on = images.source
+    return model
+
+
+def read_denoiser(path: Path | str) -> Denoiser:
+    """The denoiser of a safetensors file that `trained_denoiser` wrote; ValueError for others.
+
+    The file does not say which images it has seen: set `trained_on` if you know. Results are named
+    after how the denoiser was made where the file tells, and else after its weights.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            told = json.loads((file.metadata() or {}).get("facts", "{}"))
+        shape = (told["channels"], told["high"], told["wide"])
+        model = Denoiser(shape, told["deviation"], told["width"])
+        load(model, Path(path))
+    except (SafetensorError, KeyError, RuntimeError) as error:
+        raise ValueError(f"{path} is no safetensors file of a denoiser: {error}") from error
+    model.eval().requires_grad_(False)
+    return made(model, told["how"]) if "how" in told else model
 
 
 @runtime_checkable
-class Trained(Protocol):
+class Trained(Fitted, Protocol):
     """A denoiser that says what it was trained on: levels (lowest, highest) in pixels, images."""
 
     levels: tuple[float, float]
-    trained_on: Source | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,12 +149,6 @@ class Learned(Prior):
                 f"noise levels must fall within those of the training, {lowest} to {highest} "
                 f"pixels, got {self.start} to {self.end}"
             )
-
-    @property
-    def sources(self) -> list[Source]:
-        """Which images the denoiser has seen, if it tells."""
-        seen = self.denoiser.trained_on if isinstance(self.denoiser, Trained) else None
-        return [] if seen is None else [seen]
 
     def at(self, moment: Moment) -> Learned:
         """The prior at this moment of the climb, with its noise level."""

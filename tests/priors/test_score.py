@@ -6,9 +6,8 @@ from torch import nn
 
 import gradleak as gl
 from gradleak.identity import digest
-from gradleak.priors.denoiser import Denoiser, read_denoiser, trained_denoiser
 from gradleak.priors.prior import Moment
-from gradleak.priors.score import Learned
+from gradleak.priors.score import Denoiser, Learned, read_denoiser, trained_denoiser
 
 SHAPE = (1, 8, 8)
 

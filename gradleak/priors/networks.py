@@ -1,10 +1,16 @@
-"""A small U-Net (Ronneberger et al. 2015) that is told facts about each image."""
+"""Networks that serve an attack, denoisers and learnt attacks: a small U-Net, and training."""
 
+import copy
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from tqdm import tqdm
+
+WARM = 100  # steps until the learning rate is full
+DECAY = 0.995  # of the running mean of the weights
 
 
 class _Block(nn.Module):
@@ -27,7 +33,8 @@ class _Block(nn.Module):
 class UNet(nn.Module):
     """(x (N, inputs, H, W), facts (N, told)) -> (N, outputs, H, W); zero before any training.
 
-    width: channels at full resolution, twice as many at a half and a quarter of it.
+    After Ronneberger et al. 2015. width: channels at full resolution, twice as many at a half and a
+    quarter of it.
     """
 
     def __init__(self, inputs: int, outputs: int, told: int, width: int) -> None:
@@ -48,22 +55,47 @@ class UNet(nn.Module):
     def forward(self, x: Tensor, facts: Tensor) -> Tensor:
         """Computed in bfloat16, twice as fast where processors know it; returned like x."""
         with torch.autocast(x.device.type, torch.bfloat16):
-            return self._blocks(x, facts).to(x)
-
-    def _blocks(self, x: Tensor, facts: Tensor) -> Tensor:
-        level = self.level(facts)
-        x, passed = self.first(x), []
-        for i, block in enumerate(self.down):
-            x = block(F.avg_pool2d(x, 2, ceil_mode=True) if i else x, level)
-            passed.append(x)
-        x = self.middle(x, level)
-        for block, before in zip(self.up, reversed(passed), strict=True):
-            x = F.interpolate(x, size=before.shape[2:]) if x.shape != before.shape else x
-            x = block(torch.cat([x, before], 1), level)
-        return self.last(x)
+            level = self.level(facts)
+            h, passed = self.first(x), []
+            for i, block in enumerate(self.down):
+                h = block(F.avg_pool2d(h, 2, ceil_mode=True) if i else h, level)
+                passed.append(h)
+            h = self.middle(h, level)
+            for block, before in zip(self.up, reversed(passed), strict=True):
+                h = F.interpolate(h, size=before.shape[2:]) if h.shape != before.shape else h
+                h = block(torch.cat([h, before], 1), level)
+            return self.last(h).to(x)
 
 
 def waves(level: Tensor) -> Tensor:
     """Sines and cosines of log(level) / 4 at four frequencies, (N, 8): how a network reads it."""
     angles = level.log().unsqueeze(1) / 4 * math.pi * torch.tensor([0.5, 1, 2, 4]).to(level)
     return torch.cat([angles.sin(), angles.cos()], 1)
+
+
+def fit(
+    model: nn.Module, loss: Callable[[nn.Module], Tensor], steps: int, lr: float, what: str
+) -> nn.Module:
+    """Descend loss(model) with Adam; return a running mean of the weights, frozen.
+
+    loss: of a batch that it draws anew at each call. The learning rate rises over the first steps
+    and falls along a cosine. what: name of the progress bar. The model itself is trained, too.
+    """
+    mean = copy.deepcopy(model)
+    update = torch.optim.Adam(model.parameters(), lr=lr)
+    for step in tqdm(range(steps), desc=what, delay=2, disable=None):
+        warm, cosine = min(1, (step + 1) / WARM), 0.5 * (1 + math.cos(math.pi * step / steps))
+        update.param_groups[0]["lr"] = lr * warm * cosine
+        update.zero_grad()
+        loss(model).backward()
+        update.step()
+        with torch.no_grad():
+            keep = min(DECAY, (1 + step) / (10 + step))
+            for average, new in zip(mean.parameters(), model.parameters(), strict=True):
+                average.lerp_(new, 1 - keep)
+    return mean.eval().requires_grad_(False)
+
+
+def log_uniform(lowest: float, highest: float, count: int, rng: torch.Generator) -> Tensor:
+    """`count` levels between the two, each factor alike."""
+    return lowest * (math.log(highest / lowest) * torch.rand(count, generator=rng)).exp()
