@@ -152,7 +152,3 @@ def carry(names: tuple[str, ...], profile: str, given: tuple[str, ...]) -> None:
     for chapter in chapters:
         for path in book.publish_records(chapter.name, profile):
             click.echo(f"Carried over: {path}")
-
-
-if __name__ == "__main__":
-    main()

@@ -81,11 +81,9 @@ def root(start: Path | None = None) -> Path:
 def chapters(home: Path) -> list[Chapter]:
     """Return the chapters of a clone, in reading order: 02, 02b, 03."""
     stems = (path.stem for path in home.glob("notebooks/*.py"))
-    return [Chapter(home, stem) for stem in sorted(stems, key=_place) if NUMBERED.match(stem)]
-
-
-def _place(stem: str) -> list[str]:
-    return stem.split("_", 1)  # of whole names `02_x` would come after `02b_x`
+    # In order of their numbers: of whole names `02_x` would come after `02b_x`.
+    ordered = sorted(stems, key=lambda stem: stem.split("_", 1))
+    return [Chapter(home, stem) for stem in ordered if NUMBERED.match(stem)]
 
 
 def find(name: str, home: Path | None = None) -> Chapter:

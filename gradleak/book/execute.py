@@ -1,7 +1,6 @@
 """Executing a chapter: script to notebook, through papermill, into the build folder."""
 
 import contextlib
-import datetime
 import logging
 import multiprocessing
 import os
@@ -17,7 +16,7 @@ import click
 from gradleak.book import record
 from gradleak.book.chapter import DEVICES, PROFILES, BookError, Chapter, extra, find, pick, read
 from gradleak.book.pages import duration
-from gradleak.book.record import executed, last_run
+from gradleak.book.record import Run, executed, last_run
 from gradleak.book.values import check
 
 AT_ONCE = 2  # chapters in smoke, whose tensors are too small for several threads
@@ -52,15 +51,13 @@ def run(
         seconds = time.perf_counter() - start
         # Without its facts a notebook counts as stale, so a kill between these lines is safe.
         facts_file.unlink(missing_ok=True)
+    from gradleak.device import named  # with torch, which most commands can spare
+    from gradleak.experiment import made
+
     shown = sum(records.facts()["seconds"] for records in record.used_records(chapter, profile))
-    facts = {
-        "seconds": round(seconds, 1),
-        "records": round(shown, 1),
-        "date": datetime.date.today().isoformat(),
-        "fingerprint": before,
-        **record.hardware(device),
-    }
-    record.save(record.Run(chapter.stem, profile, device, own, **facts), facts_file)
+    where = {k: v for k, v in made(named(device)).items() if k != "version"}
+    took = {"seconds": round(seconds, 1), "records": round(shown, 1)}
+    record.save(Run(chapter.stem, profile, device, own, before, **took, **where), facts_file)
     return target
 
 

@@ -6,8 +6,6 @@ import contextlib
 import hashlib
 import json
 import os
-import platform
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,18 +126,3 @@ def digest(home: Path, files: Iterable[Path], text: str = "") -> str:
         total.update(f"{path.relative_to(home)}\0".encode())
         total.update(hashlib.sha256(path.read_bytes()).digest())
     return total.hexdigest()
-
-
-def hardware(device: str) -> dict[str, str]:
-    """Return the hardware that a run with `device` uses, and the versions of its software."""
-    import torch  # here, since everything else in this file is needed without it
-
-    if device != "cpu" and torch.cuda.is_available():
-        name = torch.cuda.get_device_name()
-    else:
-        info = Path("/proc/cpuinfo")
-        model = re.search(r"model name\s*:\s*(.+)", info.read_text()) if info.is_file() else None
-        processor = model[1] if model else platform.processor() or platform.machine()
-        threads = torch.get_num_threads()
-        name = f"{threads} CPU thread{'s' * (threads > 1)}, {processor}"
-    return {"hardware": name, "python": platform.python_version(), "torch": torch.__version__}

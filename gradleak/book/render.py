@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from tqdm import tqdm
 
 from gradleak.book.chapter import BookError, Chapter, chapters, extra, root
 from gradleak.book.execute import ensure, python_path
@@ -111,31 +110,19 @@ def _render(home: Path, stage: Path, out: Path) -> Path:
     shutil.rmtree(out, ignore_errors=True)  # old doctrees would hide warnings
     out.mkdir(parents=True)
     command = [program, "build", stage, "--path-output", out, "-W", "--keep-going"]
-    environment = {
-        **os.environ,
-        "PYTHONPATH": python_path(home),  # the API page imports gradleak
-        "PYTHONUNBUFFERED": "1",
-        "NO_COLOR": "1",
-    }
-    lines = []
+    # The API page imports gradleak.
+    environment = {**os.environ, "PYTHONPATH": python_path(home), "NO_COLOR": "1"}
     piped = {"text": True, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    with (
-        subprocess.Popen(command, env=environment, **piped) as process,
-        tqdm(total=200, desc="site", disable=None, bar_format="{l_bar}{bar}|") as bar,
-    ):
-        for line in process.stdout:
-            lines.append(re.sub(r"\x1b\[[0-9;]*[a-zA-Z]", "", line.rstrip()))
-            progress = re.match(r"(reading sources|writing output)\.\.\. +\[ *(\d+)%\]", lines[-1])
-            if progress:
-                bar.update(100 * (progress[1] == "writing output") + int(progress[2]) - bar.n)
-    if process.returncode != 0:
-        raise BookError(_warnings(lines, stage, out))
+    ran = subprocess.run(command, env=environment, **piped)
+    if ran.returncode != 0:
+        raise BookError(_warnings(ran.stdout, stage, out))
     return out / "_build" / "html"
 
 
-def _warnings(lines: list[str], stage: Path, out: Path) -> str:
+def _warnings(said: str, stage: Path, out: Path) -> str:
     log = out / "sphinx.log"
-    log.write_text("\n".join(lines) + "\n")
+    log.write_text(re.sub(r"\x1b\[[0-9;]*[a-zA-Z]", "", said))
+    lines = log.read_text().splitlines()
     found = [line for line in lines if re.search(r"\b(WARNING|ERROR|CRITICAL)\b", line)]
     # Every warning shown once, with the name of the file that people edit.
     shown = list(dict.fromkeys(line.replace(f"{stage}/", "") for line in found))[:8] or lines[-25:]

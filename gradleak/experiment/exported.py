@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -103,14 +104,16 @@ def made(device: torch.device) -> dict[str, str]:
     return {
         "version": __version__,
         "date": datetime.now(timezone.utc).date().isoformat(),
-        "hardware": hardware(device),
+        "hardware": _hardware(device),
         "torch": torch.__version__,
         "python": platform.python_version(),
     }
 
 
-def hardware(device: torch.device) -> str:
-    """The device in words."""
+def _hardware(device: torch.device) -> str:
     if device.type == "cuda":
         return f"{torch.cuda.get_device_name(device)}, {precision.chosen()}"
-    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+    info, threads = Path("/proc/cpuinfo"), torch.get_num_threads()  # there on Linux alone
+    model = re.search(r"model name\s*:\s*(.+)", info.read_text()) if info.is_file() else None
+    processor = model[1] if model else platform.processor() or platform.machine()
+    return f"{threads} CPU thread{'s' * (threads > 1)}, {processor}"

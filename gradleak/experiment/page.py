@@ -23,11 +23,9 @@ from gradleak.device import named
 from gradleak.experiment.records import Records
 from gradleak.experiment.runs import measured, run
 from gradleak.experiment.trials import Trial, grid
-from gradleak.experiment.tuning import tune
+from gradleak.experiment.tuning import Setting, tune
 from gradleak.metrics import Interval, Paired
 from gradleak.names import choose
-
-Setting = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
