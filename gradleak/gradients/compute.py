@@ -55,8 +55,7 @@ def path(model: nn.Module, x: Tensor, y: Tensor, loss: Loss = F.cross_entropy) -
 @unrounded()  # else rounded products would look like wrong gradients
 def _agree(model: nn.Module, x: Tensor, y: Tensor, loss: Loss) -> bool:
     # Two attacks, so that a network which mixes the examples of a batch is found out.
-    some = slice(0, 2)
-    x, y = x[some].detach(), y[some]
+    x, y = x[:2].detach(), y[:2]
     if len(x) == 1:
         x, y = torch.cat([x, x.flip(-1)]), torch.cat([y, y])
     oracle = general(model, x, y, loss)
