@@ -41,7 +41,12 @@ def compared(table: pd.DataFrame, rows: str, columns: str, against: str) -> Pair
 def ahead(table: pd.DataFrame, rows: str, columns: str, first: str) -> Pairs:
     """The other way round: the row `first` minus each other, for claims that it is ahead."""
     return _pairs(
-        table, rows, columns, first, "{against} − {row}", lambda values, other: paired(other, values)
+        table,
+        rows,
+        columns,
+        first,
+        "{against} − {row}",
+        lambda values, other: paired(other, values),
     )
 
 
