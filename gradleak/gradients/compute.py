@@ -26,9 +26,8 @@ def gradient(model: nn.Module, x: Tensor, y: Tensor, loss: Loss = F.cross_entrop
 
 def general(model: nn.Module, x: Tensor, y: Tensor, loss: Loss = F.cross_entropy) -> Gradient:
     """The same for any network, through torch.func: a copy of each weight's gradient an attack."""
-    every = dict(model.named_parameters())
-    held = {k: p.detach() for k, p in every.items()}
-    trainable = {k: held[k] for k, p in every.items() if p.requires_grad}
+    held = {k: p.detach() for k, p in model.named_parameters()}
+    trainable = {k: held[k] for k, p in model.named_parameters() if p.requires_grad}
 
     def loss_of(parameters: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
         return loss(functional_call(model, {**held, **parameters}, (x,)), y)
