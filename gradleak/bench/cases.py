@@ -1,6 +1,5 @@
 """What `gradleak bench` measures: networks, attacks, and how many of them."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -14,12 +13,7 @@ from gradleak.priors import TotalVariation
 from gradleak.randomness import START, generator
 
 PRIOR = TotalVariation(1e-3)
-ADVERSARIES: dict[str, Callable[[Client], Adversary]] = {
-    "cosine": lambda client: inverting_gradients(client, PRIOR, optimizer=Adam(steps=1)),
-    "L2": lambda client: dlg(client, PRIOR, optimizer=Adam(steps=1)),
-    "L1": lambda client: l1(client, PRIOR, optimizer=Adam(steps=1)),
-}
-
+BELIEFS = {"cosine": inverting_gradients, "L2": dlg, "L1": l1}
 
 Given = tuple[str, models.Shape, int]
 """A network, the shape of its images, and how many gradients were released."""
@@ -46,6 +40,11 @@ class Case:
         """What was released, which cases share."""
         return self.network, self.shape, self.released
 
+    def adversary(self, client: Client, steps: int) -> Adversary:
+        """The attack, of so many steps."""
+        options = {"optimizer": Adam(steps=steps), "restarts": self.restarts}
+        return BELIEFS[self.belief](client, PRIOR, **options)
+
 
 CNN_GREY, CNN_COLOUR = ("cnn", (1, 28, 28)), ("cnn", (3, 32, 32))
 CONVBIG = ("convbig", (3, 32, 32))
@@ -54,7 +53,7 @@ CASES = (
     *(Case(*CNN_COLOUR, "cosine", 64, restarts) for restarts in (4, 16, 64)),
     Case(*CNN_COLOUR, "L2", 64, 1),
     Case(*CNN_COLOUR, "L1", 64, 1),
-    *(Case(*CNN_GREY, belief, 64, 1) for belief in ADVERSARIES),
+    *(Case(*CNN_GREY, belief, 64, 1) for belief in BELIEFS),
     *(Case(*CONVBIG, "cosine", n, 1) for n in (1, 8, 32)),
     Case(*CONVBIG, "cosine", 1, 64),
     Case(*CONVBIG, "L2", 32, 1),
@@ -80,8 +79,8 @@ def every(device: torch.device) -> list[Case]:
     return [*CASES, *more, *(replace(c, precision=p) for c in held for p in rounded)]
 
 
-def released(given: Given, device: torch.device) -> tuple[Client, ServerView]:
-    """An untrained network, and what clients with random images released."""
+def released(given: Given, device: torch.device) -> ServerView:
+    """What clients with an untrained network and random images released."""
     network, shape, count = given
     model = getattr(models, network)(shape, 10).to(device)
     x = torch.rand((count, *shape), generator=generator(START, 0))
@@ -92,9 +91,9 @@ def released(given: Given, device: torch.device) -> tuple[Client, ServerView]:
     ]
     g = parts[0].g.map(lambda *v: torch.cat(v), *(p.g for p in parts[1:]))
     y = torch.cat([p.y for p in parts])
-    return client, replace(parts[0], g=g, y=y, key=tuple(range(count)))
+    return replace(parts[0], g=g, y=y, key=tuple(range(count)))
 
 
-def start(case: Case, client: Client) -> Tensor:
+def start(view: ServerView) -> Tensor:
     """Random images, one for each released gradient."""
-    return torch.rand((case.released, *case.shape)).to(next(client.model.parameters()))
+    return torch.rand((len(view), *view.shape)).to(view.y.device)

@@ -43,15 +43,10 @@ def copy_speed(device: torch.device, size: int = 2**28) -> float:
 
 def seconds(f: Callable[[], object], device: torch.device, count: int = 5) -> float:
     """How long the device takes for f, the mean of `count` times in a row."""
-    wait(device)
+    wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    wait()
     begin = time.perf_counter()
     for _ in range(count):
         f()
-    wait(device)
+    wait()
     return (time.perf_counter() - begin) / count
-
-
-def wait(device: torch.device) -> None:
-    """Until the device has done what it was asked for."""
-    if device.type == "cuda":
-        torch.cuda.synchronize()

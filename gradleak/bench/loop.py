@@ -4,20 +4,18 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from gradleak.client import ServerView
 from gradleak.priors import Prior
 
 
-def usual_loop(
-    model: nn.Module, view: ServerView, belief: str, prior: Prior, x: Tensor
-) -> Callable[[], None]:
+def usual_loop(view: ServerView, belief: str, prior: Prior, x: Tensor) -> Callable[[], None]:
     """One step on the view's first client, from x (1, *shape): autograd twice, then Adam.
 
     belief: cosine, L2 or L1.
     """
-    x = x.clone().requires_grad_()
+    model, x = view.client.model, x.clone().requires_grad_()
     optimizer = torch.optim.Adam([x], lr=0.1)
     weights = list(model.parameters())
     g = [view.g[name][0] for name, _ in model.named_parameters()]

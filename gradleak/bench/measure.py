@@ -16,11 +16,11 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from tqdm import tqdm
 
 from gradleak import gradients
-from gradleak.attacks import Adversary, log_posterior
-from gradleak.bench.cases import ADVERSARIES, PRIOR, STEPS, Case, released, start
+from gradleak.attacks import log_posterior
+from gradleak.bench.cases import PRIOR, STEPS, Case, released, start
 from gradleak.bench.floor import copy_speed, least_flops, product_speed, seconds
 from gradleak.bench.loop import usual_loop
-from gradleak.client import Client, ServerView
+from gradleak.client import ServerView
 from gradleak.device import LiveMemory, MovedMemory, keep_blocks, products
 from gradleak.experiment import Exported, made
 
@@ -40,17 +40,21 @@ def run(
     keep_blocks()  # as experiments do
     steps = steps or STEPS.get(device.type, STEPS["cpu"])
     given = cache(released)
-    pairs = [(_setting(case, *given(case.given, device)), []) for case in cases]
-    for setting, turns in tqdm(pairs * rounds, desc="bench", delay=2, disable=None):
-        turns.append(_round(setting, device, steps))
-    for (case, client, view, adversary), turns in pairs:
-        flops = least_flops(client.model, case.shape)
-        moved = _moved_bytes(adversary, view, case)
+    settings = [(case, given(case.given, device), []) for case in cases]
+    for case, view, _ in settings:  # the first time takes longer
+        with products(case.precision):
+            _engine(case, view, steps=1)
+    for case, view, turns in tqdm(settings * rounds, desc="bench", delay=2, disable=None):
+        turns.append(_round(case, view, steps))
+    for case, view, turns in settings:
+        model, x = view.client.model, start(view)
+        flops = least_flops(model, case.shape)
+        peak, moved = _bytes(case, view)
         table = pd.DataFrame(turns)
         ratio = (table.loop / table.engine).quantile([0.25, 0.5, 0.75]).round(2)
         yield {
             **_described(case, device),
-            "path": gradients.path(client.model, start(case, client)[:, None], view.y[:, None]),
+            "path": gradients.path(model, x[:, None], view.y[:, None]),
             "engine_ms": round(table.engine.median() * 1e3, 4),
             "loop_ms": round(table.loop.median() * 1e3, 4),
             "ratio": ratio[0.5],
@@ -60,31 +64,20 @@ def run(
             "floor_share": round((flops / table.products / table.engine).median(), 3),
             "copy_share": round((moved / table.copies / table.engine).median(), 3),
             "mib_moved": round(moved / 2**20, 2),
-            "mib_per_attack": round(_peak_bytes(adversary, view, case) / 2**20, 2),
+            "mib_per_attack": round(peak / 2**20, 2),
             "rounds": rounds,
             "steps": steps,
         }
 
 
-Setting = tuple[Case, Client, ServerView, Adversary]
-
-
-def _setting(case: Case, client: Client, view: ServerView) -> Setting:
-    """All that is measured of a case, once it has run for the first time."""
-    adversary = ADVERSARIES[case.belief](client)
-    with products(case.precision):
-        _engine(adversary, view, case, steps=1)
-    return case, client, view, adversary
-
-
-def _round(setting: Setting, device: torch.device, steps: int) -> dict[str, float]:
+def _round(case: Case, view: ServerView, steps: int) -> dict[str, float]:
     """Seconds per image-iteration of both, and what the device does in a second just then."""
-    case, client, view, adversary = setting
+    device = view.y.device
     found = {"copies": copy_speed(device)}
     with products(case.precision):
         found["products"] = product_speed(device)
-        found["engine"] = _engine(adversary, view, case, steps)
-    step = usual_loop(client.model, view, case.belief, PRIOR, start(case, client)[:1])
+        found["engine"] = _engine(case, view, steps)
+    step = usual_loop(view, case.belief, PRIOR, start(view)[:1])
     step()
     return {**found, "loop": seconds(step, device, 16 * STEPS["cpu"])}
 
@@ -108,9 +101,9 @@ def run_compiled(device: torch.device, case: Case, rounds: int = 5) -> Iterator[
     eagerly wherever this shows no gain. first_s: seconds of the first call.
     """
     keep_blocks()
-    client, view = released(case.given, device)
-    adversary = ADVERSARIES[case.belief](client)
-    x, y = (v.repeat_interleave(case.restarts, 0) for v in (start(case, client), view.y))
+    view = released(case.given, device)
+    adversary = case.adversary(view.client, steps=1)
+    x, y = (v.repeat_interleave(case.restarts, 0) for v in (start(view), view.y))
 
     def step(x: Tensor, y: Tensor, *g: Tensor) -> Tensor:
         x = x.detach().requires_grad_()
@@ -152,41 +145,30 @@ def _described(case: Case, device: torch.device) -> dict[str, object]:
     }
 
 
-def _engine(adversary: Adversary, view: ServerView, case: Case, steps: int) -> float:
+def _engine(case: Case, view: ServerView, steps: int) -> float:
     """Seconds per image-iteration of the engine; the difference of two runs leaves out set-up."""
     long, short = (
-        seconds(lambda n=n: _steps(adversary, view, case.restarts, n), view.y.device, 1)
+        seconds(lambda n=n: case.adversary(view.client, n).attack(view), view.y.device, 1)
         for n in (steps + 1, 1)
     )
     return (long - short) / steps / case.attacks
 
 
-def _peak_bytes(adversary: Adversary, view: ServerView, case: Case) -> float:
-    """Peak bytes of one step for each attack, without what was released and lay there before."""
+def _bytes(case: Case, view: ServerView) -> tuple[float, float]:
+    """Peak bytes of one step for each attack, and bytes that its operations read and write.
+
+    What was released and lay there before is not in the peak.
+    """
     few = _few(case)
-    with LiveMemory() as memory:
-        _steps(adversary, view[: few.released], few.restarts, 1)
-    return memory.peak / few.attacks
-
-
-def _moved_bytes(adversary: Adversary, view: ServerView, case: Case) -> float:
-    """Bytes that the operations of one step read and write, for each attack."""
-    few = _few(case)
-
-    def moved(steps: int) -> int:
-        with MovedMemory() as memory:
-            _steps(adversary, view[: few.released], few.restarts, steps)
-        return memory.moved
-
-    return (moved(2) - moved(1)) / few.attacks
+    moved = []
+    for steps in (2, 1):
+        with LiveMemory() as live, MovedMemory() as memory:
+            few.adversary(view.client, steps).attack(view[: few.released])
+        moved.append(memory.moved)
+    return live.peak / few.attacks, (moved[0] - moved[1]) / few.attacks
 
 
 def _few(case: Case, most: int = 64) -> Case:
     """The same with few attacks, of which as many share a released gradient."""
     restarts = min(case.restarts, most)
     return replace(case, released=min(case.released, most // restarts), restarts=restarts)
-
-
-def _steps(adversary: Adversary, view: ServerView, restarts: int, count: int) -> None:
-    optimizer = replace(adversary.optimizer, steps=count)
-    replace(adversary, optimizer=optimizer, restarts=restarts).attack(view)

@@ -29,7 +29,6 @@ class LiveMemory(TorchDispatchMode):
         self._seen: set[int] = set()
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        """Run the operation and look at what it made."""
         result = function(*args, **(kwargs or {}))
         given = {tensor.untyped_storage()._cdata for tensor in _tensors((args, kwargs))}
         for tensor in _tensors(result):
@@ -55,7 +54,6 @@ class MovedMemory(TorchDispatchMode):
         self.moved = 0
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        """Run the operation and count what went in and what came out."""
         result = function(*args, **(kwargs or {}))
         schema = function._schema
         alias = any(value.alias_info is not None for value in schema.returns)

@@ -118,7 +118,6 @@ class MatrixInputs(TorchDispatchMode):
         self.bits = PRECISIONS[choose("precision", precision, PRECISIONS)]
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        """Round the inputs of a product, and run it."""
         if function.overloadpacket in PRODUCTS:
             args = tree_map_only(Tensor, lambda x: rounded(x, self.bits), args)
         return function(*args, **(kwargs or {}))

@@ -1,6 +1,6 @@
 """What chapters make of records: tables of means and differences, rows of pictures."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -35,16 +35,19 @@ def compared(table: pd.DataFrame, rows: str, columns: str, against: str) -> Pair
 
     Raises ValueError if the two were not measured on the same images.
     """
-    pairs = _pairs(table, rows, columns, against).items()
-    return {f"{name} − {against}": {column: paired(values, other) for column, values, other in row}
-            for name, row in pairs}  # fmt: skip
+    return _pairs(table, rows, columns, against, "{row} − {against}", paired)
 
 
 def ahead(table: pd.DataFrame, rows: str, columns: str, first: str) -> Pairs:
     """The other way round: the row `first` minus each other, for claims that it is ahead."""
-    pairs = _pairs(table, rows, columns, first).items()
-    return {f"{first} − {name}": {column: paired(other, values) for column, values, other in row}
-            for name, row in pairs}  # fmt: skip
+    return _pairs(
+        table,
+        rows,
+        columns,
+        first,
+        "{against} − {row}",
+        lambda values, other: paired(other, values),
+    )
 
 
 def tables(
@@ -100,13 +103,10 @@ def arms(rows: pd.DataFrame, by: str = "adversary", **same: Any) -> dict[str, pd
 
 def gallery(private: Images, shown: Arms, records: Records | Exported) -> Figure:
     """The private images, and below them what the records kept of each arm."""
-    first, *rows = frame("gallery", private, shown, records).rows
-    return plot.images(
-        first.images,
-        *(row.images for row in rows),
-        labels=["private $x$", *shown],
-        scores=[torch.tensor(row.scores) for row in rows],
-    )
+    rows = frame("gallery", private, shown, records).rows
+    scores = [torch.tensor(row.scores) for row in rows[1:]]
+    labels = ["private $x$", *shown]
+    return plot.images(*(row.images for row in rows), labels=labels, scores=scores)
 
 
 def frame(label: str, private: Images, shown: Arms, records: Records | Exported) -> Frame:
@@ -134,15 +134,16 @@ def _of(private: Images, rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _pairs(
-    table: pd.DataFrame, rows: str, columns: str, against: str
-) -> dict[str, list[tuple[Any, pd.Series, pd.Series]]]:
-    """{row: (column, its values, those of the row `against` on the same images)}."""
-    found: dict[str, list[tuple[Any, pd.Series, pd.Series]]] = {}
+    table: pd.DataFrame, rows: str, columns: str, against: str, title: str, pair: Callable
+) -> Pairs:
+    """{title: {column: pair(a row's values, those of the row `against` on the same images)}}."""
+    found: Pairs = {}
     for column, part in table.groupby(columns, sort=False, observed=True):
         by_row = {name: p.set_index("index").psnr for name, p in part.groupby(rows, sort=False)}
         other = by_row.pop(against, None)
         for name, values in by_row.items() if other is not None else ():
             if set(values.index) != set(other.index):
                 raise ValueError(f"{name} and {against} were not measured on the same images")
-            found.setdefault(name, []).append((column, values, other.loc[values.index]))
+            row = found.setdefault(title.format(row=name, against=against), {})
+            row[column] = pair(values, other.loc[values.index])
     return found

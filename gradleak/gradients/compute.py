@@ -26,9 +26,8 @@ def gradient(model: nn.Module, x: Tensor, y: Tensor, loss: Loss = F.cross_entrop
 
 def general(model: nn.Module, x: Tensor, y: Tensor, loss: Loss = F.cross_entropy) -> Gradient:
     """The same for any network, through torch.func: a copy of each weight's gradient an attack."""
-    every = dict(model.named_parameters())
-    held = {k: p.detach() for k, p in every.items()}
-    trainable = {k: held[k] for k, p in every.items() if p.requires_grad}
+    held = {k: p.detach() for k, p in model.named_parameters()}
+    trainable = {k: held[k] for k, p in model.named_parameters() if p.requires_grad}
 
     def loss_of(parameters: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
         return loss(functional_call(model, {**held, **parameters}, (x,)), y)
@@ -55,8 +54,7 @@ def path(model: nn.Module, x: Tensor, y: Tensor, loss: Loss = F.cross_entropy) -
 @unrounded()  # else rounded products would look like wrong gradients
 def _agree(model: nn.Module, x: Tensor, y: Tensor, loss: Loss) -> bool:
     # Two attacks, so that a network which mixes the examples of a batch is found out.
-    some = slice(0, 2)
-    x, y = x[some].detach(), y[some]
+    x, y = x[:2].detach(), y[:2]
     if len(x) == 1:
         x, y = torch.cat([x, x.flip(-1)]), torch.cat([y, y])
     oracle = general(model, x, y, loss)

@@ -104,14 +104,10 @@ class Gradient(Mapping[str, Tensor]):
 
     def scaled(self, weights: Mapping[str, float]) -> Gradient:
         """Each parameter times its weight."""
-
-        def make() -> Gradient:
-            return Gradient(
-                {k: v.scaled(weights[k]) if isinstance(v, Outer) else weights[k] * v
-                 for k, v in self._entries.items()}
-            )  # fmt: skip
-
-        return self._once(tuple(weights.items()), make)
+        entries = self._entries.items()
+        return self._once(
+            tuple(weights.items()), lambda: Gradient({k: weights[k] * v for k, v in entries})
+        )
 
     def moments(self, other: Gradient) -> products.Moments:
         """<self, other> and |self|^2 of each attack, (N,) each."""
@@ -140,9 +136,7 @@ class Gradient(Mapping[str, Tensor]):
 
         def of(name: str, entry: Entry) -> Tensor:
             if isinstance(entry, Outer):
-                shared = len(entry.a) // other.attacks
-                norm = other._once(("sq_norm", name), lambda: products.sq_norm(other[name]))
-                rest = norm.repeat_interleave(shared)
+                rest = other.only(name).sq_norm().repeat_interleave(self.attacks // other.attacks)
                 inner, sq_norm = self._moments(name, entry, other)
                 return rest - 2 * inner + sq_norm
             return entrywise.of_tensor(entrywise.square, entry, other[name])

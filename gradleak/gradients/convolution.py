@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.grad import conv2d_weight
 
 Pair = tuple[int, int]
 Two = tuple[Tensor, Tensor]
@@ -45,12 +46,10 @@ class Geometry:
         """The convolution itself."""
         return F.conv2d(a, weight, bias, self.stride, self.padding, self.dilation, groups)
 
-    def backward(self, a: Tensor, delta: Tensor, weight: Tensor, groups: int, of: str) -> Tensor:
-        """The derivative of the input a or of the weight, by PyTorch."""
-        options = ([*self.stride], [*self.padding], [*self.dilation], False, [0, 0], groups)
-        wanted = [of == "input", of == "weight", False]
-        found = torch.ops.aten.convolution_backward(delta, a, weight, None, *options, wanted)
-        return found[wanted.index(True)]
+    def backward(self, a: Tensor, delta: Tensor, weight: Tensor, groups: int = 1) -> Tensor:
+        """The derivative of the input, as torch.nn.grad's but in the memory format of a."""
+        rest = self.stride, self.padding, self.dilation, False, (0, 0), groups, (True, False, False)
+        return torch.ops.aten.convolution_backward(delta, a, weight, None, *rest)[0]
 
 
 def gradients(layer: nn.Conv2d, a: Tensor, delta: Tensor) -> Two:
@@ -59,7 +58,7 @@ def gradients(layer: nn.Conv2d, a: Tensor, delta: Tensor) -> Two:
     a: the layer's input (N, C, H, W); delta: the loss's derivative with respect to its output.
     """
     geometry = Geometry(layer.kernel_size, layer.stride, layer.dilation)
-    left, right, top, bottom = _padding(layer)
+    left, right, top, bottom = layer._reversed_padding_repeated_twice
     if (left, top) == (right, bottom) and _one_group_an_image(a, delta, geometry):
         rows = _InARow.apply(a), _InARow.apply(delta)
         return _Grouped.apply(*rows, replace(geometry, padding=(top, left)), len(a))
@@ -83,7 +82,7 @@ def maps(layer: nn.Conv2d, a: Tensor) -> tuple[Map, Map] | None:
 
     None where the padding is not the same on both sides.
     """
-    left, right, top, bottom = _padding(layer)
+    left, right, top, bottom = layer._reversed_padding_repeated_twice
     if (left, top) != (right, bottom):
         return None
     weight = layer.weight.detach()
@@ -91,7 +90,7 @@ def maps(layer: nn.Conv2d, a: Tensor) -> tuple[Map, Map] | None:
 
     def transposed(delta: Tensor) -> Tensor:
         if a.shape[1] >= FEW:
-            return geometry.backward(a, delta, weight, 1, "input")
+            return geometry.backward(a, delta, weight)
         # For images of few channels a product and a fold are faster on a CPU.
         height, width = a.shape[2] + 2 * top, a.shape[3] + 2 * left
         padded = a.new_empty(*a.shape[:2], height, width)
@@ -146,8 +145,8 @@ class _Grouped(torch.autograd.Function):
         ctx.save_for_backward(a, delta)
         ctx.geometry, ctx.images = geometry, images
         shape = (delta.shape[1], a.shape[1] // images, *geometry.kernel)
-        unread = a.new_empty(1).expand(shape)  # the derivative wants the weight's shape only
-        weight = geometry.backward(a, delta, unread, images, "weight")
+        rest = geometry.stride, geometry.padding, geometry.dilation, images
+        weight = conv2d_weight(a, shape, delta, *rest)
         return weight.unflatten(0, (images, -1)), delta.sum((0, 2, 3)).view(images, -1)
 
     @staticmethod
@@ -155,7 +154,7 @@ class _Grouped(torch.autograd.Function):
         a, delta = ctx.saved_tensors
         geometry, slope = ctx.geometry, slope.flatten(0, 1)
         of_delta = geometry.forward(a, slope, of_bias.flatten(), ctx.images)
-        return geometry.backward(a, delta, slope, ctx.images, "input"), of_delta, None, None
+        return geometry.backward(a, delta, slope, ctx.images), of_delta, None, None
 
 
 def channels_last(x: Tensor) -> Tensor:
@@ -198,12 +197,3 @@ def _product_like(like: Tensor, left: Tensor, right: Tensor) -> Tensor:
     if like.stride(2) == 1:
         return torch.bmm(left, right)
     return torch.bmm(right.mT, left.mT).mT
-
-
-def _padding(layer: nn.Conv2d) -> list[int]:
-    """(left, right, top, bottom)."""
-    if layer.padding == "same":
-        totals = [d * (k - 1) for d, k in zip(layer.dilation, layer.kernel_size, strict=True)]
-        return [half for total in totals[::-1] for half in (total // 2, total - total // 2)]
-    rows, columns = (0, 0) if layer.padding == "valid" else layer.padding
-    return [columns, columns, rows, rows]

@@ -56,11 +56,6 @@ def _apart(g: Tensor, delta: Tensor, a: Tensor, mask: Tensor | None, out: Tensor
     return torch.baddbmm(g.expand_as(out), delta.mT, a, alpha=-1, out=out)
 
 
-def _blocks(attacks: int, g: Tensor) -> list[slice]:
-    """Attacks that are done at a time: what was released to them and what is made of it fit."""
-    return list(blocks(attacks, 2 * g[0].numel(), g.device))
-
-
 def _shared(values: Tensor, some: slice, attacks: int) -> Tensor:
     """The rows of `values` (M, ...) that belong to some of N attacks, each shared by N / M."""
     each = attacks // len(values)
@@ -72,7 +67,7 @@ class _OfTensor(torch.autograd.Function):
     def forward(ctx: Any, h: Tensor, g: Tensor, term: Term) -> Tensor:
         total, kept = h.new_empty(len(h)), ctx.needs_input_grad[0]
         slopes = torch.empty_like(h) if kept else None
-        for some in _blocks(len(h), g):
+        for some in blocks(len(h), 2 * g[0].numel(), g.device):
             released = _shared(g, some, len(h))
             total[some], slope = term(released - h[some], released, some)
             if kept:
@@ -93,7 +88,7 @@ class _OfFactors(torch.autograd.Function):
         ctx: Any, delta: Tensor, a: Tensor, mask: Tensor | None, g: Tensor, term: Term
     ) -> Tensor:
         total, of_delta, of_a = a.new_empty(len(a)), torch.empty_like(delta), torch.empty_like(a)
-        every = _blocks(len(a), g)
+        every = list(blocks(len(a), 2 * g[0].numel(), g.device))
         work = g.new_empty(every[0].stop, *g.shape[1:])  # stays in the cache
         for some in every:
             released, out = _shared(g, some, len(a)), work[: some.stop - some.start]

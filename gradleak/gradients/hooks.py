@@ -4,7 +4,6 @@ A layer's gradient is made of its input and of the loss's derivative with respec
 Both are read off with hooks, so the module stays as it is and no weight is ever copied.
 """
 
-from collections import defaultdict
 from collections.abc import Callable
 from weakref import WeakKeyDictionary
 
@@ -76,27 +75,24 @@ Uses = list[tuple[Tensor, Tensor]]
 
 def _run(model: nn.Module, layers: Layers, x: Tensor) -> tuple[Tensor, dict[str, Uses]]:
     """The network's output, and what went into and came out of each layer."""
-    calls: dict[str, Uses] = defaultdict(list)
+    calls: dict[str, Uses] = {name: [] for name, _ in layers}
+    names = {layer: name for name, layer in layers}
     in_place = any(getattr(module, "inplace", False) for module in model.modules())
 
-    def hook(name: str):
-        def keep(layer: nn.Module, args: tuple[Tensor, ...], z: Tensor) -> Tensor:
-            z = vjps.output(layer, args[0], z)
-            z = z if isinstance(layer, nn.Linear) else channels_last(z)
-            calls[name].append((args[0], z))
-            # An in-place activation would overwrite z.
-            return z.clone() if in_place else z
+    def keep(layer: nn.Module, args: tuple[Tensor, ...], z: Tensor) -> Tensor:
+        z = vjps.output(layer, args[0], z)
+        z = z if isinstance(layer, nn.Linear) else channels_last(z)
+        calls[names[layer]].append((args[0], z))
+        # An in-place activation would overwrite z.
+        return z.clone() if in_place else z
 
-        return keep
-
-    handles = [layer.register_forward_hook(hook(name)) for name, layer in layers]
+    handles = [layer.register_forward_hook(keep) for layer in names]
     if not in_place:
-        held = {layer for _, layer in layers}
-        others = [m for m in model.modules() if m not in held]
+        others = [m for m in model.modules() if m not in names]
         handles += [m.register_forward_hook(_lean) for m in others]
     constant = {k: p.detach() for k, p in model.named_parameters()}
     try:
-        return functional_call(model, constant, (x,)), {k: calls[k] for k, _ in layers}
+        return functional_call(model, constant, (x,)), calls
     finally:
         for handle in handles:
             handle.remove()

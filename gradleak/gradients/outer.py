@@ -41,8 +41,7 @@ class Outer:
             return replace(self, a=times(self.a, mask))
         return replace(self, mask=mask if self.mask is None else self.mask * mask)
 
-    def scaled(self, weight: float) -> Outer:
-        """Times a number."""
+    def __rmul__(self, weight: float) -> Outer:
         return replace(self, delta=weight * self.delta)
 
     def moments(self, g: Tensor) -> products.Moments:

@@ -21,7 +21,7 @@ Moments = tuple[Tensor, Tensor]
 
 def of_tensors(h: Sequence[Tensor], g: Sequence[Tensor]) -> Moments:
     """The moments of several parameters together: h[i] (N, ...), g[i] (M, ...)."""
-    return _OfTensors.apply(len(h), *h, *g)
+    return _OfTensors.apply(*h, *g)
 
 
 def of_factors(delta: Tensor, a: Tensor, g: Tensor) -> Moments:
@@ -37,11 +37,11 @@ def sq_norm(v: Tensor) -> Tensor:
 
 class _OfTensors(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, count: int, *tensors: Tensor) -> Moments:
+    def forward(ctx: Any, *tensors: Tensor) -> Moments:
         ctx.save_for_backward(*tensors)
         products = (_grouped(a, b) * b.flatten(1).unsqueeze(1) for a, b in _pairs(tensors))
         inner = sum(product.sum(2).flatten() for product in products)
-        return inner, sum(sq_norm(v) for v in tensors[:count])
+        return inner, sum(sq_norm(a) for a, _ in _pairs(tensors))
 
     @staticmethod
     def backward(ctx: Any, of_inner: Tensor, of_norm: Tensor) -> tuple[Tensor | None, ...]:
@@ -50,7 +50,7 @@ class _OfTensors(torch.autograd.Function):
             inner, norm = (v.view(len(b), -1, 1) for v in (of_inner, 2 * of_norm))
             slope = torch.addcmul(inner * b.flatten(1).unsqueeze(1), norm, _grouped(a, b))
             slopes.append(slope.view_as(a))
-        return None, *slopes, *[None] * len(slopes)
+        return *slopes, *[None] * len(slopes)
 
 
 def _pairs(tensors: Sequence[Tensor]) -> Iterable[tuple[Tensor, Tensor]]:

@@ -37,11 +37,16 @@ def test_lines_of_pictures_are_of_equal_length(count, columns):
 
 def test_what_cannot_be_drawn_is_told():
     for make, message in (
-        (lambda: Row("x", X + 1), r"must lie in \[0, 1\]"),
+        (lambda: Row("x", X[0]), r"\(1, 6, 5\): they must be \(n, C, H, W\)"),
+        (lambda: Row("x", torch.zeros(2, 4, 5, 5)), "C = 1 or 3"),
+        (lambda: Row("x", X[:0]), "n > 0"),
+        (lambda: Row("x", X * 255), "divide bytes by 255"),
+        (lambda: Row("x", X - 0.5), "clamp"),
         (lambda: Row("x", X * torch.nan), r"must lie in \[0, 1\]"),
-        (lambda: Row("x", X[0]), r"must be \(n, C, H, W\)"),
-        (lambda: Row("x", X, [1.0]), "4 images but 1 scores"),
-        (lambda: Row(" ", X), "a text that says what it is"),
+        (lambda: Row("x", X, [1.0]), "'x' has 4 images but 1 scores"),
+        (lambda: Row(" ", X), "a row has the label ' ': give it a text that says what it is"),
+        (lambda: Frame("", [Row("x", X)]), "a frame has the label ''"),
+        (lambda: Frame(0.1, [Row("x", X)]), "a frame has the label 0.1"),
         (lambda: Frame("0", [Row("a", X), Row("b", X[:2])]), "rows of different lengths"),
         (lambda: Frame("0", []), "has no rows"),
     ):

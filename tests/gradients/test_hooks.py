@@ -51,12 +51,13 @@ def seeded(model: nn.Module) -> nn.Module:
     return model.double()
 
 
-def agree(model, x, y, loss=F.cross_entropy):
+def agree(model, x, y, loss=F.cross_entropy, path="captured"):
     """Values, and the derivative of a function of them, equal those of the general path."""
+    assert compute.path(model, x, y, loss) == path
     weights, slopes = {}, []
-    for path in (compute.gradient, compute.general):
+    for gradient in (compute.gradient, compute.general):
         z = x.clone().requires_grad_()
-        g = path(model, z, y, loss)
+        g = gradient(model, z, y, loss)
         for name, value in g.items():
             other = weights.setdefault(name, value.detach())
             torch.testing.assert_close(value.detach(), other, rtol=1e-9, atol=1e-12)
@@ -86,7 +87,6 @@ def test_convolutions(attacks, batch, channels, kernel, stride, padding, dilatio
     model = seeded(nn.Sequential(conv, nn.Tanh(), nn.Flatten(), nn.Linear(size, 3, bias=bias)))
     x = torch.rand(attacks, batch, channels, 6, 7, dtype=torch.double)
     y = torch.randint(3, (attacks, batch))
-    assert compute.path(model, x, y) == "captured"
     agree(model, x, y)
 
 
@@ -99,21 +99,18 @@ def test_batch_normalisation_by_running_statistics():
     norm.running_var.copy_(torch.tensor([2.0, 0.5]))
     x, y = torch.rand(3, 2, 1, 6, 6, dtype=torch.double), torch.randint(3, (3, 2))
     assert not hooks.supported(model.train())
-    assert compute.path(model.eval(), x, y) == "captured"
-    agree(model, x, y)
+    agree(model.eval(), x, y)
 
 
 def test_repeated_layers_and_places():
     model = seeded(Twice())
     x, y = torch.rand(3, 2, 5, 4, dtype=torch.double), torch.randint(3, (3, 2))
-    assert compute.path(model, x, y) == "captured"
     agree(model, x, y)
 
 
 def test_in_place_activations_are_no_trap():
     model = seeded(nn.Sequential(nn.Linear(4, 6), nn.ReLU(inplace=True), nn.Linear(6, 3)))
     x, y = torch.rand(3, 2, 4, dtype=torch.double), torch.randint(3, (3, 2))
-    assert compute.path(model, x, y) == "captured"
     agree(model, x, y)
 
 
@@ -131,7 +128,6 @@ def test_cross_entropy_counts_what_pytorchs_mean_counts():
 def test_a_loss_of_ones_own_is_captured_too():
     model = seeded(nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 2)))
     x, y = torch.rand(3, 2, 4, dtype=torch.double), torch.rand(3, 2, 2, dtype=torch.double)
-    assert compute.path(model, x, y, F.mse_loss) == "captured"
     agree(model, x, y, F.mse_loss)
 
 
@@ -148,8 +144,7 @@ def test_a_loss_of_ones_own_is_captured_too():
 def test_other_networks_take_the_general_path(model):
     model = seeded(model)
     x, y = torch.rand(3, 2, 4, dtype=torch.double), torch.randint(3, (3, 2))
-    assert compute.path(model, x, y) == "general"
-    agree(model, x, y)
+    agree(model, x, y, path="general")
 
 
 def test_frozen_parameters_do_not_matter():
@@ -157,5 +152,4 @@ def test_frozen_parameters_do_not_matter():
     model[0].requires_grad_(False)
     model[1].bias.requires_grad_(False)
     x, y = torch.rand(3, 2, 4, dtype=torch.double), torch.randint(3, (3, 2))
-    assert compute.path(model, x, y) == "captured"
     agree(model, x, y)

@@ -26,7 +26,7 @@ def test_factors_stand_for_the_tensor(released, each, uses, out, inputs, seed, m
         return torch.randn(*shape, generator=rng, dtype=torch.double)
 
     n = released * each
-    factors = gl.gradients.Outer(draw(n, uses, out), draw(n, uses, inputs)).scaled(0.7)
+    factors = 0.7 * gl.gradients.Outer(draw(n, uses, out), draw(n, uses, inputs))
     loc = gl.Gradient({"w": factors, "b": draw(n, out)})
     g = gl.Gradient({"w": draw(released, out, inputs), "b": draw(released, out)})
     wide = gl.Gradient({k: v.repeat_interleave(each, 0) for k, v in g.items()})

@@ -7,6 +7,15 @@ from torch import nn
 from gradleak.gradients import vjps
 
 
+def agree(ours, theirs, a):
+    """The same derivative, and the same transpose of it."""
+    slope = torch.randn_like(ours, requires_grad=True)
+    found = [torch.autograd.grad(z, a, slope, create_graph=True)[0] for z in (ours, theirs)]
+    torch.testing.assert_close(*found)
+    back = torch.randn_like(a)
+    torch.testing.assert_close(*(torch.autograd.grad(z, slope, back)[0] for z in found))
+
+
 @pytest.mark.parametrize(
     "layer", [nn.ReLU(), nn.AvgPool2d(2), nn.AvgPool2d((2, 1), padding=(1, 0), ceil_mode=True)]
 )
@@ -15,14 +24,7 @@ def test_lean_layers_have_torchs_derivatives(layer):
     z = layer(a)
     lean = vjps.output(layer, a, z)
     assert torch.equal(lean, z)
-    slope = torch.randn_like(z, requires_grad=True)
-    (ours,) = torch.autograd.grad(lean, a, slope, create_graph=True)
-    (theirs,) = torch.autograd.grad(z, a, slope, create_graph=True)
-    torch.testing.assert_close(ours, theirs)
-    back = torch.randn_like(a)
-    torch.testing.assert_close(
-        torch.autograd.grad(ours, slope, back)[0], torch.autograd.grad(theirs, slope, back)[0]
-    )
+    agree(lean, z, a)
 
 
 @pytest.mark.parametrize("branches", [False, True])
@@ -35,13 +37,7 @@ def test_a_pooling_takes_the_relu_before_it_along(branches):
         pooled = output(pool, opened, pool(opened))
         return pooled + opened[:, :, ::2, ::2].square() if branches else pooled
 
-    ours, theirs = of(vjps.output), of(lambda layer, a, z: z)
-    slope = torch.randn_like(ours, requires_grad=True)
-    ours, theirs = (torch.autograd.grad(z, a, slope, create_graph=True)[0] for z in (ours, theirs))
-    torch.testing.assert_close(ours, theirs)
-    back = torch.randn_like(a)
-    ours, theirs = (torch.autograd.grad(z, slope, back)[0] for z in (ours, theirs))
-    torch.testing.assert_close(ours, theirs)
+    agree(of(vjps.output), of(lambda layer, a, z: z), a)
 
 
 def test_layers_without_a_rewiring_are_left_alone():
