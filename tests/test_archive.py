@@ -20,7 +20,7 @@ FILES = (
 @pytest.fixture
 def source(tmp_path):
     """A copy of the clone, as building writes into the folder that it builds."""
-    no_caches = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints")
+    no_caches = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints", ".*_cache")
     for name in PARTS:
         shutil.copytree(REPO / name, tmp_path / "source" / name, ignore=no_caches)
     for name in FILES:
