@@ -1,5 +1,5 @@
 # `make book` and `make test`, and `make test-all`, which takes longer. They need Python 3.10 or
-# newer, and nothing else.
+# newer, and nothing else. `make test-oldest` tests the bounds of `pyproject.toml`; it needs uv.
 PYTHON ?= python3
 ENV := .venv
 STAMP := $(ENV)/.installed
@@ -8,7 +8,7 @@ PYTEST := $(ENV)/bin/python -m pytest -n logical
 # Threads that wait let others compute (book/gotchas.md).
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: book test test-all clean
+.PHONY: book test test-all test-oldest clean
 
 book: $(STAMP)
 	@$(ENV)/bin/gradleak book
@@ -18,6 +18,9 @@ test: $(STAMP)
 
 test-all: $(STAMP)
 	@$(PYTEST)
+
+test-oldest:
+	@tests/oldest.sh
 
 $(STAMP): pyproject.toml
 	@test -x $(ENV)/bin/python || $(PYTHON) -m venv $(ENV)

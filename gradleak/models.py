@@ -212,9 +212,21 @@ def _build(shape: Shape, seed: int, **layers: nn.Module) -> nn.Sequential:
         if isinstance(module, nn.Conv2d | nn.Linear):
             std = 1 / math.sqrt(module.weight[0].numel())
             std /= 0.87962566103423978  # the standard deviation that truncation leaves of 1
-            nn.init.trunc_normal_(module.weight, std=std, a=-2 * std, b=2 * std, generator=rng)
+            _truncated_normal(module.weight, std, rng)
             nn.init.zeros_(module.bias)
     return model
+
+
+@torch.no_grad()
+def _truncated_normal(weight: Tensor, std: float, rng: torch.Generator) -> None:
+    """Fill with normal numbers within two deviations, the bits of PyTorch 2.14's `trunc_normal_`.
+
+    Its older versions draw others, and a seed has to mean one network under all of them.
+    """
+    weight.normal_(0, std, generator=rng)
+    while (beyond := weight.abs() > 2 * std).any():
+        again = torch.empty_like(weight).normal_(0, std, generator=rng)
+        weight.copy_(torch.where(beyond, again, weight))
 
 
 def save(model: nn.Module, path: Path, **facts: str | int | float) -> None:

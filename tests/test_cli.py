@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import toy
@@ -111,7 +112,7 @@ def test_missing_extra_says_how_to_install_it(clone, monkeypatch):
     def refuse(name):
         raise ImportError(name)
 
-    monkeypatch.setattr(chapter_module.importlib, "import_module", refuse)
+    monkeypatch.setattr(chapter_module, "importlib", SimpleNamespace(import_module=refuse))
     assert "pip install -e '.[book]'" in call("list").output
 
 

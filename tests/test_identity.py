@@ -282,15 +282,15 @@ HARMLESS = [
 ]  # fmt: skip
 
 
-def executed(source, name="users"):
+def executed(source, name="users", file=None):
     module = types.ModuleType(name)
     sys.modules[name] = module
-    exec(compile(source, f"{name}.py", "exec"), vars(module))
+    exec(compile(source, file or f"{name}.py", "exec"), vars(module))
     return module
 
 
-def of_source(source):
-    module = executed(source)
+def of_source(source, file=None):
+    module = executed(source, file=file)
     return digest(module.Mine()), digest(module.plain)
 
 
@@ -310,6 +310,13 @@ def test_an_edit_of_a_function_that_changes_values_changes_the_name(old, new):
 def test_an_edit_that_changes_nothing_renames_nothing(old, new):
     assert old in SOURCE
     assert of_source(SOURCE.replace(old, new)) == of_source(SOURCE)
+
+
+def test_code_without_a_file_is_read_too():
+    """Such as that of `python -c`; the methods that `dataclass` writes have none either."""
+    sources = (SOURCE, SOURCE.replace("math.pi", "math.e"), SOURCE.replace("rest", "others"))
+    one, other, same = (of_source(source, "<string>")[0] for source in sources)
+    assert one == same == of_source(SOURCE)[0] != other
 
 
 def test_code_without_a_module_of_its_own_is_read_too():

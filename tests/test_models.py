@@ -1,8 +1,12 @@
+import hashlib
+import math
+
 import pytest
 import torch
 
 import gradleak as gl
 from gradleak.identity import digest
+from gradleak.randomness import MODEL, generator
 
 
 def parameters(model):
@@ -43,6 +47,45 @@ def test_weights_are_lecun_normal():
         assert layer.weight.std().item() == pytest.approx(fan_in**-0.5, rel=0.02)
         assert layer.weight.abs().max() <= 2 * fan_in**-0.5 / 0.8796
         assert (layer.bias == 0).all()
+
+
+# Of each network's weights, both seeds and shapes below. A published number belongs to these bits.
+CHECKSUMS = {
+    "cnn": "f8833e4a6af1b181",
+    "cnn2": "bac283d9ce93f27a",
+    "convbig": "8c3dc0bff22a87e5",
+    "lenet": "eb6eb51922599a0b",
+    "convnet": "f789890df5fea938",
+    "mlp": "0482be2c11e641e6",
+    "precode_ffn": "cbf3bc2a1ade48fc",
+    "precode_lenet": "1f5f1a17875f761a",
+}
+ROUNDS_ALIKE = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
+
+
+@pytest.mark.skipif(not ROUNDS_ALIKE, reason="other processors round random numbers otherwise")
+@pytest.mark.parametrize("build", [*BUILD, gl.defenses.precode_ffn, gl.defenses.precode_lenet])
+def test_a_seed_means_one_network_under_every_version(build):
+    weights = hashlib.sha256()
+    for shape in ((1, 28, 28), (3, 32, 32)):
+        for seed in (0, 1):
+            for weight in build(shape, 10, seed=seed).state_dict().values():
+                weights.update(weight.numpy().tobytes())
+    assert weights.hexdigest()[:16] == CHECKSUMS[build.__name__]
+
+
+@pytest.mark.skipif(torch.__version__ < "2.14", reason="drew other numbers before 2.14")
+@pytest.mark.parametrize("build", [gl.models.cnn, gl.models.cnn2, gl.models.mlp])
+@pytest.mark.parametrize("seed", range(3))
+def test_truncated_normal_weights_are_those_of_pytorch(build, seed):
+    rng = generator(MODEL, seed)
+    for layer in build((3, 32, 32), 10, seed=seed):
+        if isinstance(layer, torch.nn.Conv2d | torch.nn.Linear):
+            std = 1 / math.sqrt(layer.weight[0].numel()) / 0.87962566103423978
+            theirs = torch.nn.init.trunc_normal_(
+                torch.empty_like(layer.weight), std=std, a=-2 * std, b=2 * std, generator=rng
+            )
+            assert torch.equal(layer.weight, theirs)
 
 
 def test_strided_padding_is_that_of_the_original():

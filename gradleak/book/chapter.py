@@ -1,17 +1,22 @@
 """What a clone of the book contains: its chapters, and what each is about."""
 
 import importlib
+import json
 import re
 import textwrap
 from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import click
 
 from gradleak.names import choose
+from gradleak.version import __version__
 
 PROFILES = ("smoke", "quick", "paper")
 DEVICES = ("auto", "cpu", "cuda")
@@ -70,12 +75,44 @@ def root(start: Path | None = None) -> Path:
     """Return the clone that holds `start` (default: the working folder), or raise `BookError`."""
     start = Path(start or Path.cwd()).resolve()
     for folder in (start, *start.parents):
-        if (folder / "_toc.yml").is_file() and (folder / "notebooks").is_dir():
+        if _is_clone(folder):
             return folder
     raise BookError(
         f"There is no book in {start} or above it: go to your clone of gradleak "
-        "(the folder with _toc.yml and notebooks/) and try again."
+        f"(the folder with _toc.yml and notebooks/) and try again; here: {_way_to_a_clone()}"
     )
+
+
+def _is_clone(folder: Path) -> bool:
+    return (folder / "_toc.yml").is_file() and (folder / "notebooks").is_dir()
+
+
+def _way_to_a_clone() -> str:
+    """Return the shell command that leads to the source of what is imported here."""
+    beside = Path(__file__).parents[2]  # an editable install lies in its clone
+    return f"cd {beside}" if _is_clone(beside) else _way_from(_origin())
+
+
+def _origin() -> dict[str, Any]:
+    """Return where pip got the package, if that was no index (direct_url.json of PEP 610)."""
+    try:
+        return json.loads(metadata.distribution("gradleak").read_text("direct_url.json") or "{}")
+    except metadata.PackageNotFoundError:
+        return {}
+
+
+def _way_from(origin: dict[str, Any]) -> str:
+    if "vcs_info" in origin:
+        return f"git clone {origin['url']}"
+    if "dir_info" in origin and _is_clone(folder := _local(origin["url"])):
+        return f"cd {folder}"
+    name = f"gradleak-{__version__}"  # from an index, which has the source archive as well
+    download = f"pip download --no-deps --no-binary gradleak gradleak=={__version__}"
+    return f"{download} && tar xf {name}.tar.gz && cd {name}"
+
+
+def _local(url: str) -> Path:
+    return Path(url2pathname(urlsplit(url).path))
 
 
 def chapters(home: Path) -> list[Chapter]:

@@ -13,6 +13,9 @@ LIBRARIES = {"torch", "torchvision", "numpy", "scipy", "sklearn", "skimage", "pa
 """What enters by name, besides Python itself."""
 
 ASIDE = {"_abc_impl", "__repr__", "__str__", "__annotate__", "__annotate_func__"}
+# The methods that `dataclass` writes, which follow from the fields.
+WRITTEN = {"__init__", "__eq__", "__lt__", "__le__", "__gt__", "__ge__", "__hash__",
+           "__setattr__", "__delattr__"}  # fmt: skip
 CODE = (types.FunctionType, staticmethod, classmethod, property, functools.cached_property)
 
 
@@ -57,7 +60,7 @@ def members(what: type) -> list[tuple[str, Any]]:
         for name, value in sorted(vars(what).items())
         if name not in ASIDE
         and (isinstance(value, CODE) or not name.startswith("__"))
-        and not _generated(value)
+        and not _generated(what, value)
         and decides(value)
     ]
 
@@ -69,8 +72,12 @@ def asks_for_training(layer: type[nn.Module]) -> bool:
     return any("training" in f.__code__.co_names for f in functions)
 
 
-def _generated(value: Any) -> bool:
-    """Whether `dataclass` wrote a method; what it does follows from the fields."""
+def _generated(what: type, value: Any) -> bool:
+    """Whether `dataclass` wrote a method of a class."""
     code = getattr(value, "__code__", None)
-    told = getattr(code, "co_qualname", getattr(code, "co_filename", ""))  # before Python 3.11
-    return told.startswith(("__create_fn__", "<string>"))
+    if code is None or "__dataclass_params__" not in vars(what):
+        return False
+    if hasattr(code, "co_qualname"):
+        return code.co_qualname.startswith("__create_fn__")
+    # Before Python 3.11 its text is told by having no file, which other code may not have either.
+    return code.co_filename == "<string>" and code.co_name in WRITTEN

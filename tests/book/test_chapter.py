@@ -1,9 +1,13 @@
 """What a toy clone contains: its chapters, their order, their titles."""
 
+import json
+from types import SimpleNamespace
+
 import pytest
-from toy import edit
+from toy import REPO, edit
 
 from gradleak import book
+from gradleak.book import chapter as chapter_module
 from gradleak.book.chapter import summary
 
 
@@ -13,6 +17,29 @@ def test_root_is_found_from_below(clone):
 
 def test_no_clone_is_a_clear_error(tmp_path):
     with pytest.raises(book.BookError, match="go to your clone"):
+        book.root(tmp_path)
+
+
+def test_the_way_to_a_clone_is_the_folder_of_an_editable_install(tmp_path):
+    with pytest.raises(book.BookError, match=f"cd {REPO}$"):
+        book.root(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("origin", "way"),
+    [
+        (None, r"pip download .* gradleak==[\d.]+ && tar xf gradleak-.*\.tar\.gz && cd gradleak-"),
+        ({"url": "https://host/gradleak.git", "vcs_info": {}}, "git clone https://host/gradleak"),
+        ({"url": "file://CLONE", "dir_info": {}}, "cd CLONE$"),
+        ({"url": "file://CLONE/gone", "dir_info": {}}, "pip download"),
+    ],
+)
+def test_the_way_to_a_clone_is_what_pip_noted(clone, tmp_path, monkeypatch, origin, way):
+    noted = origin and json.dumps(origin).replace("CLONE", str(clone))
+    distribution = SimpleNamespace(read_text=lambda name: noted)
+    monkeypatch.setattr(chapter_module.metadata, "distribution", lambda name: distribution)
+    monkeypatch.setattr(chapter_module, "__file__", tmp_path / "site-packages/gradleak/book/c.py")
+    with pytest.raises(book.BookError, match=way.replace("CLONE", str(clone))):
         book.root(tmp_path)
 
 
