@@ -352,8 +352,9 @@ def own(name="Toy", module="gradleak.defenses.noise", **said):
     """A dataclass as if it were the package's."""
     fields = [(k, float, v) for k, v in said.pop("fields", {"scale": dataclasses.MISSING}).items()]
     fields = [f if f[2] is not dataclasses.MISSING else f[:2] for f in fields]
-    return dataclasses.make_dataclass(name, fields, frozen=True,
-                                      namespace={"__module__": module, **said})  # fmt: skip
+    made = dataclasses.make_dataclass(name, fields, frozen=True, namespace=said)
+    made.__module__ = module  # from Python 3.12 on it would be the caller's
+    return made
 
 
 def test_the_packages_classes_enter_by_name_revision_and_what_is_not_at_its_default():
