@@ -1,6 +1,7 @@
 """Pruning, believed fully: what zeros tell, against scipy, sums over masks, and other beliefs."""
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import gradleak as gl
+from gradleak.attacks import FirstLayer
 
 NOISES = {gl.GaussianNoise: scipy.stats.norm, gl.LaplaceNoise: scipy.stats.laplace}
 
@@ -179,3 +181,61 @@ def test_it_needs_noise_whose_tails_are_known():
     for noise in (gl.Direction(), gl.NoDefense(), 0.1):
         with pytest.raises(ValueError, match=r"give a width: Censored\(GaussianNoise"):
             gl.Censored(noise)
+
+
+RATES = (0.9, 0.99)
+SURVIVORS = gl.Survivors(("1", "3"), then=gl.Direction())
+
+
+def leaks(count=12):
+    """Share of fresh MNIST images with SSIM > 0.5 of an MLP 784-64-10: {attack: {rate: share}}.
+
+    Widths are chosen on the same number of other images.
+    """
+    images = gl.data.load("mnist")
+    tuning, fresh = (images.take(range(at, at + count)) for at in (100, 200))
+    prior = gl.Sum((gl.TotalVariation(1e-5), gl.Box()))
+    climb = gl.Adam(steps=300, signed=True, lr=0.1, drops=(3 / 8, 5 / 8, 7 / 8))
+    found = {}
+    for rate in RATES:
+        client = gl.Client(mlp(), gl.MagnitudePruning(rate))
+
+        def leak(belief, images, client=client):
+            believed = replace(client, defense=belief)
+            attack = gl.bayes(believed, prior, optimizer=climb) if belief else FirstLayer()
+            x_hat = attack.attack(client.release(images.x, images.y)).x
+            return gl.ssim(x_hat, images.x)
+
+        widths = [gl.Censored(gl.LaplaceNoise(w)) for w in (0.02, 0.05)]
+        censored = max(widths, key=lambda b: leak(b, tuning).mean())
+        arms = {"Survivors": SURVIVORS, "Direction": gl.Direction(), "Censored": censored}
+        for name, belief in {**arms, "FirstLayer": None}.items():
+            found.setdefault(name, {})[rate] = gl.metrics.share(leak(belief, fresh) > 0.5)
+    return found
+
+
+@pytest.mark.slow
+def test_who_believes_in_pruning_finds_most():
+    """The table of book/gotchas.md; to print it: python tests/defenses/test_censored.py."""
+    found = leaks()
+    for rate in RATES:
+        share = {name: by_rate[rate].mean for name, by_rate in found.items()}
+        assert share["Censored"] >= max(share["Survivors"], share["Direction"])
+        assert share["FirstLayer"] == 1
+    assert found["Censored"][0.99].low > found["Survivors"][0.99].high
+    page = (Path(__file__).parents[2] / "book" / "gotchas.md").read_text()
+    assert table(found) in page
+
+
+def table(found):
+    """In Markdown, in percent."""
+    lines = [["attack", *(f"rate {r}" for r in RATES)], ["---"] * 3]
+    for name, by_rate in found.items():
+        cells = [replace(s, mean=100 * s.mean, low=100 * s.low, high=100 * s.high)
+                 for s in by_rate.values()]  # fmt: skip
+        lines.append([f"`{name}`", *(f"{c:.0f}" for c in cells)])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+if __name__ == "__main__":
+    print(table(leaks()))
