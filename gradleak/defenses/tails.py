@@ -41,7 +41,7 @@ def laplace(m: Tensor, tau: Tensor) -> tuple[Tensor, Tensor]:
     inside = -(torch.expm1(above) + torch.expm1(below)) / 2
     outside = tau - m + (-torch.expm1(-2 * tau)).log() - math.log(2)
     within = m < tau
-    slope = (below.exp() - above.exp()) / (2 * inside)
+    slope = above.exp() * torch.expm1(-2 * m) / (2 * inside)
     return torch.where(within, inside.log(), outside), torch.where(within, slope, -1.0)
 
 
