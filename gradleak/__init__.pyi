@@ -31,6 +31,7 @@ from .attacks import (
 from .client import Client, ServerView
 from .defenses import (
     ATS,
+    Censored,
     Direction,
     GaussianNoise,
     Ignore,
@@ -66,6 +67,7 @@ __all__ = [
     "Ball",
     "Box",
     "BoxPenalty",
+    "Censored",
     "Client",
     "Direction",
     "Flat",

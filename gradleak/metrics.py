@@ -13,6 +13,7 @@ from scipy.optimize import linear_sum_assignment
 from scipy.stats import bootstrap, wilcoxon
 from skimage.metrics import structural_similarity
 from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.proportion import proportion_confint
 from torch import Tensor
 
 
@@ -68,7 +69,7 @@ def match(x_hat: Tensor, x: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean over n images with its bootstrap interval (low, high) at 95 %."""
+    """A mean or share over n images with its interval (low, high) at 95 %."""
 
     mean: float
     low: float
@@ -84,9 +85,13 @@ class Interval:
 def interval(values: Sequence[float]) -> Interval:
     """The mean and its 95 % interval, by the bias-corrected and accelerated bootstrap (SciPy).
 
-    A single value or equal values have no spread to resample: the interval is the mean.
+    A single value or equal values have no spread to resample: the interval is the mean. Raises
+    ValueError for values that are not finite, and for those that are true or false: see `share`.
     """
-    values = np.asarray(values, dtype=float)
+    values = np.asarray(values)
+    if values.dtype == bool:
+        raise ValueError("values are true or false, and their mean a share: use metrics.share")
+    values = values.astype(float)
     if not values.size or not np.isfinite(values).all():
         raise ValueError(f"an interval needs finite values, got {values}")
     mean = float(values.mean())
@@ -95,6 +100,20 @@ def interval(values: Sequence[float]) -> Interval:
     # Resampling is part of the result, so its seed is fixed.
     result = bootstrap((values,), np.mean, rng=np.random.default_rng(0)).confidence_interval
     return Interval(mean, float(result.low), float(result.high), values.size)
+
+
+def share(values: Sequence[bool]) -> Interval:
+    """The share of true values and its 95 % interval (Wilson 1927, by statsmodels).
+
+    For shares, as of leaks, where resampling fails: of none in twelve its upper end is 24 %.
+    Raises ValueError for no values, and for values that are not true or false.
+    """
+    values = np.asarray(values)
+    if not values.size or not np.isin(values, (0, 1)).all():
+        raise ValueError(f"a share needs values that are true or false, got {values}")
+    count, n = int(values.sum()), values.size
+    low, high = proportion_confint(count, n, method="wilson")
+    return Interval(count / n, float(low), float(high), n)
 
 
 def crossing(means: Mapping[float, Interval], target: float) -> float | None:

@@ -73,6 +73,26 @@ def test_intervals_of_equal_values_are_a_point():
         gl.interval([])
 
 
+@pytest.mark.parametrize("n", [1, 12, 50])
+def test_shares_have_wilsons_interval(n):
+    """By its definition: all p from which the count is no more than 1.96 deviations away."""
+    p, z = np.linspace(0, 1, 100_001), scipy.stats.norm.ppf(0.975)
+    for count in range(n + 1):
+        found = gl.metrics.share([True] * count + [False] * (n - count))
+        near = p[np.abs(count / n - p) <= z * np.sqrt(p * (1 - p) / n) + 1e-12]
+        assert (found.mean, found.n) == (count / n, n)
+        assert (found.low, found.high) == pytest.approx((near[0], near[-1]), abs=2e-5)
+
+
+def test_none_of_twelve_may_be_a_quarter():
+    assert f"{gl.metrics.share(torch.zeros(12, dtype=torch.bool)):.2f}" == "0.00 [0.00, 0.24]"
+    for wrong in ([], [0.5], [2], [math.nan, 1]):
+        with pytest.raises(ValueError, match="true or false"):
+            gl.metrics.share(wrong)
+    with pytest.raises(ValueError, match=r"use metrics\.share"):
+        gl.interval([False] * 12)
+
+
 def test_pairs_are_compared_image_by_image():
     rng = np.random.default_rng(1)
     a = rng.normal(20, 5, size=25)

@@ -14,6 +14,7 @@ from torch.linalg import vector_norm
 
 from gradleak.attacks.attack import Attack, Reconstruction, answered
 from gradleak.client import ServerView
+from gradleak.defenses import NoDefense
 from gradleak.gradients import Gradient
 from gradleak.models import Normalize
 
@@ -24,17 +25,20 @@ ONE_EXAMPLE = 1e-3  # a larger residual is no rounding: several examples, or noi
 class FirstLayer(Attack):
     """The image as the input of the network's first layer with parameters: exact, without a search.
 
-    Needs one example a client and a first layer that is linear with a bias. tolerance: the largest
-    residual (see `LayerInput`) that is believed; infinite to answer whatever the residual is.
+    Needs one example a client and a first layer that is linear with a bias, of whose gradient parts
+    may be hidden (pruned, top-k, masked): what survived is read. tolerance: the largest residual
+    (see `LayerInput`) that is believed; infinite to answer whatever the residual is.
     """
 
     tolerance: float = ONE_EXAMPLE
 
     def attack(self, view: ServerView, seed: int = 0) -> Reconstruction:
-        """The images, (N, C, H, W), before any normalisation; mid-grey where no unit is active.
+        """The images, (N, C, H, W), before any normalisation.
 
-        Nothing is random; labels are not needed. Raises ValueError for another first layer, several
-        examples a client, and where rows disagree by more than the tolerance.
+        Mid-grey where no unit is active, and where a mask hid all that tells a pixel; of a pixel
+        that pruning hid, the middle of what its threshold leaves. Nothing is random; labels are not
+        needed. Raises ValueError for another first layer, several examples a client, a bias that
+        was hidden whole, and where rows disagree by more than the tolerance.
         """
         begin = time.perf_counter()
         if view.client.batch_size is not None:
@@ -43,7 +47,8 @@ class FirstLayer(Attack):
                 "a mixture of them: this needs clients of one example (batch_size=None)"
             )
         layer = view.g.layers[0]
-        active = view.g.get(f"{layer}.bias", torch.ones(len(view), 1)).flatten(1).any(1)
+        own = [v.flatten(1).any(1) for k, v in view.g.items() if k.rpartition(".")[0] == layer]
+        active = torch.stack(own).any(0)
         found = layer_input(view.g.rows(active.nonzero().flatten()), layer)
         if found.residual.numel() and (worst := found.residual.max()) > self.tolerance:
             raise ValueError(
@@ -60,7 +65,10 @@ class FirstLayer(Attack):
         x = found.a.new_full((len(view), *shape), 0.5)
         seen = found.a.view(-1, *shape)
         normalize = [m for m in view.client.model.modules() if isinstance(m, Normalize)]
-        x[active] = normalize[0].inverse(seen) if normalize else seen
+        seen = normalize[0].inverse(seen) if normalize else seen
+        if not isinstance(view.client.defense, NoDefense):  # else zeros are what they say
+            seen = torch.where(found.bound.isinf().view_as(seen), 0.5, seen)
+        x[active] = seen
         return answered(x, begin)
 
 
@@ -68,20 +76,42 @@ class FirstLayer(Attack):
 class LayerInput:
     """What entered a linear layer, as read off its gradient.
 
-    a: (N, I). residual: |W - b a^T| / |W| of each, (N,): rounding for one example without noise,
-    and near 1 where rows disagree.
+    a: (N, I), zero where nothing tells. bound: (N, I), how large |a| can be where no surviving
+    entry tells it: smallest survivor over largest delta where zeros are small entries, infinite
+    where a mask may have hidden it, zero where a is told. residual: |W - delta a^T| / |W| over the
+    entries that survived, (N,): rounding for one example without noise, and near 1 where rows
+    disagree.
     """
 
     a: Tensor
+    bound: Tensor
     residual: Tensor
 
 
 def layer_input(g: Gradient, layer: str) -> LayerInput:
-    """The input of a linear layer, by the row with the largest bias gradient.
+    """The input of a linear layer: each entry by the row with the largest delta that tells it.
 
-    Gives an answer for any gradient; whether to believe it, the residual tells. Raises ValueError
-    for layers without a weight and a bias, or that are not linear, and where no unit is active.
+    Entries of g that are zero count as hidden, so pruned, top-k and masked gradients are read, too:
+    a row whose bias was hidden gets its delta from the inputs that other rows tell. Gives an answer
+    for any gradient; whether to believe it, the residual tells. Raises ValueError for layers
+    without a weight and a bias, or that are not linear, where no unit is active, and where all of
+    the bias was hidden.
     """
+    weight, delta = _parameters(g, layer)
+    a = _inputs(weight, delta)
+    while (told := _deltas(weight, delta, a)).any():  # rows that may tell inputs no other does
+        delta = delta + told
+        a = _inputs(weight, delta)
+    fit = delta.unsqueeze(2) * a.unsqueeze(1)
+    judged = (weight != 0) & (delta != 0).unsqueeze(2)
+    apart, whole = (vector_norm((v * judged).flatten(1), dim=1) for v in (weight - fit, weight))
+    residual = apart / whole.clamp_min(torch.finfo(a.dtype).tiny)
+    bound = torch.where(a == 0, _bound(weight, delta, fit).unsqueeze(1), 0)
+    return LayerInput(a, bound, residual)
+
+
+def _parameters(g: Gradient, layer: str) -> tuple[Tensor, Tensor]:
+    """The gradients of a linear layer's weight (N, O, I) and bias (N, O)."""
     weight, bias = (g.get(f"{layer}.{kind}") for kind in ("weight", "bias"))
     if weight is None or bias is None or weight.ndim != 3:
         linear = [k for k in g.layers if f"{k}.bias" in g and g[f"{k}.weight"].ndim == 3]
@@ -90,18 +120,49 @@ def layer_input(g: Gradient, layer: str) -> LayerInput:
             f"are {', '.join(linear) or 'none'}. For other first layers search for the image: "
             "gradleak.inverting_gradients"
         )
-    size, row = bias.abs().max(1)
-    if dead := (size == 0).nonzero().flatten().tolist():
+    silent = ~bias.any(1)
+    if dead := (silent & ~weight.flatten(1).any(1)).nonzero().flatten().tolist():
         which = ", ".join(map(str, dead[:5]))
         raise ValueError(
             f"no unit of '{layer}' is active for client {which}: its gradient is zero and holds "
             "nothing of the input"
         )
-    every = torch.arange(len(row), device=row.device)
-    a = weight[every, row] / bias[every, row].unsqueeze(1)
-    apart = vector_norm((weight - bias.unsqueeze(2) * a.unsqueeze(1)).flatten(1), dim=1)
-    residual = apart / vector_norm(weight.flatten(1), dim=1).clamp_min(torch.finfo(a.dtype).tiny)
-    return LayerInput(a, residual)
+    if hidden := silent.nonzero().flatten().tolist():
+        raise ValueError(
+            f"all of the gradient of '{layer}.bias' was hidden for client "
+            f"{', '.join(map(str, hidden[:5]))}, and without it the weight's tells the input only "
+            "up to its scale: search for the image (gradleak.inverting_gradients, or "
+            "gradleak.Censored where what was hidden is small)"
+        )
+    return weight, bias
+
+
+def _inputs(weight: Tensor, delta: Tensor) -> Tensor:
+    """a = W / delta by the row with the largest delta where W survived, (N, I); else zero."""
+    size, row = (delta.abs().unsqueeze(2) * (weight != 0)).max(1)
+    ratio = weight.gather(1, row.unsqueeze(1)).squeeze(1) / delta.gather(1, row)
+    return ratio.masked_fill(size == 0, 0)
+
+
+def _deltas(weight: Tensor, delta: Tensor, a: Tensor) -> Tensor:
+    """The deltas that were hidden, by the largest input that is told, (N, O); else zero."""
+    told = _inputs(weight.mT, a)
+    return told.masked_fill(delta != 0, 0)
+
+
+def _bound(weight: Tensor, delta: Tensor, fit: Tensor) -> Tensor:
+    """How large |a| can be of an input that no surviving entry tells, (N,)."""
+    hidden, rows, told = weight == 0, (delta != 0).unsqueeze(2), (fit != 0).any(1, keepdim=True)
+    least = weight.abs().masked_fill(hidden, torch.inf).flatten(1).min(1).values
+    most = (fit.abs() * hidden).flatten(1).max(1).values
+    # Zeros of entries that are larger than a survivor are a mask's. Either it hid all that a
+    # column had, or the input is zero: by Bayes' rule, given how much was hidden elsewhere.
+    share = (hidden & rows & told).sum((1, 2)) / (rows & told).sum((1, 2)).clamp_min(1)
+    missed = share ** (delta != 0).sum(1)
+    dark = 1 - told.squeeze(1).to(share).mean(1)
+    masked = missed * (1 - dark) > (1 - missed) * dark / 2
+    by_mask = torch.where(masked, torch.inf, 0.0).to(least)
+    return torch.where(most > (1 + ONE_EXAMPLE) * least, by_mask, least / delta.abs().max(1).values)
 
 
 def labels(g: Gradient) -> Tensor:

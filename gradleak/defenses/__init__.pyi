@@ -9,6 +9,7 @@ from .beliefs import (
     Uninformative,
     UnknownMask,
 )
+from .censored import Censored
 from .distributions import (
     Density,
     Distribution,
@@ -48,6 +49,7 @@ __all__ = [
     "ATS",
     "OPERATIONS",
     "Bottleneck",
+    "Censored",
     "Defense",
     "Density",
     "Direction",

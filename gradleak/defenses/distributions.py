@@ -9,6 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from gradleak.defenses import tails
 from gradleak.gradients import Gradient
 from gradleak.randomness import HIDDEN_MASK, NOISE, generator
 from gradleak.scales import Scale, per_attack
@@ -52,6 +53,10 @@ class Normal:
         standard = apart / scale
         return -0.5 * standard.square(), -standard / scale
 
+    def within(self, loc: Tensor, bound: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
+        """The log chance that an entry around `loc` is smaller than `bound`, and its slope."""
+        return _within(tails.gaussian, loc, bound, _of_rows(self.scale, rows, loc))
+
 
 @dataclass(frozen=True)
 class Laplace:
@@ -77,6 +82,10 @@ class Laplace:
         """The log density of g at `apart` = g - loc without `log_constant`, and its slope."""
         scale = _of_rows(self.scale, rows, apart)
         return -apart.abs() / scale, -apart.sign() / scale
+
+    def within(self, loc: Tensor, bound: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
+        """The log chance that an entry around `loc` is smaller than `bound`, and its slope."""
+        return _within(tails.laplace, loc, bound, _of_rows(self.scale, rows, loc))
 
 
 @dataclass(frozen=True)
@@ -190,6 +199,19 @@ def _draw_laplace(row: Tensor, rng: torch.Generator) -> None:
 def _of_rows(scale: Scale, rows: slice, like: Tensor) -> Scale:
     several = isinstance(scale, Tensor) and scale.ndim
     return per_attack(scale[rows], like) if several else scale
+
+
+def _within(
+    chance: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
+    loc: Tensor,
+    bound: Tensor,
+    scale: Scale,
+) -> tuple[Tensor, Tensor]:
+    """A function of `tails` for entries of a scale; infinity is as good as a huge bound."""
+    limits = torch.finfo(loc.dtype)
+    tau = (bound / scale).clamp(limits.tiny, limits.max**0.5 / 4)
+    log_chance, slope = chance(loc.abs() / scale, tau)
+    return log_chance, slope * loc.sign() / scale
 
 
 def _log(scale: Scale) -> Scale:

@@ -28,7 +28,7 @@ class Gradient(Mapping[str, Tensor]):
         self._constant = all(
             isinstance(v, Tensor) and not v.requires_grad for v in self._entries.values()
         )
-        self._derived: dict[Hashable, Gradient | Tensor | dict[str, Tensor]] = {}
+        self._derived: dict[Hashable, Gradient | Tensor | Mapping[str, Tensor]] = {}
 
     def __getitem__(self, name: str) -> Tensor:
         entry = self._entries[name]
@@ -163,6 +163,10 @@ class Gradient(Mapping[str, Tensor]):
     def only(self, name: str) -> Gradient:
         """The gradient with respect to one parameter."""
         return self._once(("only", name), lambda: Gradient({name: self._entries[name]}))
+
+    def once(self, f: Callable[[Gradient], Mapping[str, Tensor]]) -> Mapping[str, Tensor]:
+        """f(self), which of an observation is computed once; f is a module-level function."""
+        return self._once(f, lambda: f(self))
 
     def _once(self, key: Hashable, make: Callable):
         if not self._constant:

@@ -26,6 +26,12 @@ def test_means_and_differences_are_those_of_numpy():
         assert (pair.mean, pair.n) == (pytest.approx(expected.mean), 5)
 
 
+def test_means_of_what_is_true_or_false_are_shares():
+    leaks = TABLE.assign(leak=TABLE.step == 10)
+    means = gl.figures.means(leaks, "arm", "step", "leak")
+    assert means["Bayes"] == {0: gl.metrics.share([False] * 5), 10: gl.metrics.share([True] * 5)}
+
+
 def test_being_ahead_is_the_difference_the_other_way_round():
     (back,) = gl.figures.compared(TABLE, "arm", "step", against="Bayes").values()
     forth = gl.figures.ahead(TABLE, "arm", "step", first="Bayes")
