@@ -191,7 +191,7 @@ def _check_slopes(x: Tensor) -> None:
         raise ValueError(
             f"an attack follows slopes in x, and {x.dtype} has none. Images: x / 255; numbers: "
             "x.float(). Tokens: attack their embeddings, with a model that takes them, or read "
-            "the tokens off the gradient of the embedding: gradleak.attacks.analytic.tokens("
+            "the tokens off the gradient of the embedding: gradleak.attacks.tokens("
             "gradleak.gradient(model, x[:, None], y[:, None]), layer)"
         )
 

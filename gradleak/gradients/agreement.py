@@ -6,7 +6,7 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
+from torch.func import vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from gradleak.device import out_of_memory, unrounded
@@ -77,7 +77,7 @@ def _two(model: nn.Module, x: Tensor, y: Tensor, loss: Loss) -> tuple[Tensor, Te
 def _found(
     way: Way, model: nn.Module, x: Tensor, y: Tensor, loss: Loss, slopes: bool
 ) -> list[Tensor]:
-    """Gradients (N, P), and on demand the slope in x of their squared norm, (N, X)."""
+    """Gradients (N, P), and on demand the slope in x of one combination of them, (N, X)."""
     x, y = x.clone().requires_grad_(slopes), y.clone()
     g = Gradient(way(model, x, y, loss, slopes))
     if y._version:
@@ -89,8 +89,11 @@ def _found(
 
 
 def _slope(g: Gradient, x: Tensor) -> Tensor:
+    # Any direction but the gradient's own, whose length may hardly depend on x.
+    waves = {k: torch.arange(v[0].numel()).cos().to(v).view_as(v[:1]) for k, v in g.items()}
     try:
-        return torch.autograd.grad(g.sq_norm().sum(), x, materialize_grads=True)[0]
+        along = g.moments(Gradient(waves))[0].sum()
+        return torch.autograd.grad(along, x, materialize_grads=True)[0]
     except RuntimeError as error:
         if out_of_memory(error):
             raise
@@ -136,12 +139,13 @@ def _check_attacks_share_a_run(model: nn.Module, x: Tensor) -> None:
             raise RuntimeError("the forward writes into a buffer")
 
     def run(a: Tensor) -> Tensor:
-        functional_call(model, {**held, **buffers}, (a.clone(),))
+        networks.call(model, {**held, **buffers}, a.clone())
         return a
 
     handle = model.register_forward_hook(unchanged)
     try:
-        with plain.left_as_found(model):
+        with plain.left_as_found(model), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "There is a performance drop")
             vmap(run)(x)
     finally:
         handle.remove()

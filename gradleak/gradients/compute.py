@@ -1,5 +1,6 @@
 """From x and y to g: the gradients of many attacks at once."""
 
+import warnings
 from collections.abc import Mapping
 from weakref import WeakKeyDictionary
 
@@ -73,7 +74,9 @@ def _general(
         return plain.loss_at(model, {**held, **parameters}, x, y, loss)
 
     x = x if differentiable else x.detach()
-    with plain.left_as_found(model), WrittenOut():
+    with plain.left_as_found(model), WrittenOut(), warnings.catch_warnings():
+        # Of an operation that vmap runs in a loop: still faster than a loop around everything.
+        warnings.filterwarnings("ignore", "There is a performance drop")
         return vmap(grad(loss_of), in_dims=(None, 0, 0))(trainable, x, y)
 
 

@@ -9,9 +9,9 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
+from torch.func import vmap
 
-from gradleak.gradients import convolution, vjps
+from gradleak.gradients import convolution, networks, vjps
 from gradleak.gradients.convolution import channels_last
 from gradleak.gradients.outer import Outer
 
@@ -92,7 +92,7 @@ def _run(model: nn.Module, layers: Layers, x: Tensor) -> tuple[Tensor, dict[str,
         handles += [m.register_forward_hook(_lean) for m in others]
     constant = {k: p.detach() for k, p in model.named_parameters()}
     try:
-        return functional_call(model, constant, (x,)), calls
+        return networks.call(model, constant, x), calls
     finally:
         for handle in handles:
             handle.remove()

@@ -1,10 +1,12 @@
 """What a network has to be, so that its gradient is a function of x and y alone."""
 
 import random
+from collections.abc import Mapping
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.func import functional_call
 
 
 def check(model: nn.Module) -> None:
@@ -43,6 +45,22 @@ def check_mode(model: nn.Module) -> int:
                 "depends on more than x and y; call model.eval() first"
             )
     return len(training)
+
+
+def call(model: nn.Module, tensors: Mapping[str, Tensor], x: Tensor) -> object:
+    """The model at x with other tensors, by name, for its parameters and buffers.
+
+    Each stands in every place of its parameter. `functional_call` finds tied ones by itself, but of
+    a module that is there under two names it puts its own tensors back in the end.
+    """
+    own = {id(t): k for k, t in (*model.named_parameters(), *model.named_buffers())}
+    swaps = {
+        f"{path}.{kind}".lstrip("."): tensors[own[id(t)]]
+        for path, module in model.named_modules()
+        for kind, t in (*module._parameters.items(), *module._buffers.items())
+        if t is not None and own[id(t)] in tensors
+    }
+    return functional_call(model, swaps, (x,), tie_weights=False)
 
 
 def random_states(device: torch.device) -> list[object]:

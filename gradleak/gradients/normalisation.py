@@ -1,7 +1,7 @@
 """Normalisations written out, for `torch.func`.
 
 Under vmap PyTorch 2.14 takes mean and deviation for constants in the gradient of
-the weight of a layer or instance normalisation, so that its slope in x is wrong.
+the weight of a normalisation by the input's own statistics, so that its slope in x is wrong.
 """
 
 from collections.abc import Callable, Sequence
@@ -49,8 +49,27 @@ def _instance_norm(
     if running_mean is not None:
         rest = (weight, bias, use_input_stats, momentum, eps)
         return F.instance_norm(input, running_mean, running_var, *rest)
-    z = _normalised(input, list(range(2, input.ndim)), eps)
-    channels = (-1, *[1] * (input.ndim - 2))
+    return _by_channel(_normalised(input, list(range(2, input.ndim)), eps), weight, bias)
+
+
+def _batch_norm(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    if running_mean is not None:
+        rest = (weight, bias, training, momentum, eps)
+        return F.batch_norm(input, running_mean, running_var, *rest)
+    return _by_channel(_normalised(input, [0, *range(2, input.ndim)], eps), weight, bias)
+
+
+def _by_channel(z: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+    channels = (-1, *[1] * (z.ndim - 2))
     z = z if weight is None else z * weight.view(channels)
     return z if bias is None else z + bias.view(channels)
 
@@ -64,4 +83,5 @@ _INSTEAD = {
     F.layer_norm: _layer_norm,
     torch.layer_norm: _layer_norm,
     F.instance_norm: _instance_norm,
+    F.batch_norm: _batch_norm,
 }

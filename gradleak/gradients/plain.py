@@ -5,9 +5,9 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from gradleak.device import out_of_memory
+from gradleak.gradients import networks
 from gradleak.gradients.hooks import Loss
 
 
@@ -40,7 +40,7 @@ def loss_at(
     Neither x, y nor the model's buffers change, whatever the model and the loss write into them.
     """
     buffers = {k: b.detach().clone() for k, b in model.named_buffers()}
-    total = loss(functional_call(model, {**buffers, **parameters}, (x.clone(),)), y.clone())
+    total = loss(networks.call(model, {**buffers, **parameters}, x.clone()), y.clone())
     if not isinstance(total, Tensor) or total.ndim:
         got = f"shape {tuple(total.shape)}" if isinstance(total, Tensor) else type(total).__name__
         raise TypeError(
@@ -56,7 +56,8 @@ def left_as_found(model: nn.Module) -> Iterator[None]:
     found = [(module, dict(vars(module))) for module in model.modules()]
     # cuDNN's recurrent layers know no derivative in eval mode, and no second one.
     recurrent = any(isinstance(module, nn.RNNBase) for module in model.modules())
-    cudnn, torch.backends.cudnn.enabled = torch.backends.cudnn.enabled, not recurrent
+    cudnn = torch.backends.cudnn.enabled
+    torch.backends.cudnn.enabled = cudnn and not recurrent
     try:
         yield
     finally:
@@ -70,12 +71,16 @@ def left_as_found(model: nn.Module) -> Iterator[None]:
 def _gradients(
     model: nn.Module, x: Tensor, y: Tensor, loss: Loss, differentiable: bool
 ) -> dict[str, Tensor]:
-    x = x if differentiable else x.detach()
+    x = x if differentiable else x.detach().requires_grad_(x.is_floating_point())
     held = {k: p.detach().requires_grad_(p.requires_grad) for k, p in model.named_parameters()}
     trainable = {k: p for k, p in held.items() if p.requires_grad}
+    # With x among the ends, backward enters layers that hide their weights from autograd.grad
+    # (reentrant checkpoints) and then say so, where it would find no gradient and take it for zero.
+    ends = [*trainable.values(), *([x] if x.requires_grad else [])]
     with left_as_found(model):
         total = loss_at(model, held, x, y, loss)
         found = torch.autograd.grad(
-            total, list(trainable.values()), create_graph=differentiable, materialize_grads=True
+            total, ends, create_graph=differentiable, materialize_grads=True
         )
-    return {k: g.to_dense() if g.is_sparse else g for k, g in zip(trainable, found, strict=True)}
+    pairs = zip(trainable, found[: len(trainable)], strict=True)
+    return {k: g.to_dense() if g.is_sparse else g for k, g in pairs}
