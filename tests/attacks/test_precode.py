@@ -237,7 +237,7 @@ def test_tokens_are_the_rows_of_an_embeddings_gradient(options):
 
 def test_tokens_of_a_tied_or_a_noisy_table_are_refused():
     x, y = torch.tensor([[[3, 5]]]), torch.tensor([[0]])
-    with pytest.raises(ValueError, match="every row of 'table'.*tied.*noisy"):
+    with pytest.raises(ValueError, match=r"every row of 'table'.*tied.*noisy"):
         gl.attacks.tokens(gl.gradient(Words(tied=True), x, y), "table")
     with pytest.raises(ValueError, match="layers with a matrix are table, last"):
         gl.attacks.tokens(gl.gradient(Words(), x, y), "embedding")

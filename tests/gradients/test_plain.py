@@ -13,7 +13,7 @@ from gradleak.gradients import plain
     lambda output, y: (F.cross_entropy(output, y), output),
 ])  # fmt: skip
 def test_a_loss_is_one_number(loss):
-    with pytest.raises(ValueError, match="a loss gives one number.*mean"):
+    with pytest.raises(ValueError, match=r"a loss gives one number.*mean"):
         plain.entries(zoo.mlp(), torch.rand(1, 2, 8), torch.zeros(1, 2).long(), loss, False)
 
 
