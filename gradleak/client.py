@@ -33,16 +33,7 @@ class Client:
     transform: Transform | None = None
 
     def __post_init__(self) -> None:
-        for name, module in self.model.named_modules():
-            random = isinstance(module, nn.modules.dropout._DropoutNd)
-            batch_norm = isinstance(module, nn.modules.batchnorm._BatchNorm)
-            if module.training and (random or batch_norm):
-                raise ValueError(
-                    f"'{name}' ({type(module).__name__}) is in train mode, where a gradient "
-                    "depends on more than x and y; call model.eval() first"
-                )
-        if not any(p.requires_grad for p in self.model.parameters()):
-            raise ValueError("the model has no trainable parameters, so it releases no gradient")
+        gradients.networks.check(self.model)
 
     def __repr__(self) -> str:
         """All but the weights."""
@@ -101,6 +92,7 @@ class Client:
         on (seed, its key) only. Raises ValueError for images out of range, shapes that do not
         fit the model, and gradients that are zero or not finite.
         """
+        _check_slopes(x)
         x, y = self.placed(x, y)
         key = tuple(map(int, range(len(x)) if key is None else key))
         self._check(x, y, key)
@@ -142,8 +134,8 @@ class Client:
         few = slice(1) if self.batch_size is None else 0  # one client's examples
         try:
             with torch.no_grad():
-                self.loss(self.model(x[few]), y[few])
-        except (RuntimeError, ValueError, IndexError) as error:
+                gradients.plain.loss_at(self.model, {}, x[few], y[few], self.loss)
+        except Exception as error:
             raise ValueError(
                 f"the model and its loss do not take x {tuple(x[few].shape)} with "
                 f"y {tuple(y.shape[1:])}: {error}"
@@ -192,6 +184,16 @@ class ServerView:
     def without_labels(self) -> ServerView:
         """The same view with the labels hidden."""
         return replace(self, y=None)
+
+
+def _check_slopes(x: Tensor) -> None:
+    if not torch.is_floating_point(x):
+        raise ValueError(
+            f"an attack follows slopes in x, and {x.dtype} has none. Images: x / 255; numbers: "
+            "x.float(). Tokens: attack their embeddings, with a model that takes them, or read "
+            "the tokens off the gradient of the embedding: gradleak.attacks.tokens("
+            "gradleak.gradient(model, x[:, None], y[:, None]), layer)"
+        )
 
 
 def _check_gradient(g: Gradient) -> None:

@@ -1,7 +1,7 @@
 from . import analytic, exact, grid, latents
 from .adversary import AT_ONCE, Adversary, attack_all, log_posterior
 from .amortised import Amortised
-from .analytic import FirstLayer, labels, layer_input
+from .analytic import FirstLayer, labels, layer_input, tokens
 from .attack import Attack, Reconstruction, answered
 from .exact import ExactAnswer, FinitePrior
 from .langevin import Langevin, Mean, MostWithin, PosteriorSamples, Sample
@@ -55,5 +55,6 @@ __all__ = [
     "maximize",
     "mergeable",
     "prior_only",
+    "tokens",
     "undo",
 ]

@@ -175,3 +175,28 @@ def labels(g: Gradient) -> Tensor:
     if name not in g:
         raise ValueError(f"the last layer, '{g.layers[-1]}', has no bias to read the label off")
     return g[name].argmin(1)
+
+
+def tokens(g: Gradient, layer: str) -> list[Tensor]:
+    """Which tokens each client's text holds, ascending: the rows of an embedding's gradient.
+
+    A row is not zero where its token occurred (Gupta et al. 2022), so order and counts are not
+    told, nor is what the embedding leaves out of its gradient: `padding_idx`. A client of B texts
+    gives the tokens of all of them. Raises ValueError for a layer without a table, and where every
+    row is filled: a table that is tied to the output layer, or noise.
+    """
+    table = g.get(f"{layer}.weight")
+    if table is None or table.ndim != 3:
+        tables = [k for k in g.layers if f"{k}.weight" in g and g[f"{k}.weight"].ndim == 3]
+        raise ValueError(
+            f"'{layer}' has no table of embeddings in this gradient; layers with a matrix are "
+            f"{', '.join(tables) or 'none'}. A table that is tied to another layer has its name"
+        )
+    used = (table != 0).any(2)
+    if full := used.all(1).nonzero().flatten().tolist():
+        raise ValueError(
+            f"every row of '{layer}' is filled for client {', '.join(map(str, full[:5]))}: the "
+            "table is tied to the output layer, which fills all of them, or the gradient is noisy. "
+            "Attack the embeddings: a model that takes them, and gradleak.inverting_gradients"
+        )
+    return [row.nonzero().flatten() for row in used]

@@ -23,7 +23,7 @@ def in_chunks(run: Callable[[Tensor], T], rows: Tensor, chunk: int) -> list[T]:
         try:
             parts.append(run(rows[done : done + chunk]))
         except RuntimeError as error:  # OutOfMemoryError is one
-            if chunk == 1 or not _out_of_memory(error):
+            if chunk == 1 or not out_of_memory(error):
                 raise
         else:
             done += chunk
@@ -49,13 +49,14 @@ def as_many_as_fit(run: Callable[[Tensor], object], few: Tensor, device: torch.d
                 run(rows)
             peaks.append(memory.peak)
     except RuntimeError as error:
-        if not _out_of_memory(error):
+        if not out_of_memory(error):
             raise
         return 1
     each = (peaks[1] - peaks[0]) / max(1, len(few) - 1)
     return max(1, int(0.5 * free(device) / max(1.0, each)))
 
 
-def _out_of_memory(error: RuntimeError) -> bool:
+def out_of_memory(error: Exception) -> bool:
+    """Whether an error says that memory ran out."""
     # The CPU's allocator has no exception of its own.
     return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)

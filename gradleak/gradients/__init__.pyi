@@ -1,4 +1,5 @@
-from . import convolution, entrywise, hooks, products
+from . import convolution, entrywise, hooks, networks, plain, products
+from .agreement import LoopWarning
 from .compute import general, gradient, path
 from .container import Gradient, layer_of
 from .hooks import Loss
@@ -6,6 +7,7 @@ from .outer import Outer
 
 __all__ = [
     "Gradient",
+    "LoopWarning",
     "Loss",
     "Outer",
     "convolution",
@@ -14,6 +16,8 @@ __all__ = [
     "gradient",
     "hooks",
     "layer_of",
+    "networks",
     "path",
+    "plain",
     "products",
 ]

@@ -211,3 +211,33 @@ def test_a_bottleneck_fits_any_network():
     view = gl.Client(model, transform=Latent(5, SHAPE)).release(x, y)
     assert gl.gradients.path(model, torch.rand(2, 1, 69), y[:, None]) == "captured"
     torch.testing.assert_close(FirstLayer().attack(view).x, x, rtol=0, atol=1e-4)
+
+
+class Words(nn.Module):
+    """Tokens in, classes out; `tied` predicts the next token with the table itself."""
+
+    def __init__(self, tied=False, **options):
+        super().__init__()
+        self.table, self.tied = nn.Embedding(12, 4, **options), tied
+        self.last = nn.Linear(4, 3)
+
+    def forward(self, x):
+        h = torch.tanh(self.table(x)).mean(1)
+        return h @ self.table.weight.T if self.tied else self.last(h)
+
+
+@pytest.mark.parametrize("options", [{}, {"padding_idx": 0}, {"scale_grad_by_freq": True}])
+def test_tokens_are_the_rows_of_an_embeddings_gradient(options):
+    x = torch.tensor([[[3, 5, 3, 0]], [[11, 1, 0, 2]]])
+    g = gl.gradient(Words(**options), x, torch.tensor([[0], [1]]))
+    padding = {0} if "padding_idx" in options else set()
+    found = [set(row.tolist()) for row in gl.attacks.tokens(g, "table")]
+    assert found == [set(text.flatten().tolist()) - padding for text in x]
+
+
+def test_tokens_of_a_tied_or_a_noisy_table_are_refused():
+    x, y = torch.tensor([[[3, 5]]]), torch.tensor([[0]])
+    with pytest.raises(ValueError, match=r"every row of 'table'.*tied.*noisy"):
+        gl.attacks.tokens(gl.gradient(Words(tied=True), x, y), "table")
+    with pytest.raises(ValueError, match="layers with a matrix are table, last"):
+        gl.attacks.tokens(gl.gradient(Words(), x, y), "embedding")
