@@ -1,10 +1,11 @@
 from . import convolution, entrywise, hooks, products
 from .compute import general, gradient, path
-from .container import Gradient, layer_of
+from .container import HALF, Gradient, layer_of
 from .hooks import Loss
 from .outer import Outer
 
 __all__ = [
+    "HALF",
     "Gradient",
     "Loss",
     "Outer",
