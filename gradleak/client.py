@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from gradleak import gradients
 from gradleak.defenses import Defense, Distribution, InputDefense, NoDefense, Transform
-from gradleak.gradients import HALF, Gradient, Loss
+from gradleak.gradients import HALF, Gradient, Loss, in_float32
 from gradleak.randomness import START, check_seed, generator
 from gradleak.scales import check_call, check_kind, check_whole
 
@@ -101,8 +101,14 @@ class Client:
         """The slope of log p(g | x, y) in x, like x; with g for equally many x each."""
         x = x.detach().requires_grad_()
         with torch.enable_grad():  # so that gradients of networks stay in factors
-            (slope,) = torch.autograd.grad(self.log_prob(g, x, y).sum(), x)
+            (slope,) = torch.autograd.grad(self.in_float32.log_prob(g, x, y).sum(), x)
         return slope
+
+    @property
+    def in_float32(self) -> Client:
+        """The same, its network in float32 if it is in half precision: what attackers climb with."""
+        model = in_float32(self.model)
+        return self if model is self.model else replace(self, model=model)
 
     def transformed(self, x: Tensor, *, seed: int = 0, key: Sequence[int] | None = None) -> Tensor:
         """What the network sees of images x (N, *shape) in `release` with this seed and key."""
@@ -131,7 +137,9 @@ class Client:
         _check_mode(self.model)
         x, y = self.placed(x, y)
         self._check(x, y)
-        key = check_seed("key", *(range(len(x)) if key is None else key))
+        key = range(len(x)) if key is None else key
+        check_kind("key", key, (Sequence, Tensor, np.ndarray), "one number for each client")
+        key = check_seed("key", *key)
         check_seed("seed", seed)
         if not len(x) == len(y) == len(key):
             raise ValueError(f"{len(x)} inputs, {len(y)} labels and {len(key)} keys")
@@ -260,6 +268,7 @@ class ServerView:
             )
         _check_gradient("what was released", self.g)
         if self.y is not None:
+            check_kind("y", self.y, Tensor, "use torch.tensor(y)")
             x, y = self.client.placed(torch.full((1, *self.shape), 0.5), self.y)
             if y.shape[:1] != (len(self),):
                 raise ValueError(f"y is {tuple(y.shape)} for {len(self)} clients; give one for each")

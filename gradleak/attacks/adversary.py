@@ -16,7 +16,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from gradleak.attacks.attack import Attack, Reconstruction, SlopeWarning
+from gradleak.attacks.attack import Attack, Reconstruction, SlopeWarning, refuse_blind
 from gradleak.attacks.maximise import Adam, Objective, Part, Smoothing, maximize_parts
 from gradleak.attacks.stack import Row, merge
 from gradleak.client import Client, ServerView
@@ -103,14 +103,17 @@ def attack_all(
     """
     if not attacks:
         raise ValueError("nothing to attack: give at least one adversary with its view")
+    if chunk is not None:
+        check_whole("chunk", chunk, 1)
     for view in {id(view): view for _, view in attacks}.values():
+        check_kind("view", view, ServerView, "what `Client.release` returns")
         view.check(seed)
     begin = time.perf_counter()
     batch = Batch.of(attacks, seed)
     order = batch.by_observation()
     chunk = chunk or _fitting(batch, order)
     blind = torch.cat(in_chunks(lambda index: batch.part(index).blind(), order, chunk))
-    _refuse_blind(blind)
+    refuse_blind(blind)
     parts = in_chunks(lambda index: batch.part(index).found(), order, chunk)
     second = (time.perf_counter() - begin) / len(order)
     restarts = attacks[0][0].restarts
@@ -133,7 +136,10 @@ class Batch:
     def of(cls, attacks: Sequence[tuple[Adversary, ServerView]], seed: int) -> Batch:
         """Each restart of each adversary against each client of its view."""
         # A prior may read something off the gradients first.
-        attacks = [(replace(a, prior=a.prior.given(view)), view) for a, view in attacks]
+        attacks = [
+            (replace(a, client=a.client.in_float32, prior=a.prior.given(view)), view)
+            for a, view in attacks
+        ]
         restarts = attacks[0][0].restarts  # all have as many: `merge` sees to it
         clients = [(s, c) for s, (_, view) in enumerate(attacks) for c in range(len(view))]
         return cls(attacks, [(s, c, r) for s, c in clients for r in range(restarts)], seed)
@@ -251,24 +257,13 @@ def _best(
     )
 
 
-def _refuse_blind(blind: Tensor) -> None:
-    if blind.all():
-        raise ValueError(
-            "the slope of log p(g | x, y) in x is zero at every start, so an attack would answer "
-            "with the prior alone: the model ignores x, its first layer is dead or cuts slopes "
-            "off (argmax, round, detach), or the belief tells nothing so far from g (a larger "
-            "scale does). For the prior alone believe gradleak.Uninformative()"
-        )
-
-
 def _warn_of_slopes(stopped: Tensor, blind: Tensor) -> None:
     if (ended := stopped >= 0).any():
         warnings.warn(
             f"{int(ended.sum())} of {len(stopped)} climbs met a slope that is not finite, from "
             f"step {int(stopped[ended].min())} on, and stood still (Reconstruction.stopped). x left "
-            "what the network takes (log, sqrt, division), or half precision overflowed. Use a "
-            "prior whose `project` keeps x inside, such as gradleak.Box() for [0, 1] or your own, "
-            "a smaller lr, or attack model.float()",
+            "what the network takes (log, sqrt, division): use a prior whose `project` keeps x "
+            "inside, such as gradleak.Box() for [0, 1] or a class of your own, or a smaller lr",
             SlopeWarning,
             stacklevel=4,
         )

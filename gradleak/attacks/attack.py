@@ -60,3 +60,14 @@ def answered(
         log_posterior = x.new_full((len(x),), torch.nan)
     seconds = time.perf_counter() - begin
     return Reconstruction(x, log_posterior, log_posterior.unsqueeze(1), seconds, samples)
+
+
+def refuse_blind(blind: Tensor) -> None:
+    """ValueError if all of N starts are blind, (N,): their likelihood has the slope zero."""
+    if blind.all():
+        raise ValueError(
+            "the slope of log p(g | x, y) in x is zero at every start, so an attack would answer "
+            "with the prior alone: the model ignores x, its first layer is dead or cuts slopes "
+            "off (argmax, round, detach), or the belief tells nothing so far from g (a larger "
+            "scale does). For the prior alone believe gradleak.Uninformative()"
+        )

@@ -1,6 +1,7 @@
 from . import convolution, entrywise, hooks, products
 from .compute import general, gradient, path
-from .container import HALF, Gradient, layer_of
+from .container import Gradient, layer_of
+from .half import HALF, in_float32
 from .hooks import Loss
 from .outer import Outer
 
@@ -14,6 +15,7 @@ __all__ = [
     "general",
     "gradient",
     "hooks",
+    "in_float32",
     "layer_of",
     "path",
     "products",

@@ -8,12 +8,10 @@ import torch
 from torch import Tensor
 
 from gradleak.gradients import entrywise, products
+from gradleak.gradients.half import HALF
 from gradleak.gradients.outer import Outer, times
 
 Entry = Tensor | Outer
-
-HALF = (torch.float16, torch.bfloat16)
-"""Precisions in which sums of squares overflow or lose what they are about."""
 
 
 class Gradient(Mapping[str, Tensor]):
