@@ -106,7 +106,7 @@ class Client:
 
     @property
     def in_float32(self) -> Client:
-        """The same, its network in float32 if it is in half precision: what attackers climb with."""
+        """The same with a network in half precision in float32: what attackers climb with."""
         model = in_float32(self.model)
         return self if model is self.model else replace(self, model=model)
 
@@ -198,7 +198,8 @@ class Client:
             of = "one example" if one else f"{self.batch_size} examples"
             raise ValueError(
                 f"the model and its loss do not take x {tuple(few.shape)} with y {_summary(y)} for "
-                f"each of {len(y)} clients of {of} (see batch_size): {error}"
+                f"each of {len(y)} clients of {of} (see batch_size; classes are whole numbers from "
+                f"0, y.long()): {error}"
             ) from error
 
     @torch.no_grad()
@@ -271,7 +272,9 @@ class ServerView:
             check_kind("y", self.y, Tensor, "use torch.tensor(y)")
             x, y = self.client.placed(torch.full((1, *self.shape), 0.5), self.y)
             if y.shape[:1] != (len(self),):
-                raise ValueError(f"y is {tuple(y.shape)} for {len(self)} clients; give one for each")
+                raise ValueError(
+                    f"y is {tuple(y.shape)} for {len(self)} clients; give one for each"
+                )
             self.client.check_labels(x, y)
 
     @property
@@ -332,14 +335,16 @@ def _tensor(name: str, value: object) -> Tensor:
 def _places(index: slice | Sequence[int], count: int) -> list[int]:
     if isinstance(index, slice):
         return list(range(count))[index]
-    places = _tensor("index", index)
+    places = _tensor("the index of a view", index)
     whole = not places.is_floating_point() and places.dtype is not torch.bool
     if places.numel() and not (places.ndim == 1 and whole and (places.abs() <= count).all()):
         raise ValueError(f"a view is cut by a slice or a list of positions, got {index!r:.200}")
     try:
         return [range(count)[i] for i in places.tolist()]
     except IndexError as error:
-        raise ValueError(f"the view has {count} clients, counted from 0; got {index!r:.200}") from error
+        raise ValueError(
+            f"the view has {count} clients, counted from 0; got {index!r:.200}"
+        ) from error
 
 
 def _summary(y: Tensor) -> str:

@@ -29,7 +29,7 @@ def per_attack(scale: Scale, like: Tensor) -> Scale:
 
 
 def check_number(name: str, value: float, interval: str, cure: str = "") -> None:
-    """Raise ValueError unless `value` is a number in an interval, such as "(0, inf)" or "[0, 1)"."""
+    """Raise ValueError unless `value` is a number in an interval: "(0, inf)", "[0, 1)"."""
     if not _is_number(value) or not _inside(value, interval):
         refuse(name, f"a number in {interval}", value, cure)
 

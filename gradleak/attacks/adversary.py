@@ -210,7 +210,7 @@ class Batch:
         return (slope == 0).flatten(1).all(1)
 
     def climb(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Where the rows end that start at x (n, *shape), and the step where each stopped, (n,)."""
+        """Where the rows end that start at x (n, *shape), and since when each stood still, (n,)."""
 
         def part(index: Tensor) -> Part:
             some = self.part(index)
@@ -261,8 +261,8 @@ def _warn_of_slopes(stopped: Tensor, blind: Tensor) -> None:
     if (ended := stopped >= 0).any():
         warnings.warn(
             f"{int(ended.sum())} of {len(stopped)} climbs met a slope that is not finite, from "
-            f"step {int(stopped[ended].min())} on, and stood still (Reconstruction.stopped). x left "
-            "what the network takes (log, sqrt, division): use a prior whose `project` keeps x "
+            f"step {int(stopped[ended].min())} on, and stood still (Reconstruction.stopped). x "
+            "left what the network takes (log, sqrt, division): use a prior whose `project` keeps x "
             "inside, such as gradleak.Box() for [0, 1] or a class of your own, or a smaller lr",
             SlopeWarning,
             stacklevel=4,

@@ -40,10 +40,10 @@ class FinitePrior:
         for name in ("x", "y"):
             check_kind(name, getattr(self, name), Tensor, "use torch.as_tensor(...)")
         shapes = tuple(self.x.shape), tuple(self.y.shape)
-        if not self.x.numel() or shapes[1] != shapes[0][:1]:
+        if not (self.x.ndim and self.x.numel()) or shapes[1] != shapes[0][:1]:
             raise ValueError(
-                f"a finite prior needs labelled examples, x (N, *shape) and y (N,), got {shapes[0]} "
-                f"and {shapes[1]}"
+                f"a finite prior needs labelled examples, x (N, *shape) and y (N,), got "
+                f"{shapes[0]} and {shapes[1]}"
             )
         n = len(self.x)
         if not (self.x.isfinite().all() and self.y.isfinite().all()):
@@ -178,8 +178,8 @@ class ExactAnswer(Attack):
         view.check(seed)
         if view.shape != self.prior.x.shape[1:]:
             raise ValueError(
-                f"examples of shape {tuple(self.prior.x.shape[1:])} cannot be the x of clients that "
-                f"hold {view.shape}; give the prior such examples"
+                f"examples of shape {tuple(self.prior.x.shape[1:])} cannot be the x of clients "
+                f"that hold {view.shape}; give the prior such examples"
             )
         begin, examples = time.perf_counter(), self.prior.gradients(self.client)
         likelihoods = log_likelihoods(self.client.defense, examples, view.g)
