@@ -6,13 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from types import FunctionType
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gradleak import gradients
 from gradleak.defenses import Defense, Distribution, InputDefense, NoDefense, Transform
-from gradleak.gradients import Gradient, Loss
+from gradleak.gradients import HALF, Gradient, Loss, in_float32
+from gradleak.randomness import START, check_seed, generator
+from gradleak.scales import check_call, check_kind, check_whole
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,14 @@ class Client:
     transform: Transform | None = None
 
     def __post_init__(self) -> None:
+        check_kind("model", self.model, nn.Module)
+        check_call("loss", self.loss)
+        if not isinstance(self.defense, InputDefense):
+            check_call("defense", self.defense)
+        if self.batch_size is not None:
+            check_whole("batch_size", self.batch_size, 1, "None for clients of one example")
+        if self.transform is not None:
+            check_call("transform", self.transform)
         gradients.networks.check(self.model)
 
     def __repr__(self) -> str:
@@ -44,15 +55,38 @@ class Client:
         )
 
     def gradient(self, x: Tensor, y: Tensor) -> Gradient:
-        """The true gradient of each of N clients, differentiable in x."""
+        """The true gradient of each of N clients, differentiable in x; never in half precision."""
+        x = self._as_seen(x)
         if self.batch_size is None:
             x, y = x.unsqueeze(1), y.unsqueeze(1)
         return gradients.gradient(self.model, x, y, self.loss)
 
     def placed(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """x and y where the model is, x in its precision."""
-        reference = next(p for p in self.model.parameters() if p.requires_grad)
-        return x.to(reference), torch.as_tensor(y, device=reference.device)
+        """x and y where the model is, x in its precision, though never in half of one.
+
+        Arrays and lists become tensors. Raises ValueError for what is no such, and for x whose
+        numbers have no slope: whole or complex ones.
+        """
+        x, y = _tensor("x", x), _tensor("y", y)
+        if not x.is_floating_point():
+            raise ValueError(
+                f"x is {x.dtype}, and an attack follows slopes in x, which such numbers have not. "
+                "Images: x / 255; other numbers: x.float(); tokens: attack their embeddings, with "
+                "a model that takes them, or read the tokens off the gradient of the embedding: "
+                "gradleak.attacks.tokens(gradleak.gradient(model, x[:, None], y[:, None]), layer)"
+            )
+        p = self._reference
+        y = y if y.is_floating_point() else y.long()
+        return x.to(p.device, torch.float32 if p.dtype in HALF else p.dtype), y.to(p.device)
+
+    @property
+    def _reference(self) -> Tensor:
+        return next(p for p in self.model.parameters() if p.requires_grad)
+
+    def _as_seen(self, x: Tensor) -> Tensor:
+        """x in the precision of a network in half precision; around it all is in float32."""
+        dtype = self._reference.dtype
+        return x.to(dtype) if dtype in HALF else x
 
     def distribution(self, x: Tensor, y: Tensor) -> Distribution:
         """p(g | x, y) for each of N clients."""
@@ -66,8 +100,14 @@ class Client:
         """The slope of log p(g | x, y) in x, like x; with g for equally many x each."""
         x = x.detach().requires_grad_()
         with torch.enable_grad():  # so that gradients of networks stay in factors
-            (slope,) = torch.autograd.grad(self.log_prob(g, x, y).sum(), x)
+            (slope,) = torch.autograd.grad(self.in_float32.log_prob(g, x, y).sum(), x)
         return slope
+
+    @property
+    def in_float32(self) -> Client:
+        """The same with a network in half precision in float32: what attackers climb with."""
+        model = in_float32(self.model)
+        return self if model is self.model else replace(self, model=model)
 
     def transformed(self, x: Tensor, *, seed: int = 0, key: Sequence[int] | None = None) -> Tensor:
         """What the network sees of images x (N, *shape) in `release` with this seed and key."""
@@ -90,16 +130,25 @@ class Client:
         x: (N, *shape), images in [0, 1]; y: (N,); with a batch size, (N, B, ...) each.
         key: N integers that tell the clients apart (default 0 to N-1). A client's noise depends
         on (seed, its key) only. Raises ValueError for images out of range, shapes that do not
-        fit the model, and gradients that are zero or not finite.
+        fit the model, labels that do not fit the loss, layers in train mode, and gradients that
+        are zero, not finite, or the same whatever x is.
         """
-        _check_slopes(x)
+        gradients.networks.check_mode(self.model)
         x, y = self.placed(x, y)
-        key = tuple(map(int, range(len(x)) if key is None else key))
-        self._check(x, y, key)
+        self._check(x, y)
+        key = range(len(x)) if key is None else key
+        check_kind("key", key, (Sequence, Tensor, np.ndarray), "one number for each client")
+        key = check_seed("key", *key)
+        check_seed("seed", seed)
+        if not len(x) == len(y) == len(key):
+            raise ValueError(f"{len(x)} inputs, {len(y)} labels and {len(key)} keys")
+        if len(set(key)) != len(key):
+            raise ValueError("keys must differ: clients with equal keys would share their noise")
         x = self.transformed(x, seed=seed, key=key)
-        self._check_model(x, y)
+        self.check_labels(x, y)
         true_gradient = self.gradient(x, y).map(Tensor.detach)
-        _check_gradient(true_gradient)
+        _check_gradient("the gradient", true_gradient)
+        self._check_dependence(x, y)
         g = self._defense_at(x)(true_gradient).sample([(seed, k) for k in key])
         return ServerView(self, g.map(Tensor.detach), y, tuple(x.shape[1:]), key)
 
@@ -111,35 +160,62 @@ class Client:
                 f"{self.defense} is made for one example, not for a mean over {self.batch_size}; "
                 "use batch_size=None"
             )
-        return self.defense.at(self.model, x)
+        return self.defense.at(self.model, self._as_seen(x))
 
-    def _check(self, x: Tensor, y: Tensor, key: tuple[int, ...]) -> None:
+    def _check(self, x: Tensor, y: Tensor) -> None:
         batch = () if self.batch_size is None else (self.batch_size,)
+        if not (x.ndim and y.ndim and x.numel() and y.numel()):
+            raise ValueError(
+                "x is (N, *shape) and y (N,), of at least one client; got "
+                f"{tuple(x.shape)} and {tuple(y.shape)}. Of one example: x[None], torch.tensor([y])"
+            )
         if x.shape[1 : 1 + len(batch)] != batch or y.shape[1 : 1 + len(batch)] != batch:
             raise ValueError(
                 f"the client's batch size is {self.batch_size}, so x and y start with "
-                f"(N, {self.batch_size}); got {tuple(x.shape)} and {tuple(y.shape)}"
+                f"(N, {self.batch_size}); got {tuple(x.shape)} and {tuple(y.shape)}. For one "
+                f"client that holds {len(x)} examples: batch_size={len(x)}, x[None], y[None]; for "
+                f"{len(x)} clients of one example each: batch_size=None"
             )
-        if not len(x) == len(y) == len(key):
-            raise ValueError(f"{len(x)} inputs, {len(y)} labels and {len(key)} keys")
-        if len(set(key)) != len(key):
-            raise ValueError("keys must differ: clients with equal keys would share their noise")
+        if not x.isfinite().all():
+            raise ValueError("x holds numbers that are not finite; replace them or leave rows out")
         if x.ndim == 4 + len(batch) and (x.min() < 0 or x.max() > 1):
             raise ValueError(
                 f"images must lie in [0, 1], got [{x.min():.3g}, {x.max():.3g}]; normalisation "
                 "belongs into the model (gradleak.models.Normalize)"
             )
 
-    def _check_model(self, x: Tensor, y: Tensor) -> None:
-        few = slice(1) if self.batch_size is None else 0  # one client's examples
+    @torch.no_grad()
+    def check_labels(self, x: Tensor, y: Tensor) -> None:
+        """Raise ValueError unless the model takes the first of x, and its loss every one of y."""
+        one = self.batch_size is None
+        few = self._as_seen(x[:1] if one else x[0])
+
+        def at_every_label(output: Tensor, y: Tensor) -> Tensor:
+            labels = y.unique(dim=0)
+            return [self.loss(output, label[None] if one else label) for label in labels][-1]
+
         try:
-            with torch.no_grad():
-                gradients.plain.loss_at(self.model, {}, x[few], y[few], self.loss)
+            gradients.plain.loss_at(self.model, {}, few, y, at_every_label)
         except Exception as error:
+            of = "one example" if one else f"{self.batch_size} examples"
             raise ValueError(
-                f"the model and its loss do not take x {tuple(x[few].shape)} with "
-                f"y {tuple(y.shape[1:])}: {error}"
+                f"the model and its loss do not take x {tuple(few.shape)} with y {_summary(y)} for "
+                f"each of {len(y)} clients of {of} (see batch_size; classes are whole numbers from "
+                f"0, y.long()): {error}"
             ) from error
+
+    @torch.no_grad()
+    def _check_dependence(self, x: Tensor, y: Tensor) -> None:
+        other = 0.2 * torch.rand(x[:1].shape, generator=generator(START)).to(x)
+        few = torch.cat([x[:2], 0.75 * x[:1].flip(-1) + other])
+        g = self.gradient(few, y[:1].expand(len(few), *y.shape[1:]))
+        apart = g.rows(slice(1, None)).sq_distance(first := g.rows(slice(1)))
+        if (apart <= 1e-14 * first.sq_norm()).all():
+            raise ValueError(
+                "the gradient is the same whatever x is, so nothing of x is in it: the model "
+                "ignores x, or its first layer is dead (no unit active for any x); check its "
+                "weights and what its forward does with x"
+            )
 
 
 @dataclass(frozen=True)
@@ -160,16 +236,48 @@ class ServerView:
     def __len__(self) -> int:
         return len(self.key)
 
+    def __repr__(self) -> str:
+        size = self.client.batch_size
+        of = "one example" if size is None else f"{size} examples"
+        labels = "hidden" if self.y is None else "known"
+        return (
+            f"ServerView({len(self)} client{'s' * (len(self) != 1)} of {of}; x {self.shape}, "
+            f"labels {labels}, {self.client})"
+        )
+
     def __getitem__(self, index: slice | Sequence[int]) -> ServerView:
         """The view of some of the clients: a slice, or a sequence of positions."""
-        places = range(len(self))[index] if isinstance(index, slice) else index
-        rows = torch.tensor(list(places), device=next(iter(self.g.values())).device)
+        places = _places(index, len(self))
+        rows = torch.tensor(places, dtype=torch.long, device=next(iter(self.g.values())).device)
         return replace(
             self,
             g=self.g.rows(rows),
             y=None if self.y is None else self.y[rows],
             key=tuple(self.key[i] for i in places),
         )
+
+    def check(self, seed: int = 0) -> None:
+        """Raise ValueError where an attack would answer with what g does not tell.
+
+        That is so without a client, for g that is zero or not finite, for labels that the loss
+        does not take, for a model that was put into train mode; and for a seed that is none.
+        """
+        check_seed("seed", seed)
+        gradients.networks.check_mode(self.client.model)
+        if not len(self) or self.g.attacks != len(self):
+            raise ValueError(
+                f"nothing to attack: the view has {len(self)} keys and g of {self.g.attacks} "
+                "clients; give at least one of both, and as many"
+            )
+        _check_gradient("what was released", self.g)
+        if self.y is not None:
+            check_kind("y", self.y, Tensor, "use torch.tensor(y)")
+            x, y = self.client.placed(torch.full((1, *self.shape), 0.5), self.y)
+            if y.shape[:1] != (len(self),):
+                raise ValueError(
+                    f"y is {tuple(y.shape)} for {len(self)} clients; give one for each"
+                )
+            self.client.check_labels(x, y)
 
     @property
     def labels(self) -> Tensor:
@@ -186,22 +294,50 @@ class ServerView:
         return replace(self, y=None)
 
 
-def _check_slopes(x: Tensor) -> None:
-    if not torch.is_floating_point(x):
-        raise ValueError(
-            f"an attack follows slopes in x, and {x.dtype} has none. Images: x / 255; numbers: "
-            "x.float(). Tokens: attack their embeddings, with a model that takes them, or read "
-            "the tokens off the gradient of the embedding: gradleak.attacks.tokens("
-            "gradleak.gradient(model, x[:, None], y[:, None]), layer)"
-        )
-
-
-def _check_gradient(g: Gradient) -> None:
+def _check_gradient(what: str, g: Gradient) -> None:
     norms = g.sq_norm()
     for problem, bad in (("not finite", ~norms.isfinite()), ("zero", norms == 0)):
         if bad.any():
             which = bad.nonzero().flatten().tolist()
             raise ValueError(
-                f"the gradient of client {', '.join(map(str, which[:5]))} is {problem}: nothing "
-                "can be matched; check the model's weights, its activations and the loss"
+                f"{what} of client {', '.join(map(str, which[:5]))} is {problem}: nothing can be "
+                "matched; leave such clients out, or check the model's weights, its activations "
+                "and the loss"
             )
+
+
+def _tensor(name: str, value: object) -> Tensor:
+    try:
+        # A copy of what is no tensor: an array may be read-only, or run backwards.
+        tensor = value if isinstance(value, Tensor) else torch.from_numpy(np.array(value))
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"{name} is a {type(value).__name__} of which no tensor can be made: {error}; give a "
+            "tensor or an array of numbers"
+        ) from error
+    if tensor.layout is not torch.strided or tensor.is_complex():
+        raise ValueError(
+            f"{name} is {tensor.layout} of {tensor.dtype}; give a dense tensor of real numbers: "
+            ".to_dense(), torch.view_as_real(...)"
+        )
+    return tensor
+
+
+def _places(index: slice | Sequence[int], count: int) -> list[int]:
+    if isinstance(index, slice):
+        return list(range(count))[index]
+    places = _tensor("the index of a view", index)
+    whole = not places.is_floating_point() and places.dtype is not torch.bool
+    if places.numel() and not (places.ndim == 1 and whole and (places.abs() <= count).all()):
+        raise ValueError(f"a view is cut by a slice or a list of positions, got {index!r:.200}")
+    try:
+        return [range(count)[i] for i in places.tolist()]
+    except IndexError as error:
+        raise ValueError(
+            f"the view has {count} clients, counted from 0; got {index!r:.200}"
+        ) from error
+
+
+def _summary(y: Tensor) -> str:
+    shape = f"{tuple(y.shape[1:])} of {y.dtype}"
+    return f"{shape} from {y.min().item():g} to {y.max().item():g}"

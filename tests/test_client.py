@@ -1,7 +1,10 @@
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 import gradleak as gl
@@ -113,3 +116,206 @@ def test_dead_and_exploded_models_are_refused(model):
 def test_a_frozen_model_is_refused(model):
     with pytest.raises(ValueError, match="no trainable parameters"):
         gl.Client(model.requires_grad_(False))
+
+
+def test_noise_depends_on_the_seed(model):
+    x, y = digits(2)
+    client = gl.Client(model, gl.GaussianNoise(1.0))
+    clean = gl.Client(model).release(x, y).g
+    one, other, again = (client.release(x, y, seed=seed).g for seed in (0, 1, 0))
+    a, b = (torch.cat([(g[k] - clean[k]).flatten() for k in g]) for g in (one, other))
+    assert abs(np.corrcoef(a, b)[0, 1]) < 5 / len(a) ** 0.5
+    assert all(torch.equal(one[k], again[k]) for k in one)
+
+
+@pytest.mark.parametrize("layer", [nn.BatchNorm2d(1), nn.Dropout()])
+def test_train_mode_is_found_when_the_client_is_used(layer):
+    own = nn.Sequential(layer, nn.Flatten(), nn.Linear(64, 10)).eval()
+    client = gl.Client(own)
+    view = client.release(*digits())
+    attacks = [gl.inverting_gradients(client), gl.attacks.FirstLayer()]
+    own.train()
+    for use in (lambda: client.release(*digits()), *(lambda a=a: a.attack(view) for a in attacks)):
+        with pytest.raises(ValueError, match=r"is in train mode.*call model.eval\(\)"):
+            use()
+
+
+class Blind(nn.Module):
+    """Classifies without looking at x."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.how, self.head = how, nn.Linear(64, 10)
+
+    def forward(self, x):
+        return self.head(self.how(x.flatten(1)))
+
+
+@pytest.mark.parametrize("how", [torch.ones_like, torch.sign, lambda x: 0 * x + 0.5])
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_network_that_ignores_x_is_refused(how, count):
+    x, y = digits(count)
+    with pytest.raises(ValueError, match=r"same whatever x is.*ignores x"):
+        gl.Client(Blind(how)).release(0.9 * x + 0.05, y)
+
+
+def test_a_dead_first_layer_is_refused_where_no_x_wakes_it():
+    dead = nn.Sequential(nn.Flatten(), nn.Linear(64, 4), nn.ReLU(), nn.Linear(4, 10))
+    nn.init.constant_(dead[1].bias, -100)
+    with pytest.raises(ValueError, match="first layer is dead"):
+        gl.Client(dead).release(*digits())
+    x, y = digits()
+    with torch.no_grad():  # one image does not reach the first unit, others may
+        dead[1].weight.fill_(1.0)
+        dead[1].bias.fill_(-x[0].sum().item() - 1e-3)
+    gl.Client(dead).release(x, y)
+
+
+def test_arrays_and_lists_are_taken_as_tensors_are(model):
+    x, y = digits()
+    read_only = x.double().numpy()
+    read_only.flags.writeable = False
+    expected = gl.Client(model).release(x, y).g
+    unsigned, backwards = y.numpy().astype("uint16"), x.flip(0).numpy()[::-1]
+    for a, b in (
+        (x.numpy(), y.numpy()),
+        (read_only, y.tolist()),
+        (x.tolist(), y.int()),
+        (backwards, y.byte()),
+        (x.double(), unsigned),
+    ):
+        found = gl.Client(model).release(a, b).g
+        assert all(torch.equal(found[k], expected[k]) for k in found)
+
+
+X, Y = digits(4)
+BAD = {
+    "a scalar label": (X[:1], 3, "Of one example"),
+    "one example": (X[0], Y[0], "Of one example"),
+    "no client": (X[:0], Y[:0], "at least one client"),
+    "examples without numbers": (X[:, :, :0], Y, "at least one client"),
+    "labels that are words": (X, ["a"] * 4, "y is a list of which no tensor"),
+    "no labels": (X, None, "y is a NoneType"),
+    "no x": (None, Y, "x is a NoneType"),
+    "a ragged list": ([[1.0], [1.0, 2.0]], Y[:2], "x is a list"),
+    "bytes": ((255 * X).byte(), Y, "x / 255"),
+    "whole numbers": (X.long().numpy(), Y, "x / 255"),
+    "truths": (X > 0.5, Y, "x.float()"),
+    "complex numbers": (X.cfloat(), Y, "view_as_real"),
+    "complex labels": (X, Y.cfloat(), "view_as_real"),
+    "a sparse tensor": (X.to_sparse(), Y, "to_dense"),
+    "not a number": (torch.where(X > 0.5, torch.nan, X), Y, "not finite"),
+    "infinite": (X / 0.0, Y, "not finite"),
+    "negative": (-X, Y, "must lie in"),
+    "labels as floats": (X, Y.float(), "do not take x .*float32.*y.long"),
+    "label of the third alone": (X, torch.tensor([0, 1, 10, 2]), "do not take x .* from 0 to 10"),
+    "label of the last alone": (X, torch.tensor([0, 1, 2, -1]), "do not take x .* from -1 to 2"),
+    "a label that does not count": (X, torch.tensor([0, 1, 2, -100]), "client 3 is"),
+    "a batch": (X[None], Y[None], "see batch_size"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_data_are_refused_with_the_cure(name, model):
+    x, y, cure = BAD[name]
+    with pytest.raises(ValueError, match=cure):
+        gl.Client(model).release(x, y)
+
+
+BROKEN = st.one_of(
+    st.integers(max_value=-1),
+    st.floats(),
+    st.text(),
+    st.booleans(),
+    st.none(),
+    st.complex_numbers(),
+)
+
+
+@given(BROKEN)
+def test_seeds_and_keys_are_whole_and_not_negative(bad):
+    client = gl.Client(nn.Linear(2, 3))
+    x, y = torch.rand(2, 2), torch.tensor([0, 1])
+    with pytest.raises(ValueError, match="seed must be whole"):
+        client.release(x, y, seed=bad)
+    with pytest.raises(ValueError, match="key must be whole"):
+        client.release(x, y, key=[0, bad])
+    view = client.release(x, y)
+    with pytest.raises(ValueError, match="seed must be whole"):
+        gl.inverting_gradients(client, gl.Flat()).attack(view, seed=bad)
+
+
+@given(st.one_of(BROKEN.filter(lambda v: v is not None), st.just(0)))
+def test_a_batch_size_is_whole_and_positive(bad):
+    with pytest.raises(ValueError, match="batch_size must be a whole number"):
+        gl.Client(nn.Linear(2, 3), batch_size=bad)
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"model": "mlp"}, "model must be a Module"),
+        ({"model": nn.Linear}, "model must be a Module"),
+        ({"loss": nn.CrossEntropyLoss}, "loss must be .*give an instance"),
+        ({"loss": None}, "loss must be"),
+        ({"defense": "gaussian"}, "defense must be"),
+        ({"defense": gl.NoDefense}, "defense must be .*give an instance"),
+        ({"defense": None}, "defense must be"),
+        ({"transform": "15"}, "transform must be"),
+    ],
+)
+def test_clients_of_what_is_none_are_refused(changes, match):
+    with pytest.raises(ValueError, match=match):
+        gl.Client(**{"model": nn.Linear(2, 3)} | changes)
+
+
+def test_a_view_and_errors_say_how_many_clients_of_how_many_examples(model):
+    assert repr(gl.Client(model).release(X, Y)).startswith("ServerView(4 clients of one example;")
+    batch = gl.Client(model, batch_size=4).release(X[None], Y[None])
+    assert repr(batch.without_labels()).startswith("ServerView(1 client of 4 examples; x (4, 1, 8")
+    with pytest.raises(ValueError, match=r"batch_size=4, x\[None\].*4 clients of one example each"):
+        gl.Client(model, batch_size=2).release(X, Y)
+    with pytest.raises(ValueError, match=r"2 clients of 2 examples.*out of bounds"):
+        gl.Client(model, batch_size=2).release(X.reshape(2, 2, 1, 8, 8), Y.reshape(2, 2) * 5)
+
+
+@pytest.mark.parametrize(
+    "index", [[1.7], [True, False, True, True], [4], [-5], 2, "a", [None], [[0, 1]], [2**70]]
+)
+def test_places_that_are_none_are_refused(model, index):
+    with pytest.raises(ValueError, match="view"):
+        gl.Client(model).release(X, Y)[index]
+
+
+@pytest.mark.parametrize("attack", [gl.inverting_gradients, lambda _: gl.attacks.FirstLayer()])
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (
+            lambda v: dataclasses.replace(v, g=v.g.map(torch.zeros_like)),
+            "client 0, 1, 2, 3 is zero",
+        ),
+        (lambda v: dataclasses.replace(v, g=v.g.map(lambda t: t / 0)), "is not finite"),
+        (lambda v: dataclasses.replace(v, g=one_bad(v.g)), "client 2 is not finite"),
+        (lambda v: v[:0], "nothing to attack"),
+        (lambda v: v[[]], "nothing to attack"),
+        (lambda v: dataclasses.replace(v, key=(0, 1)), "nothing to attack"),
+        (lambda v: dataclasses.replace(v, y=v.y[:2]), r"y is \(2,\) for 4 clients"),
+        (lambda v: dataclasses.replace(v, y=[0, 1, 2, 3]), "y must be a Tensor"),
+        (lambda v: dataclasses.replace(v, y=v.y + 9), "do not take x .* from 9 to 12"),
+        (lambda v: dataclasses.replace(v, y=v.y.double()), "do not take x .*float64"),
+    ],
+)
+def test_views_that_tell_nothing_are_refused(attack, change, match):
+    client = gl.Client(gl.models.mlp((1, 8, 8), 10, (8,)))
+    view = change(client.release(X, Y))
+    with pytest.raises(ValueError, match=match):
+        attack(client).attack(view)
+
+
+def one_bad(g):
+    """A number of one client's last parameter is not finite."""
+    last = list(g)[-1]
+    entries = {k: v.clone() for k, v in g.items()}
+    entries[last][2, -1] = torch.inf
+    return gl.Gradient(entries)

@@ -2,7 +2,7 @@ from . import analytic, exact, grid, latents
 from .adversary import AT_ONCE, Adversary, attack_all, log_posterior
 from .amortised import Amortised
 from .analytic import FirstLayer, labels, layer_input, tokens
-from .attack import Attack, Reconstruction, answered
+from .attack import Attack, Reconstruction, SlopeWarning, answered
 from .exact import ExactAnswer, FinitePrior
 from .langevin import Langevin, Mean, MostWithin, PosteriorSamples, Sample
 from .latents import FreshLatents, Joint, Known, ReadOff, StandardNormal, latent
@@ -34,6 +34,7 @@ __all__ = [
     "ReadOff",
     "Reconstruction",
     "Sample",
+    "SlopeWarning",
     "Smoothing",
     "StandardNormal",
     "UndoATS",

@@ -51,7 +51,11 @@ class Learnt(Attack):
             return self.train()
 
     def scale(self, view: ServerView) -> float:
-        """The clients' noise scale. Raises ValueError for a defense that it was not trained for."""
+        """The clients' noise scale. Raises ValueError for a defense that it was not trained for.
+
+        And for views that tell nothing, see `ServerView.check`.
+        """
+        view.check()
         defense = view.client.defense
         scale = defense.noise_scale if isinstance(defense, Noisy) else math.nan
         if not (self.lowest <= scale <= self.highest and self.family(scale) == defense):

@@ -17,6 +17,7 @@ from gradleak.client import ServerView
 from gradleak.defenses import NoDefense
 from gradleak.gradients import Gradient
 from gradleak.models import Normalize
+from gradleak.scales import check_number
 
 ONE_EXAMPLE = 1e-3  # a larger residual is no rounding: several examples, or noise
 
@@ -32,6 +33,9 @@ class FirstLayer(Attack):
 
     tolerance: float = ONE_EXAMPLE
 
+    def __post_init__(self) -> None:
+        check_number("tolerance", self.tolerance, "[0, inf]")
+
     def attack(self, view: ServerView, seed: int = 0) -> Reconstruction:
         """The images, (N, C, H, W), before any normalisation.
 
@@ -41,6 +45,7 @@ class FirstLayer(Attack):
         was hidden whole, and where rows disagree by more than the tolerance.
         """
         begin = time.perf_counter()
+        view.check(seed)
         if view.client.batch_size is not None:
             raise ValueError(
                 f"the gradient is a mean over {view.client.batch_size} examples, and a ratio gives "

@@ -10,6 +10,10 @@ from gradleak.client import ServerView
 from gradleak.priors import Sourced
 
 
+class SlopeWarning(UserWarning):
+    """Some climbs had no slope to follow, so their answers are not what was searched for."""
+
+
 @dataclass(frozen=True)
 class Reconstruction:
     """What an attack found for N clients.
@@ -19,6 +23,9 @@ class Reconstruction:
     log-posterior. Both are not a number where an attack never computes it.
     seconds: wall-clock time of the computation, an equal share of it where several shared one.
     samples: (N, K, *shape), the draws that x was made of, if it was.
+    Of climbs alone, else None. stopped: (N, R), the step since which a restart's slope was not
+    finite, so that it stood still; -1 where it was to the end. blind: (N, R), whether g told
+    nothing at the start, where the slope of its log-density was zero.
     """
 
     x: Tensor
@@ -26,6 +33,8 @@ class Reconstruction:
     restarts: Tensor
     seconds: float
     samples: Tensor | None = field(default=None, repr=False)
+    stopped: Tensor | None = None
+    blind: Tensor | None = None
 
 
 class Attack(Sourced):
@@ -51,3 +60,14 @@ def answered(
         log_posterior = x.new_full((len(x),), torch.nan)
     seconds = time.perf_counter() - begin
     return Reconstruction(x, log_posterior, log_posterior.unsqueeze(1), seconds, samples)
+
+
+def refuse_blind(blind: Tensor) -> None:
+    """ValueError if all of N starts are blind, (N,): their likelihood has the slope zero."""
+    if blind.all():
+        raise ValueError(
+            "the slope of log p(g | x, y) in x is zero at every start, so an attack would answer "
+            "with the prior alone: the model ignores x, its first layer is dead or cuts slopes "
+            "off (argmax, round, detach), or the belief tells nothing so far from g (a larger "
+            "scale does). For the prior alone believe gradleak.Uninformative()"
+        )

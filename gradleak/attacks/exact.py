@@ -21,6 +21,7 @@ from gradleak.client import Client, ServerView
 from gradleak.defenses import Defense, NoDefense
 from gradleak.gradients import Gradient
 from gradleak.randomness import NOISE, generator
+from gradleak.scales import check_kind, check_number, check_whole
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,14 +37,22 @@ class FinitePrior:
     p: Tensor | None = None
 
     def __post_init__(self) -> None:
+        for name in ("x", "y"):
+            check_kind(name, getattr(self, name), Tensor, "use torch.as_tensor(...)")
+        shapes = tuple(self.x.shape), tuple(self.y.shape)
+        if not (self.x.ndim and self.x.numel()) or shapes[1] != shapes[0][:1]:
+            raise ValueError(
+                f"a finite prior needs labelled examples, x (N, *shape) and y (N,), got "
+                f"{shapes[0]} and {shapes[1]}"
+            )
         n = len(self.x)
-        if not n or len(self.y) != n:
-            raise ValueError(f"a finite prior needs labelled examples, got {n} and {len(self.y)}")
+        if not (self.x.isfinite().all() and self.y.isfinite().all()):
+            raise ValueError("some examples are not finite; leave them out")
         rows = torch.cat([self.x.flatten(1).double(), self.y.reshape(n, 1).double()], 1)
         if len(rows.unique(dim=0)) < n:
             raise ValueError("some examples are equal; keep one of each and add their chances")
         p = self.chances
-        if p.shape != (n,) or bool((p < 0).any()) or abs(float(p.sum()) - 1) > 1e-6:
+        if p.shape != (n,) or not ((p >= 0).all() and abs(float(p.sum()) - 1) <= 1e-6):
             raise ValueError(
                 f"p must be {n} chances that sum to one, got shape {tuple(p.shape)} with sum "
                 f"{float(p.sum()):.6g}; divide by the sum"
@@ -65,12 +74,13 @@ class FinitePrior:
     def log_prob(self, y: Tensor | None = None) -> Tensor:
         """log p(example), (N,); for M attackers who know the labels y (M,), log p(. | y), (M, N).
 
-        Minus infinity where an example has another label.
+        Minus infinity where an example has another label. Raises ValueError for labels that no
+        example has which is possible.
         """
         log_p = self.chances.log()
         if y is None:
             return log_p
-        return log_p.where(self.y == y[:, None].to(self.y), -torch.inf).log_softmax(1)
+        return log_p.where(self._of_label(y), -torch.inf).log_softmax(1)
 
     def gradients(self, client: Client, chunk: int = 100) -> Gradient:
         """The true gradient of each example, as tensors (N, *parameter shape) on its device."""
@@ -83,7 +93,17 @@ class FinitePrior:
     def nearest(self, x: Tensor, y: Tensor) -> Tensor:
         """The example of label y (M,) that is nearest to each x (M, *shape), (M,)."""
         apart = torch.cdist(x.flatten(1), self.x.flatten(1))
-        return apart.where(self.y == y[:, None], torch.inf).argmin(1)
+        return apart.where(self._of_label(y), torch.inf).argmin(1)
+
+    def _of_label(self, y: Tensor) -> Tensor:
+        """Which of the possible examples have each label y (M,), (M, N)."""
+        same = (self.y == y[:, None].to(self.y)) & (self.chances > 0).to(self.y.device)
+        if (missing := y[~same.any(1).to(y.device)]).numel():
+            raise ValueError(
+                f"no possible example of the prior has the label {missing[0].item():g}; add some, "
+                "or leave examples without a chance out"
+            )
+        return same
 
     def near(self, delta: float) -> Tensor:
         """1 where two examples are within delta, |x_j - x_k|_2 <= delta in pixels, (N, N).
@@ -91,12 +111,11 @@ class FinitePrior:
         With delta 0, or any below the closest pair, only the private example itself is right: the
         0-1 loss. Warns where that is so though delta is not 0; raises ValueError if it is negative.
         """
-        if not delta >= 0:
-            raise ValueError(f"delta is a distance and must not be negative, got {delta}")
+        check_number("delta", delta, "[0, inf]")
         x = self.x.flatten(1).double()
         apart = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist")
         near = (apart <= delta).double().fill_diagonal_(1)
-        if delta > 0 and near.sum() == len(near):
+        if delta > 0 and near.sum() == len(near) > 1:
             closest = apart.fill_diagonal_(torch.inf).min()
             warnings.warn(
                 f"no two examples are within {delta:g}, the closest are {closest:.3g} apart: only "
@@ -150,8 +169,18 @@ class ExactAnswer(Attack):
     prior: FinitePrior
     delta: float = 0.0
 
+    def __post_init__(self) -> None:
+        check_kind("prior", self.prior, FinitePrior)
+        check_number("delta", self.delta, "[0, inf]")
+
     def attack(self, view: ServerView, seed: int = 0) -> Reconstruction:
         """The best example, with the logarithm of its chance; hidden labels leave all possible."""
+        view.check(seed)
+        if view.shape != self.prior.x.shape[1:]:
+            raise ValueError(
+                f"examples of shape {tuple(self.prior.x.shape[1:])} cannot be the x of clients "
+                f"that hold {view.shape}; give the prior such examples"
+            )
         begin, examples = time.perf_counter(), self.prior.gradients(self.client)
         likelihoods = log_likelihoods(self.client.defense, examples, view.g)
         held = posterior(likelihoods, self.prior.log_prob(view.y))
@@ -241,6 +270,9 @@ def risks(
     by luck. Attackers know the labels. Rounds differ by the noise alone, so their spread is all of
     the estimate's error. All scales see the same noise, enlarged.
     """
+    check_whole("rounds", rounds, 1)
+    for scale in scales:
+        check_number("scales", scale, "[1e-18, 1e18]")
     log_prior = prior.log_prob(prior.y)
     found = {name: {scale: [] for scale in scales} for name in beliefs}
     for seed in range(rounds):

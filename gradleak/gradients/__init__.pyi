@@ -2,10 +2,12 @@ from . import convolution, entrywise, hooks, networks, plain, products
 from .agreement import LoopWarning
 from .compute import general, gradient, path
 from .container import Gradient, layer_of
+from .half import HALF, in_float32
 from .hooks import Loss
 from .outer import Outer
 
 __all__ = [
+    "HALF",
     "Gradient",
     "LoopWarning",
     "Loss",
@@ -15,6 +17,7 @@ __all__ = [
     "general",
     "gradient",
     "hooks",
+    "in_float32",
     "layer_of",
     "networks",
     "path",

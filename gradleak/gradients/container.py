@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from gradleak.gradients import entrywise, products
+from gradleak.gradients.half import HALF
 from gradleak.gradients.outer import Outer, times
 
 Entry = Tensor | Outer
@@ -20,10 +21,11 @@ class Gradient(Mapping[str, Tensor]):
     gradient through the operations below, which use the factors and keep attacks apart. Where an
     operation takes another gradient, that one may hold M < N attacks: each is then shared by N / M
     consecutive ones, as a released gradient is by the restarts and settings that attack it.
+    Entries in half precision are held in float32, so that all that is made of them is.
     """
 
     def __init__(self, entries: Mapping[str, Entry]) -> None:
-        self._entries = dict(entries)
+        self._entries = {k: _single(v) for k, v in entries.items()}
         # Of an observation, what is derived is computed once.
         self._constant = all(
             isinstance(v, Tensor) and not v.requires_grad for v in self._entries.values()
@@ -185,6 +187,11 @@ class Gradient(Mapping[str, Tensor]):
         # key holds the mask itself, so that it lives as long as what was derived from it.
         mask = entry.mask
         return entry.moments(other._once((name, mask), lambda: other[name] * mask))
+
+
+def _single(entry: Entry) -> Entry:
+    half = (entry.a if isinstance(entry, Outer) else entry).dtype in HALF
+    return entry.float() if half else entry
 
 
 def _masked(entry: Entry, mask: Tensor | None) -> Entry:
