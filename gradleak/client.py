@@ -21,7 +21,8 @@ class Client:
 
     loss: (model output, y) -> scalar, the mean over examples.
     batch_size: None if a client holds one example; B if it averages its gradient over B of them,
-        and then x is (N, B, *shape) and y is (N, B).
+        and then x is (N, B, *shape) and y is (N, B). The defense sees that mean: one that clips or
+        prunes its gradient does so to the mean, and not to each example.
     transform: `release` applies it to its images first; None: it leaves them as they are. In all
         else x is what the network sees, which is what an attack finds.
     """
@@ -33,6 +34,12 @@ class Client:
     transform: Transform | None = None
 
     def __post_init__(self) -> None:
+        size = self.batch_size
+        if size is not None and (type(size) is not int or size < 1):
+            raise ValueError(
+                f"batch_size is how many examples a client averages over, 1 or more, or None, got "
+                f"{size!r}"
+            )
         for name, module in self.model.named_modules():
             random = isinstance(module, nn.modules.dropout._DropoutNd)
             batch_norm = isinstance(module, nn.modules.batchnorm._BatchNorm)
@@ -59,9 +66,15 @@ class Client:
         return gradients.gradient(self.model, x, y, self.loss)
 
     def placed(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """x and y where the model is, x in its precision."""
+        """x and y, tensors or arrays, where the model is, x in its precision.
+
+        Raises ValueError for what holds no numbers.
+        """
         reference = next(p for p in self.model.parameters() if p.requires_grad)
-        return x.to(reference), torch.as_tensor(y, device=reference.device)
+        try:
+            return torch.as_tensor(x).to(reference), torch.as_tensor(y, device=reference.device)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ValueError(f"x and y are tensors or arrays of numbers: {error}") from error
 
     def distribution(self, x: Tensor, y: Tensor) -> Distribution:
         """p(g | x, y) for each of N clients."""
@@ -123,6 +136,12 @@ class Client:
 
     def _check(self, x: Tensor, y: Tensor, key: tuple[int, ...]) -> None:
         batch = () if self.batch_size is None else (self.batch_size,)
+        axes = "(N,)" if self.batch_size is None else f"(N, {self.batch_size})"
+        if not x.numel() or y.ndim < 1 + len(batch):
+            raise ValueError(
+                f"x holds at least one client's input and y its labels, {axes}; they are "
+                f"{tuple(x.shape)} and {tuple(y.shape)}"
+            )
         if x.shape[1 : 1 + len(batch)] != batch or y.shape[1 : 1 + len(batch)] != batch:
             raise ValueError(
                 f"the client's batch size is {self.batch_size}, so x and y start with "

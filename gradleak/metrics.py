@@ -19,9 +19,7 @@ from skimage.metrics import structural_similarity
 from statsmodels.stats.multitest import multipletests
 from torch import Tensor
 
-
 ROUNDING = 1e-5  # what a resized or turned image may be beyond [0, 1]
-WORST = 1e30  # the error of what is not finite, where examples are matched
 WINDOW = 7  # pixels a side of SSIM's windows
 
 
@@ -40,8 +38,8 @@ def psnr(x_hat: Tensor, x: Tensor, peak: float | None = None) -> Tensor:
     peak: the range of the data, in units of x; None: 1, for x in [0, 1]. Raises ValueError for
     other x without a peak, a peak that is not positive, and where `mse` does.
     """
-    outside = peak is None and len(x) and bool((x.min() < -ROUNDING) | (x.max() > 1 + ROUNDING))
-    if outside:
+    error = mse(x_hat, x)
+    if peak is None and not in_range(x).all():
         raise ValueError(
             f"x lies in [{x.min():.3g}, {x.max():.3g}] and not in [0, 1], so PSNR needs the range "
             "of your data: psnr(x_hat, x, peak=...), such as peak=1 for standardised data, which "
@@ -49,7 +47,7 @@ def psnr(x_hat: Tensor, x: Tensor, peak: float | None = None) -> Tensor:
         )
     if peak is not None and not 0 < peak < math.inf:
         raise ValueError(f"peak is the range of the data, positive and finite, got {peak}")
-    return 20 * math.log10(1 if peak is None else peak) - 10 * torch.log10(mse(x_hat, x))
+    return 20 * math.log10(1 if peak is None else peak) - 10 * torch.log10(error)
 
 
 def ssim(x_hat: Tensor, x: Tensor) -> Tensor:
@@ -64,7 +62,7 @@ def ssim(x_hat: Tensor, x: Tensor) -> Tensor:
         return torch.full((len(x),), torch.nan, dtype=torch.double)
     pairs = zip(x_hat.clamp(0, 1).cpu().double().numpy(), x.cpu().double().numpy(), strict=True)
     values = [structural_similarity(a, b, data_range=1.0, channel_axis=0) for a, b in pairs]
-    return torch.tensor(values).where(_in_range(x).cpu(), torch.nan)
+    return torch.tensor(values).where(in_range(x).cpu(), torch.nan)
 
 
 def scores(x_hat: Tensor, x: Tensor) -> dict[str, Tensor]:
@@ -73,8 +71,8 @@ def scores(x_hat: Tensor, x: Tensor) -> dict[str, Tensor]:
     x: (N, ...), with any number of axes. The peak of PSNR is 1 for all data, so that the score of
     an example depends on no other.
     """
-    if x.ndim > 4:
-        x_hat, x = x_hat.flatten(1), x.flatten(1)
+    if not 2 <= x.ndim <= 4:
+        x_hat, x = (v.reshape(len(v), -1) for v in (x_hat, x))
     return {"mse": mse(x_hat, x), "psnr": psnr(x_hat, x, peak=1.0), "ssim": ssim(x_hat, x)}
 
 
@@ -110,7 +108,8 @@ def match(x_hat: Tensor, x: Tensor) -> Tensor:
 def _order(x_hat: Tensor, x: Tensor) -> Tensor:
     """Which of x_hat (B, ...) belongs to each of x (B, ...), (B,)."""
     error = torch.stack([_mse(x_hat, one.expand_as(x_hat)) for one in x]).double()
-    error = error.nan_to_num(nan=WORST, posinf=WORST).clamp(max=WORST)
+    # What is not finite is equally far from every example, so any number does.
+    error = error.nan_to_num(nan=0, posinf=0)
     return torch.as_tensor(linear_sum_assignment(error.cpu().numpy())[1], device=x.device)
 
 
@@ -122,10 +121,10 @@ def _clipped(x_hat: Tensor, x: Tensor) -> Tensor:
     """x_hat (N, ...), clipped to [0, 1] where x is an image that lies there."""
     if x.ndim != 4:
         return x_hat
-    return x_hat.clamp(0, 1).where(_in_range(x).view(-1, 1, 1, 1), x_hat)
+    return x_hat.clamp(0, 1).where(in_range(x).view(-1, 1, 1, 1), x_hat)
 
 
-def _in_range(x: Tensor) -> Tensor:
+def in_range(x: Tensor) -> Tensor:
     """Whether each of x (N, ...) lies in [0, 1], up to rounding, (N,)."""
     return ((x >= -ROUNDING) & (x <= 1 + ROUNDING)).flatten(1).all(1)
 

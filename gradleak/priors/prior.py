@@ -1,9 +1,9 @@
 """p(x): what every prior can do, when in a climb it is asked, and the simple ones.
 
-`log_prob(x)` takes x (N, ...), such as images (N, C, H, W), and returns (N,), up to a constant. `project(x)`
-moves x to the nearest point with non-zero density; the identity for most. A `weight` is a number
-or a tensor (N,). In the literature's "L2 loss + lambda R(x)", lambda is 2 scale^2 weight, where
-scale is that of the Gaussian noise believed in.
+`log_prob(x)` takes x (N, ...), such as images (N, C, H, W) in [0, 1], and returns (N,), up to a
+constant. `project(x)` moves x to the nearest point with non-zero density; the identity for most. A
+`weight` is a number or a tensor (N,). In the literature's "L2 loss + lambda R(x)", lambda is
+2 scale^2 weight, where scale is that of the Gaussian noise believed in.
 """
 
 from __future__ import annotations
