@@ -115,6 +115,7 @@ class Client:
         fit the model, and gradients that are zero or not finite.
         """
         x, y = self.placed(x, y)
+        self._check_shapes(x, y)
         key = tuple(map(int, range(len(x)) if key is None else key))
         self._check(x, y, key)
         x = self.transformed(x, seed=seed, key=key)
@@ -134,24 +135,26 @@ class Client:
             )
         return self.defense.at(self.model, x)
 
-    def _check(self, x: Tensor, y: Tensor, key: tuple[int, ...]) -> None:
+    def _check_shapes(self, x: Tensor, y: Tensor) -> None:
         batch = () if self.batch_size is None else (self.batch_size,)
-        axes = "(N,)" if self.batch_size is None else f"(N, {self.batch_size})"
-        if not x.numel() or y.ndim < 1 + len(batch):
-            raise ValueError(
-                f"x holds at least one client's input and y its labels, {axes}; they are "
-                f"{tuple(x.shape)} and {tuple(y.shape)}"
-            )
         if x.shape[1 : 1 + len(batch)] != batch or y.shape[1 : 1 + len(batch)] != batch:
             raise ValueError(
                 f"the client's batch size is {self.batch_size}, so x and y start with "
                 f"(N, {self.batch_size}); got {tuple(x.shape)} and {tuple(y.shape)}"
             )
+        if not x.numel() or x.ndim < 2 + len(batch) or y.ndim < 1 + len(batch):
+            many = "N" if self.batch_size is None else f"N, {self.batch_size}"
+            raise ValueError(
+                f"x is ({many}, *shape) with an axis or more of an example, y ({many}), and N at "
+                f"least 1; they are {tuple(x.shape)} and {tuple(y.shape)}"
+            )
+
+    def _check(self, x: Tensor, y: Tensor, key: tuple[int, ...]) -> None:
         if not len(x) == len(y) == len(key):
             raise ValueError(f"{len(x)} inputs, {len(y)} labels and {len(key)} keys")
         if len(set(key)) != len(key):
             raise ValueError("keys must differ: clients with equal keys would share their noise")
-        if x.ndim == 4 + len(batch) and (x.min() < 0 or x.max() > 1):
+        if x.ndim == (4 if self.batch_size is None else 5) and (x.min() < 0 or x.max() > 1):
             raise ValueError(
                 f"images must lie in [0, 1], got [{x.min():.3g}, {x.max():.3g}]; normalisation "
                 "belongs into the model (gradleak.models.Normalize)"

@@ -68,11 +68,11 @@ def ssim(x_hat: Tensor, x: Tensor) -> Tensor:
 def scores(x_hat: Tensor, x: Tensor) -> dict[str, Tensor]:
     """What records say of reconstructions: mse, psnr and ssim of each example, (N,) each.
 
-    x: (N, ...), with any number of axes. The peak of PSNR is 1 for all data, so that the score of
-    an example depends on no other.
+    x: (N, ...), with one axis or more an example. The peak of PSNR is 1 for all data, so that the
+    score of an example depends on no other.
     """
-    if not 2 <= x.ndim <= 4:
-        x_hat, x = (v.reshape(len(v), -1) for v in (x_hat, x))
+    if x.ndim > 4:
+        x_hat, x = x_hat.flatten(1), x.flatten(1)
     return {"mse": mse(x_hat, x), "psnr": psnr(x_hat, x, peak=1.0), "ssim": ssim(x_hat, x)}
 
 
@@ -126,7 +126,7 @@ def _clipped(x_hat: Tensor, x: Tensor) -> Tensor:
 
 def in_range(x: Tensor) -> Tensor:
     """Whether each of x (N, ...) lies in [0, 1], up to rounding, (N,)."""
-    return ((x >= -ROUNDING) & (x <= 1 + ROUNDING)).flatten(1).all(1)
+    return ((x >= -ROUNDING) & (x <= 1 + ROUNDING)).reshape(len(x), -1).all(1)
 
 
 def _check(x_hat: Tensor, x: Tensor) -> None:

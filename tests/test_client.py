@@ -113,3 +113,57 @@ def test_dead_and_exploded_models_are_refused(model):
 def test_a_frozen_model_is_refused(model):
     with pytest.raises(ValueError, match="no trainable parameters"):
         gl.Client(model.requires_grad_(False))
+
+
+@pytest.mark.parametrize("batch", [0, -1, 2.0, True, "2", (2,)])
+def test_a_batch_size_is_a_number_of_examples(model, batch):
+    with pytest.raises(ValueError, match="batch_size is how many examples a client averages over"):
+        gl.Client(model, batch_size=batch)
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "batch"),
+    [
+        ((2, 1, 8, 8), (), None),
+        ((0, 1, 8, 8), (0,), None),
+        ((), (), None),
+        ((2,), (2,), None),
+        ((2, 2, 1, 8, 8), (2,), 2),
+        ((0, 2, 1, 8, 8), (0, 2), 2),
+        ((2, 2), (2, 2), 2),
+    ],
+)
+def test_inputs_without_clients_examples_or_labels_are_refused(model, x, y, batch):
+    with pytest.raises(ValueError, match=r"x is \(N.*\*shape\).*y \(N"):
+        gl.Client(model, batch_size=batch).release(torch.rand(x), torch.zeros(y).long())
+
+
+def test_arrays_are_taken_as_tensors_are(model):
+    x, y = digits(2)
+    expected = gl.Client(model).release(x, y).g
+    for rows in ((x.numpy(), y.numpy()), (x.tolist(), y.tolist()), (x.double().numpy(), y)):
+        found = gl.Client(model).release(*rows).g
+        assert all(torch.equal(found[k], expected[k]) for k in expected)
+    for rows in (("images", y), (x, ["a", "b"]), ([[1.0], [1.0, 2.0]], y), (None, y)):
+        with pytest.raises(ValueError, match="tensors or arrays of numbers"):
+            gl.Client(model).release(*rows)
+    with pytest.raises(ValueError, match="2 inputs, 1 labels and 2 keys"):
+        gl.Client(model).release(x, y[:1])
+
+
+def test_a_defense_of_a_batch_sees_its_mean(model):
+    """A clip of one's own clips the mean, as the docstring says, and not each example."""
+
+    def clipped(gradient):
+        size = gradient.sq_norm().sqrt()
+        return gl.PointMass(
+            gradient.map(lambda v: v * (0.1 / size).clamp(max=1).view(-1, *[1] * (v.ndim - 1)))
+        )
+
+    x, y = digits(4)
+    mean = gl.gradient(model, x[None], y[None])
+    g = gl.Client(model, clipped, batch_size=4).release(x[None], y[None]).g
+    share = 0.1 / mean.sq_norm().sqrt().item()
+    assert share < 1
+    for name, value in mean.items():
+        torch.testing.assert_close(g[name], share * value)

@@ -94,11 +94,11 @@ class Trial:
         count, size = len(self.images), self.size
         if count % size:
             raise ValueError(
-                f"{count} images make no whole clients of {size}: give a multiple, such as "
-                f"images.take(range({count // size * size}))"
+                f"{count} images make no whole clients of {size}, which hold consecutive ones: "
+                f"give {count // size * size or size} or {(count // size + 1) * size} images"
             )
         if size > 1 and len(set(self.images.index)) != count:
-            raise ValueError("an image is held by one client of a trial, but indices repeat")
+            raise ValueError("each image is held by one client of a trial, but indices repeat")
 
     def _check_kept(self) -> None:
         where = [k for k, i in enumerate(self.images.index) if i in self.keep]
