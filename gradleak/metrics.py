@@ -45,8 +45,8 @@ def psnr(x_hat: Tensor, x: Tensor, peak: float | None = None) -> Tensor:
             "of your data: psnr(x_hat, x, peak=...), such as peak=1 for standardised data, which "
             "compares with one standard deviation; or take mse"
         )
-    if peak is not None and not 0 < peak < math.inf:
-        raise ValueError(f"peak is the range of the data, positive and finite, got {peak}")
+    if peak is not None and not (isinstance(peak, int | float) and 0 < peak < math.inf):
+        raise ValueError(f"peak is the range of the data, a positive finite number, got {peak!r}")
     return 20 * math.log10(1 if peak is None else peak) - 10 * torch.log10(error)
 
 
@@ -130,6 +130,8 @@ def in_range(x: Tensor) -> Tensor:
 
 
 def _check(x_hat: Tensor, x: Tensor) -> None:
+    if not all(isinstance(v, Tensor) and v.is_floating_point() for v in (x_hat, x)):
+        raise ValueError("x_hat and x are tensors of floats: torch.as_tensor(x).float()")
     if x_hat.shape != x.shape:
         raise ValueError(f"x_hat is {tuple(x_hat.shape)} but x is {tuple(x.shape)}")
     if not 2 <= x.ndim <= 4:

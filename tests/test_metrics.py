@@ -101,6 +101,9 @@ METRICS = [gl.mse, gl.psnr, gl.ssim, lambda x_hat, x: gl.metrics.within(x_hat, x
 def test_shapes_must_agree(metric):
     with pytest.raises(ValueError, match="x_hat is"):
         metric(torch.zeros(2, 1, 3, 3), torch.zeros(1, 1, 3, 3))
+    for x in (np.zeros((2, 3)), [[0.0]], torch.zeros(2, 3).int(), None):
+        with pytest.raises(ValueError, match="tensors of floats"):
+            metric(x, x)
     for shape in [(1, 4, 1, 8, 8), (2, 1, 5, 5, 5), (3,), ()]:
         with pytest.raises(ValueError, match=r"one example a row.*match and flatten first"):
             metric(torch.zeros(shape), torch.zeros(shape))
@@ -151,9 +154,9 @@ def test_a_closed_form_of_standardised_rows_is_scored_as_exact():
     assert (gl.psnr(found, z, peak=float(z.max() - z.min())) > 100).all()
 
 
-@pytest.mark.parametrize("peak", [0, -1.0, math.inf, math.nan])
+@pytest.mark.parametrize("peak", [0, -1.0, math.inf, math.nan, "1", torch.ones(1), 1j])
 def test_a_peak_is_a_range(peak):
-    with pytest.raises(ValueError, match="positive and finite"):
+    with pytest.raises(ValueError, match="a positive finite number"):
         gl.psnr(torch.zeros(1, 3), torch.ones(1, 3), peak)
 
 

@@ -151,7 +151,9 @@ def _logits(view: ServerView, once: Run) -> str:
     client, last = view.client, once.calls[-1]
     name = _of(last.name, "bias")
     if name not in view.g or not isinstance(last.layer, nn.Linear):
-        raise ValueError(f"the last layer, '{last.name}', has no bias to read the label off")
+        raise ValueError(
+            f"the last layer, '{last.name}', has no bias to read the label off, or is not linear"
+        )
     y = torch.arange(len(once.x), device=once.x.device) % last.z.shape[-1]
     try:
         with warnings.catch_warnings():

@@ -93,9 +93,10 @@ class Trial:
     def _check_clients(self) -> None:
         count, size = len(self.images), self.size
         if count % size:
+            fitting = sorted({max(count // size, 1) * size, (count // size + 1) * size})
             raise ValueError(
                 f"{count} images make no whole clients of {size}, which hold consecutive ones: "
-                f"give {count // size * size or size} or {(count // size + 1) * size} images"
+                f"give {' or '.join(map(str, fitting))}"
             )
         if size > 1 and len(set(self.images.index)) != count:
             raise ValueError("each image is held by one client of a trial, but indices repeat")

@@ -485,3 +485,12 @@ def test_the_default_prior_takes_images():
     told = gl.Sum((gl.TotalVariation(1e-5, axes=2), gl.Box()))
     same = gl.inverting_gradients(client, told, optimizer=short).attack(client.release(x, y)).x
     assert torch.equal(found, same)
+
+
+@pytest.mark.parametrize(("truth", "belief"), [(2, None), (None, 2), (2, 3), (1, None)])
+def test_a_belief_in_another_batch_size_is_refused(truth, belief):
+    """On rows of a table another one would run in silence."""
+    client, x, y = drawn((6,), truth)
+    other = replace(client, batch_size=belief)
+    with pytest.raises(ValueError, match=rf"batches of {truth}.*believes in {belief}"):
+        gl.dlg(other, optimizer=gl.Adam(steps=1)).attack(client.release(x, y))
