@@ -24,7 +24,8 @@ class Client:
 
     loss: (model output, y) -> scalar, the mean over examples.
     batch_size: None if a client holds one example; B if it averages its gradient over B of them,
-        and then x is (N, B, *shape) and y is (N, B).
+        and then x is (N, B, *shape) and y is (N, B). The defense sees that mean: one that clips or
+        prunes its gradient does so to the mean, and not to each example.
     transform: `release` applies it to its images first; None: it leaves them as they are. In all
         else x is what the network sees, which is what an attack finds.
     """
@@ -164,17 +165,18 @@ class Client:
 
     def _check(self, x: Tensor, y: Tensor) -> None:
         batch = () if self.batch_size is None else (self.batch_size,)
-        if not (x.ndim and y.ndim and x.numel() and y.numel()):
-            raise ValueError(
-                "x is (N, *shape) and y (N,), of at least one client; got "
-                f"{tuple(x.shape)} and {tuple(y.shape)}. Of one example: x[None], torch.tensor([y])"
-            )
-        if x.shape[1 : 1 + len(batch)] != batch or y.shape[1 : 1 + len(batch)] != batch:
+        if (x.shape[1 : 1 + len(batch)], y.shape[1 : 1 + len(batch)]) != (batch, batch):
             raise ValueError(
                 f"the client's batch size is {self.batch_size}, so x and y start with "
                 f"(N, {self.batch_size}); got {tuple(x.shape)} and {tuple(y.shape)}. For one "
                 f"client that holds {len(x)} examples: batch_size={len(x)}, x[None], y[None]; for "
                 f"{len(x)} clients of one example each: batch_size=None"
+            )
+        if x.ndim < 2 + len(batch) or not (y.ndim and x.numel() and y.numel()):
+            many = ", ".join(map(str, ("N", *batch)))
+            raise ValueError(
+                f"x is ({many}, *shape) and y ({many},), of at least one client; got "
+                f"{tuple(x.shape)} and {tuple(y.shape)}. Of one example: x[None], torch.tensor([y])"
             )
         if not x.isfinite().all():
             raise ValueError("x holds numbers that are not finite; replace them or leave rows out")

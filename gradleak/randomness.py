@@ -13,7 +13,7 @@ import torch
 # What a random number is for.
 NOISE, START, MASK, MODEL, BATCHES, HIDDEN_MASK, BALL = range(7)
 DIRECTION, TRANSFORM, SEARCH, LATENT, DENOISER, LANGEVIN, AMORTISED, PATCHES = range(7, 15)
-UNROLLED = 15
+UNROLLED, PROBE = 15, 16
 
 
 def check_seed(name: str, *numbers: int) -> tuple[int, ...]:

@@ -319,3 +319,38 @@ def one_bad(g):
     entries = {k: v.clone() for k, v in g.items()}
     entries[last][2, -1] = torch.inf
     return gl.Gradient(entries)
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "batch"),
+    [
+        ((2, 1, 8, 8), (), None),
+        ((0, 1, 8, 8), (0,), None),
+        ((), (), None),
+        ((2,), (2,), None),
+        ((2, 2, 1, 8, 8), (2,), 2),
+        ((0, 2, 1, 8, 8), (0, 2), 2),
+        ((2, 2), (2, 2), 2),
+    ],
+)
+def test_inputs_without_clients_examples_or_labels_are_refused(model, x, y, batch):
+    with pytest.raises(ValueError, match=r"\(N, \*shape\)|\(N, 2"):
+        gl.Client(model, batch_size=batch).release(torch.rand(x), torch.zeros(y).long())
+
+
+def test_a_defense_of_a_batch_sees_its_mean(model):
+    """A clip of one's own clips the mean, as the docstring says, and not each example."""
+
+    def clipped(gradient):
+        size = gradient.sq_norm().sqrt()
+        return gl.PointMass(
+            gradient.map(lambda v: v * (0.1 / size).clamp(max=1).view(-1, *[1] * (v.ndim - 1)))
+        )
+
+    x, y = digits(4)
+    mean = gl.gradient(model, x[None], y[None])
+    g = gl.Client(model, clipped, batch_size=4).release(x[None], y[None]).g
+    share = 0.1 / mean.sq_norm().sqrt().item()
+    assert share < 1
+    for name, value in mean.items():
+        torch.testing.assert_close(g[name], share * value)

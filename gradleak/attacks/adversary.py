@@ -135,6 +135,13 @@ class Batch:
     @classmethod
     def of(cls, attacks: Sequence[tuple[Adversary, ServerView]], seed: int) -> Batch:
         """Each restart of each adversary against each client of its view."""
+        for a, view in attacks:
+            if a.client.batch_size != view.client.batch_size:
+                raise ValueError(
+                    f"the clients hold batches of {view.client.batch_size} and the adversary "
+                    f"believes in {a.client.batch_size}: make it of the same client, such as by "
+                    "gradleak.inverting_gradients(view.client)"
+                )
         # A prior may read something off the gradients first.
         attacks = [
             (replace(a, client=a.client.in_float32, prior=a.prior.given(view)), view)

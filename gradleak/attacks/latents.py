@@ -54,7 +54,8 @@ class Joint(Prior):
 
     def given(self, view: ServerView) -> Prior:
         """What it is once the gradients are seen."""
-        return replace(self, image=self.image.given(view), latent=self.latent.given(view))
+        image = self.image.given(replace(view, shape=self.shape))
+        return replace(self, image=image, latent=self.latent.given(view))
 
     def at(self, moment: Moment) -> Prior:
         """Both at this moment of the climb."""

@@ -4,8 +4,11 @@ The client draws from it, the adversary evaluates its density, so the two cannot
 A defense of your own is any callable that takes a `Gradient` and returns an object with
 `.sample(keys)` and `.log_prob(g)`, most simply one of `gradleak.defenses.distributions`:
 
-    def clipped(gradient):
+    def clamped(gradient):
         return gl.Normal(gradient.map(lambda v: v.clamp(-1, 1)), scale=0.1)
+
+It sees what the client would send, which is a mean where that averages over a batch: one that clips
+there clips the mean, which is not the clipping of each example that privacy accounting asks for.
 """
 
 import math

@@ -21,13 +21,19 @@ FLOOR = {"color": "0.4", "linestyle": "--", "linewidth": 1, "label": "data-free 
 
 
 def images(*rows: Tensor, labels: Sequence[str] = (), scores: Sequence[Tensor] = ()) -> Figure:
-    """Rows of pictures, each (n, C, H, W) in [0, 1].
+    """Rows of pictures, each (n, C, H, W) in [0, 1]; ValueError for other data.
 
     labels: one for each row. scores: one tensor (n,) in dB for each row but the first, written
     under its pictures.
     """
     if labels and len(labels) != len(rows):
         raise ValueError(f"{len(rows)} rows but {len(labels)} labels")
+    shapes = [tuple(row.shape) for row in rows if row.ndim != 4 or row.shape[1] not in (1, 3)]
+    if shapes:
+        raise ValueError(
+            f"pictures are (n, C, H, W) with C = 1 (grey) or 3 (colour), not {shapes[0]}: show "
+            "other data in plots of your own"
+        )
     n = max(map(len, rows))
     side = min(1.0, 8.5 / n)
     size = (side * n + 1.2, side * len(rows) * (1.12 if scores else 1.0))

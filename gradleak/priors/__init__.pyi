@@ -2,6 +2,7 @@ from .gaussians import GaussianMixture, LowRankGaussian, Mixture
 from .networks import UNet, fit, log_uniform, waves
 from .prior import (
     END,
+    IMAGES,
     Box,
     BoxPenalty,
     Flat,
@@ -15,6 +16,7 @@ from .score import Denoiser, Learned, Trained, read_denoiser, trained_denoiser
 
 __all__ = [
     "END",
+    "IMAGES",
     "Box",
     "BoxPenalty",
     "Denoiser",

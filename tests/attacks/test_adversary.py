@@ -1,3 +1,4 @@
+import math
 from dataclasses import dataclass, replace
 
 import pytest
@@ -560,3 +561,82 @@ def test_a_start_without_a_slope_is_told(model, digits):
         with pytest.raises(ValueError, match=r"zero at every start.*ignores x"):
             attack.attack(view)
     gl.prior_only(steps, PRIOR, optimizer=gl.Adam(steps=1)).attack(view)
+
+
+def series_network(channels, length, classes=4):
+    torch.manual_seed(0)
+    conv = nn.Conv1d(channels, 8, 5, padding=2)
+    return nn.Sequential(conv, nn.Sigmoid(), nn.Flatten(), nn.Linear(8 * length, classes))
+
+
+def test_total_variation_of_a_batch_of_series_is_along_time():
+    """Smooth series in channels far apart: along channels or the batch it would pull them together.
+
+    What is climbed is compared with a log-posterior written out here.
+    """
+    time = torch.linspace(0, 1, 20)
+    each = [[0.5 + 0.4 * torch.sin(6 * (1 + b) * time + c) * (-1) ** c for c in range(3)]
+            for b in range(2)]  # fmt: skip
+    x = torch.stack([torch.stack(series) for series in each])[None]
+    y = torch.tensor([[0, 1]])
+    client = gl.Client(series_network(3, 20), gl.GaussianNoise(1e-3), batch_size=2)
+    view = client.release(x, y)
+    adam = gl.Adam(steps=30, lr=0.05)
+    found = gl.bayes(client, gl.TotalVariation(100.0), optimizer=adam).attack(view)
+    along = found.x.diff(dim=-1).abs().sum()
+    expected = client.log_prob(view.g, found.x, y) - 100.0 * along
+    torch.testing.assert_close(found.log_posterior, expected, rtol=1e-4, atol=1e-2)
+    alone = gl.Client(client.model, gl.GaussianNoise(1e-3))
+    view = alone.release(x[0], y[0])
+    found = gl.bayes(alone, gl.TotalVariation(100.0), optimizer=adam).attack(view)
+    along = found.x.diff(dim=-1).abs().sum((1, 2))
+    expected = alone.log_prob(view.g, found.x, y[0]) - 100.0 * along
+    torch.testing.assert_close(found.log_posterior, expected, rtol=1e-4, atol=1e-2)
+
+
+def drawn(shape, batch):
+    """A client of a linear network, and two rows of data of a shape."""
+    size = math.prod(shape)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(size, 5))
+    count = (2,) if batch is None else (2, batch)
+    x = torch.rand(*count, *shape)
+    return gl.Client(net, batch_size=batch), x, torch.zeros(count).long()
+
+
+@pytest.mark.parametrize("batch", [None, 2])
+@pytest.mark.parametrize("shape", [(6,), (1,), (2, 7), (1, 3, 4, 5), (8, 8)])
+def test_the_default_prior_of_images_is_refused_for_other_data(shape, batch):
+    client, x, y = drawn(shape, batch)
+    view = client.release(x, y)
+    short = gl.Adam(steps=2, signed=True)
+    with pytest.raises(ValueError, match=r"one of images.*prior=gl\.Flat\(\).*prior=gl\.Box\(\)"):
+        gl.inverting_gradients(client, optimizer=short).attack(view)
+    priors = [gl.Flat(), gl.Box()]
+    if len(shape) > 1:
+        priors += [gl.TotalVariation(1e-5), gl.Sum((gl.TotalVariation(1e-5), gl.Box()))]
+    for prior in priors:
+        found = gl.inverting_gradients(client, prior, optimizer=short).attack(view)
+        assert found.x.shape == x.shape
+    for attack in (gl.dlg, gl.l1):
+        assert attack(client, optimizer=short).attack(view).x.shape == x.shape
+    if len(shape) == 1:
+        with pytest.raises(ValueError, match=r"needs neighbours.*prior=gl\.Box"):
+            gl.inverting_gradients(client, gl.TotalVariation(1.0)).attack(view)
+
+
+def test_the_default_prior_takes_images():
+    client, x, y = drawn((1, 4, 4), 2)
+    short = gl.Adam(steps=2, signed=True)
+    found = gl.inverting_gradients(client, optimizer=short).attack(client.release(x, y)).x
+    told = gl.Sum((gl.TotalVariation(1e-5, axes=2), gl.Box()))
+    same = gl.inverting_gradients(client, told, optimizer=short).attack(client.release(x, y)).x
+    assert torch.equal(found, same)
+
+
+@pytest.mark.parametrize(("truth", "belief"), [(2, None), (None, 2), (2, 3), (1, None)])
+def test_a_belief_in_another_batch_size_is_refused(truth, belief):
+    """On rows of a table another one would run in silence."""
+    client, x, y = drawn((6,), truth)
+    other = replace(client, batch_size=belief)
+    with pytest.raises(ValueError, match=rf"batches of {truth}.*believes in {belief}"):
+        gl.dlg(other, optimizer=gl.Adam(steps=1)).attack(client.release(x, y))

@@ -97,7 +97,7 @@ def test_the_image_and_the_latent_are_read_off_exactly(activation, size, seed):
     torch.testing.assert_close(found, x, rtol=0, atol=1e-4)
     _, z = split(joined, SHAPE)
     torch.testing.assert_close(latents.latent(view.g, model), z, rtol=1e-3, atol=2e-3)
-    assert torch.equal(analytic.labels(view.g), y)
+    assert torch.equal(analytic.labels(view), y)
 
 
 def test_a_convolution_hides_the_image_but_not_the_latent():
@@ -124,7 +124,7 @@ def test_several_examples_are_told_by_their_residual():
     a = analytic.layer_input(noisy.g, "dense1").a
     torch.testing.assert_close(anyway.x, model.normalize.inverse(a.view_as(x)))
     pooled = nn.Sequential(nn.AvgPool2d(2), nn.Flatten(), nn.Linear(16, 10))
-    with pytest.raises(ValueError, match="'2' sees 16 numbers and an image has 64"):
+    with pytest.raises(ValueError, match="'2' is not the image: it sees 16 numbers made of its 64"):
         FirstLayer().attack(gl.Client(pooled).release(x, y))
 
 
@@ -141,7 +141,7 @@ def test_dead_layers_and_missing_biases_are_told():
     with pytest.raises(ValueError, match=r"no linear layer with a bias.*those are none"):
         FirstLayer().attack(view)
     with pytest.raises(ValueError, match="no bias to read the label"):
-        analytic.labels(view.g)
+        analytic.labels(view)
 
 
 @pytest.mark.parametrize("make", [lambda: Bottleneck(5, 0), lambda: VariationalLoss(-0.1)])

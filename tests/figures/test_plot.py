@@ -67,3 +67,11 @@ def test_tables_mark_what_is_below_the_floor_and_what_is_significant():
     assert html.count(" *") == 1
     assert "+1.0 *" in html
     assert "NaN" not in html
+
+
+@pytest.mark.parametrize(
+    "shape", [(3, 7), (3, 2, 9), (3, 8, 8), (3, 2, 8, 8), (3, 1, 4, 8, 8), (3,)]
+)
+def test_data_that_are_no_pictures_are_refused(shape):
+    with pytest.raises(ValueError, match=r"pictures are \(n, C, H, W\).*plots of your own"):
+        gl.figures.images(torch.rand(3, 1, 8, 8), torch.rand(shape))
