@@ -9,17 +9,18 @@ import itertools
 import json
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import wraps
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from gradleak.files import sound, whole
 from gradleak.identity import UndescribableError, given, made
 from gradleak.randomness import MODEL, generator, seeded
 
@@ -218,16 +219,35 @@ def _build(shape: Shape, seed: int, **layers: nn.Module) -> nn.Sequential:
 
 
 def save(model: nn.Module, path: Path, **facts: str | int | float) -> None:
-    """Write the model's state and facts about it to a safetensors file, whole or not at all."""
+    """Write the model's state and facts about it to a safetensors file, whole or not at all.
+
+    Raises ValueError for weights that are not finite.
+    """
     state = {k: v.contiguous() for k, v in model.state_dict().items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    save_file(state, partial, metadata={"facts": json.dumps(facts)})
-    partial.replace(path)
+    _refuse_infinite(state)
+    with whole(path) as scratch:
+        save_file(state, scratch, metadata={"facts": json.dumps(facts)})
 
 
 def load(model: nn.Module, path: Path) -> dict[str, str | int | float]:
-    """Load a saved state into the model and return the facts. Nothing is unpickled."""
-    model.load_state_dict(load_file(path))
-    with safe_open(path, framework="pt") as file:
-        return json.loads(file.metadata()["facts"])
+    """Load a saved state into the model and return the facts. Nothing is unpickled.
+
+    Raises DamagedError, a ValueError, for a file that is none of this network, or not finite.
+    """
+    cure = "delete it, and it is made anew, or give the file that `save` wrote of such a network"
+    errors = (SafetensorError, RuntimeError, KeyError, TypeError)
+    with sound(path, "this network", cure, *errors):
+        state = load_file(path)
+        _refuse_infinite(state)
+        with safe_open(path, framework="pt") as file:
+            facts = json.loads(file.metadata()["facts"])
+        model.load_state_dict(state)
+    return facts
+
+
+def _refuse_infinite(state: Mapping[str, Tensor]) -> None:
+    bad = [name for name, values in state.items() if not values.isfinite().all()]
+    if bad:
+        raise ValueError(
+            f"weights that are not finite, in {', '.join(bad[:3])}: train with a smaller lr"
+        )

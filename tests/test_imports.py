@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "gradleak"
 FLOORS = [
-    {"version", "names", "scales", "randomness", "identity"},
+    {"version", "names", "scales", "randomness", "identity", "files"},
     {"device"},
     {"data", "models", "metrics", "gradients"},
     {"defenses", "priors"},

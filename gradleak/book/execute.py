@@ -18,6 +18,7 @@ from gradleak.book.chapter import DEVICES, PROFILES, BookError, Chapter, extra, 
 from gradleak.book.pages import duration
 from gradleak.book.record import Run, executed, last_run
 from gradleak.book.values import check
+from gradleak.files import whole
 
 AT_ONCE = 2  # chapters in smoke, whose tensors are too small for several threads
 
@@ -46,7 +47,7 @@ def run(
     before = record.fingerprint(chapter, device, own)
     record.started(chapter, profile, results)
     start = time.perf_counter()
-    with record.whole(target) as scratch:
+    with whole(target) as scratch:
         _papermill(chapter, scratch, every)
         seconds = time.perf_counter() - start
         # Without its facts a notebook counts as stale, so a kill between these lines is safe.

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gradleak.book.chapter import PROFILES, Chapter, chapters
+from gradleak.files import whole
 
 if TYPE_CHECKING:
     from gradleak.experiment import Records
@@ -72,18 +71,6 @@ def save(facts: Any, path: Path) -> None:
     """Write facts as JSON, whole or not at all."""
     with whole(path) as scratch:
         scratch.write_text(json.dumps(facts, default=vars, indent=1, sort_keys=True) + "\n")
-
-
-@contextlib.contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """Yield a path to write to, which takes the place of `path` once all is written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        yield scratch
-        scratch.replace(path)
-    finally:
-        scratch.unlink(missing_ok=True)
 
 
 def fingerprint(chapter: Chapter, device: str, parameters: dict[str, Any]) -> str:

@@ -1,7 +1,7 @@
 """An attack against clients that hold images, and the name of each of its rows."""
 
 import itertools
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -41,9 +41,9 @@ class Trial:
             raise ValueError(f"an attack inherits from gradleak.Attack, {self.attack!r} does not")
         if type(self.seed) is not int or self.seed < 0:
             raise ValueError(f"a seed is a whole number, at least 0, got {self.seed!r}")
-        taken = self.labels.keys() & FOUND
-        if taken:
-            raise ValueError(f"labels may not be called as what is found: {', '.join(taken)}")
+        check_labels(
+            self.labels, FOUND | {"true_defense", "transform"} | self.attack.columns().keys()
+        )
         for source in self.attack.sources:
             source.refuse(self.images)
         self._names  # noqa: B018  described once, so that errors come early
@@ -78,6 +78,24 @@ class Trial:
         """
         rounded = precision.rounding()
         return digest(self._names[index], rounded) if rounded else self._names[index]
+
+
+def check_labels(labels: Mapping[str, Plain], taken: Collection[str]) -> None:
+    """Raise ValueError for labels that a table cannot hold, or that are columns of it already."""
+    if not isinstance(labels, Mapping):
+        raise ValueError(f"labels are a dictionary, such as defense='Gaussian', got {labels!r}")
+    for name, value in labels.items():
+        if not isinstance(name, str) or not name.strip():
+            raise ValueError(f"a label's name is a text that is not blank, got {name!r}")
+        whole = isinstance(value, int) and abs(value) < 2**63
+        if not (whole or isinstance(value, str) or (isinstance(value, float) and value == value)):
+            raise ValueError(
+                f"the label {name} is {str(type(value))[8:-2]}: give a text, a whole number of 64 "
+                "bits, True or False, or a float that is a number"
+            )
+    if labels.keys() & taken:
+        both = ", ".join(sorted(labels.keys() & taken))
+        raise ValueError(f"labels may not be called as what is found: {both}; choose other names")
 
 
 def grid(**axes: Iterable[Any]) -> list[dict[str, Any]]:

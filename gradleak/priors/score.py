@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from gradleak.data import Images, Source
+from gradleak.files import sound
 from gradleak.identity import digest, given, made
 from gradleak.models import Shape, load, save
 from gradleak.priors.networks import UNet, fit, log_uniform, waves
@@ -93,19 +94,21 @@ def trained_denoiser(
 
 
 def read_denoiser(path: Path | str) -> Denoiser:
-    """The denoiser of a safetensors file that `trained_denoiser` wrote; ValueError for others.
+    """The denoiser of a safetensors file that `trained_denoiser` wrote.
+
+    Raises DamagedError, a ValueError, for a file that is none.
 
     The file does not say which images it has seen: set `trained_on` if you know. Results are named
     after how the denoiser was made where the file tells, and else after its weights.
     """
-    try:
+    cure = "delete it, and `trained_denoiser` trains it again, or fetch it again (git checkout)"
+    errors = (SafetensorError, KeyError, RuntimeError, TypeError, ArithmeticError)
+    with sound(path, "a denoiser", cure, *errors):
         with safe_open(path, framework="pt") as file:
             told = json.loads((file.metadata() or {}).get("facts", "{}"))
         shape = (told["channels"], told["high"], told["wide"])
         model = Denoiser(shape, told["deviation"], told["width"])
-        load(model, Path(path))
-    except (SafetensorError, KeyError, RuntimeError) as error:
-        raise ValueError(f"{path} is no safetensors file of a denoiser: {error}") from error
+    load(model, Path(path))
     model.eval().requires_grad_(False)
     return made(model, told["how"]) if "how" in told else model
 
