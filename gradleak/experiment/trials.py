@@ -44,6 +44,11 @@ class Trial:
         check_labels(
             self.labels, FOUND | {"true_defense", "transform"} | self.attack.columns().keys()
         )
+        if not len(set(self.images.index)) == len(self.images) > 0:
+            raise ValueError(
+                f"a trial attacks one image or more, each under an index of its own; got "
+                f"{len(self.images)} with the indices {list(self.images.index)[:9]}"
+            )
         for source in self.attack.sources:
             source.refuse(self.images)
         self._names  # noqa: B018  described once, so that errors come early
