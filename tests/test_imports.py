@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "gradleak"
 FLOORS = [
-    {"version", "names", "scales", "randomness", "identity", "files"},
+    {"version", "names", "scales", "randomness", "identity", "files", "markdown"},
     {"device"},
     {"data", "models", "metrics", "gradients"},
     {"defenses", "priors"},

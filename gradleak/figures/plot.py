@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from html import escape
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -163,7 +164,13 @@ def _cell(value: Interval, spec: str, mark: str = "") -> str:
 
 
 def _html(rows: Mapping[str, Mapping[str, str]]) -> HTML:
-    return HTML(pd.DataFrame(rows).T.fillna("").to_html(escape=False))
+    """Cells are HTML; the names of rows and columns are texts."""
+    named = pd.DataFrame(rows).T.fillna("").rename(_text, axis=0).rename(_text, axis=1)
+    return HTML(named.to_html(escape=False))
+
+
+def _text(name: object) -> object:
+    return escape(name) if isinstance(name, str) else name
 
 
 def _lines(axis: Axes, lines: Lines, names: list[str], floor: float | None, log: bool) -> None:
