@@ -9,6 +9,7 @@ def choose(what: str, name: str, names: Iterable[str]) -> str:
     names = list(names)
     if name in names:
         return name
-    near = difflib.get_close_matches(str(name), names, n=1)
+    name = str(name)[:99]  # a longer one is none
+    near = difflib.get_close_matches(name, names, n=1)
     hint = f"; did you mean '{near[0]}'?" if near else ""
     raise ValueError(f"unknown {what} '{name}'{hint} (one of: {', '.join(names)})")

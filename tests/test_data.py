@@ -100,7 +100,7 @@ def test_images_are_taken_by_whole_numbers_in_the_split_and_nothing_else(index):
         assert found.index == tuple(index)
         assert torch.equal(found.x, part.x[torch.tensor(index, dtype=torch.long)])
     else:
-        with pytest.raises((ValueError, IndexError), match="positions|has images 0 to 4"):
+        with pytest.raises((ValueError, IndexError), match=r"positions|has images 0 to 4"):
             part.take(index)
 
 
@@ -108,6 +108,9 @@ def test_positions_may_come_from_numpy_and_pytorch():
     part = gl.data.load("digits").take(range(5))
     for index in (np.array([3, 1]), torch.tensor([3, 1]), [np.int64(3), torch.tensor(1)], (3, 1)):
         assert part.take(index).index == (3, 1)
+    for index in (range(10**15), range(-(10**15), 3), range(4, -2, -1)):
+        with pytest.raises(IndexError, match="has images 0 to 4"):
+            part.take(index)
     masks = np.array([True] * 5), torch.tensor([True] * 5)
     for index in (3, None, torch.tensor(3), np.array(3), [[1]], np.zeros((2, 2), int), *masks):
         with pytest.raises(ValueError, match="positions"):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gradleak.book.chapter import PROFILES, Chapter, chapters
-from gradleak.files import whole
+from gradleak.files import sound, whole
 
 if TYPE_CHECKING:
     from gradleak.experiment import Records

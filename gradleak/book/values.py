@@ -11,6 +11,7 @@ are annotated `int | None` or have a second `=` in their line, and splits defaul
 import ast
 import contextlib
 import io
+import math
 import re
 import textwrap
 import tokenize
@@ -25,7 +26,7 @@ ONE_OF = re.compile(r"\bone of ([^;]+)")
 NUMBER = r"(-?[\d.]+)"
 RANGE = re.compile(rf"\bin ([\[(]){NUMBER}, {NUMBER}([\])])|\b(at least|above) {NUMBER}")
 LONGEST = 1000  # characters of a value
-MOST = 10_000_000  # of a number, unless its comment says another
+MOST = 10_000_000  # of a number whose comment says no other: nothing here counts so many
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ def _checked(parameter: Parameter, value: Any) -> Any:
         value = _fit(parameter.kind, value)
     except TypeError as error:
         example = f", such as {parameter.default!r}" if parameter.default not in (None, []) else ""
-        shown = textwrap.shorten(ascii(str(value)[:99]), 99)
+        shown = textwrap.shorten(ascii(value), 99)
         message = f"{parameter.name} wants type {parameter.kind}{example}; not {shown}."
         raise BookError(message) from error
     if value != parameter.default:
@@ -146,13 +147,13 @@ def _allow(parameter: Parameter, value: Any) -> None:
     elif isinstance(value, (int, float)) and not isinstance(value, bool):
         found = RANGE.search(parameter.help)
         left, low, high, right, word, bound = found.groups() if found else [None] * 6
-        # Sizes beyond any machine are mistyped.
-        least, most = float(bound or low or 0), float(high or MOST)
+        usual = math.inf if parameter.name == "seed" else MOST
+        least, most = float(bound or low or 0), float(high or usual)
         above = value > least if left == "(" or word == "above" else value >= least
         below = value <= most if right == "]" else value < most  # so infinity is none, nor is NaN
         if not (above and below):
             allowed = found[0] if found else "at least 0"
-            allowed += f" and below {MOST:,}" if not high else ""
+            allowed += f" and below {MOST:,}" if not high and MOST <= value < math.inf else ""
             raise BookError(f"{parameter.name} must be {allowed}, got {str(value)[:99]}.")
 
 

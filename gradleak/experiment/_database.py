@@ -60,6 +60,17 @@ def read(folder: Path) -> Iterator[sqlite3.Connection]:
             yield db
 
 
+def rows_kept(folder: Path, chapter: str, profile: str) -> int:
+    """How many of the rows that a chapter asked for in a profile are there."""
+    query = """SELECT count(DISTINCT id) FROM asked JOIN rows USING (id)
+               WHERE chapter = ? AND name LIKE '%-' || ? || '-%'"""
+    if not (folder / FILE).exists():
+        return 0
+    with read(folder) as db:
+        ((count,),) = db.execute(query, [chapter, profile])
+    return count
+
+
 @contextmanager
 def _named(path: Path) -> Iterator[None]:
     """Errors of the file say its name and the cure."""

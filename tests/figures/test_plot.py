@@ -89,7 +89,7 @@ class Tags(HTMLParser):
         self.text += data
 
 
-HOSTILE = ["<img src=q onerror=alert(1)>", "<script>alert(1)</script>", "</table>", "`", "{{ 7*7 }}",
+HOSTILE = ["<img src=q onerror=alert(1)>", "<script>alert(1)</script>", "</table>", "`", "{{ 7 }}",
            "&lt;b&gt;", "'\"><b>", "<!--", "a<b", "<style>", "$x$", "None", "01", ""]  # fmt: skip
 names = st.one_of(st.sampled_from(HOSTILE), st.text("<>&\"'`/!-={}a b"), st.text())
 
