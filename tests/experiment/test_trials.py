@@ -317,3 +317,40 @@ def test_what_is_no_field_of_a_dataclass_is_refused():
     client = gl.Client(MODEL, defense)
     with pytest.raises(ValueError, match="extra, which is no field"):
         gl.Trial(client, gl.dlg(client), DIGITS, {})
+
+
+@dataclasses.dataclass
+class Scaled:
+    """A defense that somebody may change."""
+
+    scale: float
+
+    def __call__(self, gradient):
+        return gl.Normal(gradient, self.scale)
+
+
+def test_what_was_changed_after_a_trial_was_made_has_the_name_of_what_it_became(records):
+    def trial(scale, x):
+        client = gl.Client(MODEL, Scaled(scale))
+        held = gl.bayes(client, gl.Box(), optimizer=gl.Adam(steps=2))
+        return gl.Trial(client, held, dataclasses.replace(DIGITS, x=x), {})
+
+    first, other = DIGITS.x.clone(), DIGITS.x.clone() / 2
+    expected = runs.run([trial(0.5, other)], records).drop(columns="seconds")
+    before = runs.run([trial(0.1, first)], records)
+    changed = trial(0.1, first)
+    changed.client.defense.scale = 0.5
+    first.numpy()[:] = other  # in place, unseen by PyTorch
+    found = runs.run([changed], Records(records.folder / "anew", "some")).drop(columns="seconds")
+    pd.testing.assert_frame_equal(found, expected)
+    assert not set(found.id) & set(before.id)
+
+
+def test_images_of_a_trial_have_indices_of_their_own():
+    for images in (
+        DIGITS.take([]),
+        DIGITS.take([2, 2]),
+        dataclasses.replace(DIGITS, index=(0,) * 5),
+    ):
+        with pytest.raises(ValueError, match="each under an index of its own"):
+            dataclasses.replace(trials()[0], images=images)
