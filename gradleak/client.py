@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gradleak import gradients
+from gradleak import gradients, look
 from gradleak.defenses import Defense, Distribution, InputDefense, NoDefense, Transform
 from gradleak.gradients import Gradient, Loss
+from gradleak.scales import check_call, check_kind
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,12 @@ class Client:
     transform: Transform | None = None
 
     def __post_init__(self) -> None:
+        check_kind("model", self.model, nn.Module)
+        if not isinstance(self.defense, InputDefense):
+            check_call("defense", self.defense)
+        check_call("loss", self.loss)
+        if self.transform is not None:
+            check_kind("transform", self.transform, Transform, "extend gradleak.Transform")
         for name, module in self.model.named_modules():
             random = isinstance(module, nn.modules.dropout._DropoutNd)
             batch_norm = isinstance(module, nn.modules.batchnorm._BatchNorm)
@@ -65,7 +72,7 @@ class Client:
 
     def distribution(self, x: Tensor, y: Tensor) -> Distribution:
         """p(g | x, y) for each of N clients."""
-        return self._defense_at(x)(self.gradient(x, y))
+        return self.defense_at(x)(self.gradient(x, y))
 
     def log_prob(self, g: Gradient, x: Tensor, y: Tensor) -> Tensor:
         """log p(g | x, y) of each of N clients, (N,)."""
@@ -84,8 +91,11 @@ class Client:
             return x
         if self.batch_size is not None:
             raise ValueError("a transform takes clients of one image: use batch_size=None")
-        key = range(len(x)) if key is None else key
-        return self.transform(x, [(seed, k) for k in key])
+        keys = [(seed, k) for k in (range(len(x)) if key is None else key)]
+        if look.due(self.transform, x.shape[1:]) and len(x):
+            look.at_transform(self.transform, look.pair(x), (keys * 2)[:2])
+            look.done(self.transform, x.shape[1:])
+        return self.transform(x, keys)
 
     def image(self, seen: Tensor) -> Tensor:
         """The images in what the network sees, (N, *shape): a transform may have added to them."""
@@ -108,10 +118,12 @@ class Client:
         self._check_model(x, y)
         true_gradient = self.gradient(x, y).map(Tensor.detach)
         _check_gradient(true_gradient)
-        g = self._defense_at(x)(true_gradient).sample([(seed, k) for k in key])
+        self._look(x, y)
+        g = self.defense_at(x)(true_gradient).sample([(seed, k) for k in key])
         return ServerView(self, g.map(Tensor.detach), y, tuple(x.shape[1:]), key)
 
-    def _defense_at(self, x: Tensor) -> Defense:
+    def defense_at(self, x: Tensor) -> Defense:
+        """The defense of clients that hold x (N, *shape)."""
         if not isinstance(self.defense, InputDefense):
             return self.defense
         if self.batch_size is not None:
@@ -120,6 +132,20 @@ class Client:
                 "use batch_size=None"
             )
         return self.defense.at(self.model, x)
+
+    def _look(self, x: Tensor, y: Tensor) -> None:
+        """Once, if it is one's own."""
+        if look.due(self.defense, x.shape[1:]):
+            x, y = look.pair(x), look.pair(y)
+            g = self.gradient(x, y)
+            # Unlike in size, so that a norm over both is found out.
+            unlike = g.map(
+                lambda v: v.detach() * torch.tensor([1, 3]).to(v).view(-1, *[1] * (v.ndim - 1))
+            )
+            look.at_defense(
+                self.defense, lambda rows: self.defense_at(x[rows])(unlike.rows(rows)), unlike
+            )
+            look.done(self.defense, x.shape[1:])
 
     def _check(self, x: Tensor, y: Tensor, key: tuple[int, ...]) -> None:
         batch = () if self.batch_size is None else (self.batch_size,)
@@ -142,12 +168,18 @@ class Client:
         few = slice(1) if self.batch_size is None else 0  # one client's examples
         try:
             with torch.no_grad():
-                self.loss(self.model(x[few]), y[few])
+                value = self.loss(self.model(x[few]), y[few])
         except (RuntimeError, ValueError, IndexError) as error:
             raise ValueError(
                 f"the model and its loss do not take x {tuple(x[few].shape)} with "
                 f"y {tuple(y.shape[1:])}: {error}"
             ) from error
+        if not isinstance(value, Tensor) or value.ndim or not value.is_floating_point():
+            told = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise ValueError(
+                f"loss must return a scalar tensor, the mean over examples, got {told}; use "
+                'reduction="mean", or .mean()'
+            )
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ Splitting a batch, permuting it or running it on another device then changes not
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from numbers import Integral
 
 import numpy as np
 import torch
@@ -17,6 +18,8 @@ UNROLLED = 15
 
 def generator(*key: int) -> torch.Generator:
     """A CPU generator whose state depends on all of `key` (non-negative integers)."""
+    if not all(isinstance(k, Integral) and not isinstance(k, bool) and k >= 0 for k in key):
+        raise ValueError(f"a seed and a key must be whole numbers, at least 0, got {key}")
     seed = np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> np.uint64(1)
     return torch.Generator().manual_seed(int(seed))
 

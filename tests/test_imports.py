@@ -11,6 +11,7 @@ FLOORS = [
     {"device"},
     {"data", "models", "metrics", "gradients"},
     {"defenses", "priors"},
+    {"look"},
     {"client"},
     {"attacks", "train"},
     {"experiment"},

@@ -2,7 +2,7 @@ from . import analytic, exact, grid, latents
 from .adversary import AT_ONCE, Adversary, attack_all, log_posterior
 from .amortised import Amortised
 from .analytic import FirstLayer, labels, layer_input
-from .attack import Attack, Reconstruction, answered
+from .attack import Attack, Reconstruction, answered, asked
 from .exact import ExactAnswer, FinitePrior
 from .langevin import Langevin, Mean, MostWithin, PosteriorSamples, Sample
 from .latents import FreshLatents, Joint, Known, ReadOff, StandardNormal, latent
@@ -40,6 +40,7 @@ __all__ = [
     "Unrolled",
     "analytic",
     "answered",
+    "asked",
     "attack_all",
     "bayes",
     "dlg",

@@ -15,16 +15,17 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from gradleak import look
 from gradleak.attacks.attack import Attack, Reconstruction
 from gradleak.attacks.maximise import Adam, Objective, Part, Smoothing, maximize_parts
 from gradleak.attacks.stack import Row, merge
 from gradleak.client import Client, ServerView
-from gradleak.defenses import Defense
+from gradleak.defenses import Defense, Distribution
 from gradleak.device import as_many_as_fit, in_chunks
 from gradleak.gradients import Gradient
-from gradleak.priors import END, Moment, Prior
+from gradleak.priors import END, Moment, Prior, check_prior
 from gradleak.randomness import START, generator
-from gradleak.scales import Scale
+from gradleak.scales import Scale, check_kind, check_scale, check_whole
 
 
 @dataclass(frozen=True)
@@ -46,10 +47,13 @@ class Adversary(Attack):
     restarts: int = 1
 
     def __post_init__(self) -> None:
-        if not bool((torch.as_tensor(self.temperature) >= 1).all()):
-            raise ValueError(f"temperature must be at least 1, got {self.temperature}")
-        if self.restarts < 1:
-            raise ValueError(f"an attack needs at least one restart, got {self.restarts}")
+        check_kind("client", self.client, Client)
+        check_prior("prior", self.prior)
+        check_kind("optimizer", self.optimizer, Adam, "such as Adam(steps=200)")
+        check_scale("temperature", self.temperature, "[1, 1e18]")
+        check_whole("restarts", self.restarts, 1)
+        if self.ball is not None:
+            check_kind("ball", self.ball, Smoothing, "such as Ball(1.0), or None")
 
     @property
     def belief(self) -> Defense:
@@ -99,7 +103,14 @@ def attack_all(
     """
     if not attacks:
         raise ValueError("nothing to attack: give at least one adversary with its view")
+    check_whole("seed", seed)
+    if chunk is not None:
+        check_whole("chunk", chunk, 1, "None takes as many as are fast and fit")
     begin = time.perf_counter()
+    for adversary, view in attacks:
+        check_kind("attacks", adversary, Adversary)
+        check_kind("attacks", view, ServerView, "see Client.release")
+        _look(adversary, view)
     batch = Batch.of(attacks, seed)
     order = batch.by_observation()
     chunk = chunk or _fitting(batch, order)
@@ -206,6 +217,28 @@ class Batch:
             parts = torch.arange(len(x)).split(size)
             scores = [self.part(index).plain(like=x)(x[index], END) for index in parts]
         return x, torch.cat(scores).nan_to_num(nan=-torch.inf)
+
+
+def _look(adversary: Adversary, view: ServerView) -> None:
+    """Look at a belief and a prior of one's own, once, at two starts."""
+    client, prior, how = adversary.client, adversary.prior, ("climbed", view.shape)
+    if not len(view) or not (look.due(client.defense, *how) or look.due(prior, *how)):
+        return
+    view = view[[0, min(1, len(view) - 1)]]
+    like = next(iter(view.g.values()))
+    x = torch.rand(2, *view.shape, generator=generator(START, 0)).to(like)
+    if look.due(client.defense, *how):
+        g = client.gradient(x, view.labels).map(lambda v: v.detach().requires_grad_())
+
+        def held(rows: slice) -> Distribution:
+            return client.defense_at(x[rows])(g.rows(rows))
+
+        look.at_defense(client.defense, held, g, view.g)
+        look.done(client.defense, *how)
+    if look.due(prior, *how):
+        moment = Moment(0, max(1, adversary.optimizer.steps))
+        look.at_prior(prior, lambda rows: (prior.given(view[rows]), moment), x)
+        look.done(prior, *how)
 
 
 def _fitting(batch: Batch, order: Tensor) -> int:

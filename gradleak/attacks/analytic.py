@@ -16,6 +16,7 @@ from gradleak.attacks.attack import Attack, Reconstruction, answered
 from gradleak.client import ServerView
 from gradleak.gradients import Gradient
 from gradleak.models import Normalize
+from gradleak.scales import check_number
 
 ONE_EXAMPLE = 1e-3  # a larger residual is no rounding: several examples, or noise
 
@@ -29,6 +30,9 @@ class FirstLayer(Attack):
     """
 
     tolerance: float = ONE_EXAMPLE
+
+    def __post_init__(self) -> None:
+        check_number("tolerance", self.tolerance, "[0, inf]")
 
     def attack(self, view: ServerView, seed: int = 0) -> Reconstruction:
         """The images, (N, C, H, W), before any normalisation; mid-grey where no unit is active.

@@ -43,6 +43,31 @@ class Attack(Sourced):
         return {"attack": repr(self)}
 
 
+def asked(attack: Attack, view: ServerView, seed: int = 0) -> Reconstruction:
+    """What an attack answers. Raises ValueError where one's own answers in another form."""
+    found = attack.attack(view, seed)
+    if type(attack).__module__.startswith("gradleak."):
+        return found
+    if not isinstance(found, Reconstruction):
+        raise ValueError(
+            f"{attack!r:.100} must answer with a Reconstruction, got {type(found).__name__}; end "
+            "it with gradleak.attacks.answered(x, begin)"
+        )
+    image = view.client.image(found.x.new_zeros(1, *view.shape)).shape[1:]
+    if found.x.shape not in ((len(view), *view.shape), (len(view), *image)):
+        raise ValueError(
+            f"{attack!r:.100} must answer x of one image a client, {(len(view), *image)}, got "
+            f"{tuple(found.x.shape)}"
+        )
+    scores = found.log_posterior.shape, found.restarts.shape[:1], found.x.dtype.is_floating_point
+    if scores != ((len(view),), (len(view),), True):
+        raise ValueError(
+            f"{attack!r:.100} must answer floating-point x, log_posterior ({len(view)},) and "
+            f"restarts ({len(view)}, R); end it with gradleak.attacks.answered(x, begin)"
+        )
+    return found
+
+
 def answered(
     x: Tensor, begin: float, log_posterior: Tensor | None = None, samples: Tensor | None = None
 ) -> Reconstruction:

@@ -21,6 +21,14 @@ from gradleak.client import Client, ServerView
 from gradleak.defenses import Defense, NoDefense
 from gradleak.gradients import Gradient
 from gradleak.randomness import NOISE, generator
+from gradleak.scales import (
+    POSITIVE,
+    WEIGHT,
+    check_kind,
+    check_number,
+    check_numbers,
+    check_whole,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +44,8 @@ class FinitePrior:
     p: Tensor | None = None
 
     def __post_init__(self) -> None:
+        check_kind("x", self.x, Tensor, "use torch.as_tensor(...)")
+        check_kind("y", self.y, Tensor, "use torch.as_tensor(...)")
         n = len(self.x)
         if not n or len(self.y) != n:
             raise ValueError(f"a finite prior needs labelled examples, got {n} and {len(self.y)}")
@@ -74,6 +84,7 @@ class FinitePrior:
 
     def gradients(self, client: Client, chunk: int = 100) -> Gradient:
         """The true gradient of each example, as tensors (N, *parameter shape) on its device."""
+        check_whole("chunk", chunk, 1)
         x, y = client.placed(self.x, self.y)
         pairs = zip(x.split(chunk), y.split(chunk), strict=True)
         with torch.no_grad():
@@ -91,8 +102,7 @@ class FinitePrior:
         With delta 0, or any below the closest pair, only the private example itself is right: the
         0-1 loss. Warns where that is so though delta is not 0; raises ValueError if it is negative.
         """
-        if not delta >= 0:
-            raise ValueError(f"delta is a distance and must not be negative, got {delta}")
+        check_number("delta", delta, WEIGHT, "it is a distance in pixels")
         x = self.x.flatten(1).double()
         apart = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist")
         near = (apart <= delta).double().fill_diagonal_(1)
@@ -150,6 +160,11 @@ class ExactAnswer(Attack):
     prior: FinitePrior
     delta: float = 0.0
 
+    def __post_init__(self) -> None:
+        check_kind("client", self.client, Client)
+        check_kind("prior", self.prior, FinitePrior)
+        check_number("delta", self.delta, WEIGHT, "it is a distance in pixels")
+
     def attack(self, view: ServerView, seed: int = 0) -> Reconstruction:
         """The best example, with the logarithm of its chance; hidden labels leave all possible."""
         begin, examples = time.perf_counter(), self.prior.gradients(self.client)
@@ -195,22 +210,32 @@ class GaussianLaw:
 
     def noise(self, seed: int = 0) -> Tensor:
         """<noise, h_j> for one release of each example, (N, K, N)."""
+        check_whole("seed", seed)
         shape = (self.examples, len(self.gram))
         draws = torch.randn(shape, generator=generator(NOISE, seed), dtype=torch.double)
         return (draws @ self._root.T).unflatten(1, (-1, self.examples))
 
     def products(self, scale: float, noise: Tensor) -> Tensor:
         """<g, h_j> for one release of each example, (N, K, N)."""
+        check_number("scale", scale, POSITIVE)
         means = self.gram[: self.examples].unflatten(1, (-1, self.examples))
         return means + scale * noise
 
     def gaussian(self, products: Tensor, scale: float, kind: int = 0) -> Tensor:
         """log N(g; h_j, scale^2) + const for each g, (N, N)."""
+        check_number("scale", scale, POSITIVE)
+        self._check(kind)
         return (products[:, kind] - self._squares[kind] / 2) / scale**2
 
     def cosine(self, products: Tensor, kind: int = 0) -> Tensor:
         """The cosine of g and h_j times |g|, (N, N)."""
+        self._check(kind)
         return products[:, kind] / self._squares[kind].sqrt()
+
+    def _check(self, kind: int) -> None:
+        check_whole("kind", kind)
+        if kind >= (kinds := len(self.gram) // self.examples):
+            raise ValueError(f"kind must be below the number of kinds, {kinds}, got {kind}")
 
     @property
     def _squares(self) -> Tensor:
@@ -241,6 +266,8 @@ def risks(
     by luck. Attackers know the labels. Rounds differ by the noise alone, so their spread is all of
     the estimate's error. All scales see the same noise, enlarged.
     """
+    check_numbers("scales", scales, POSITIVE)
+    check_whole("rounds", rounds, 1)
     log_prior = prior.log_prob(prior.y)
     found = {name: {scale: [] for scale in scales} for name in beliefs}
     for seed in range(rounds):

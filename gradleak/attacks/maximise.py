@@ -2,14 +2,22 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from gradleak.priors import END, Moment
 from gradleak.randomness import BALL, generator
-from gradleak.scales import Scale, per_attack
+from gradleak.scales import (
+    POSITIVE,
+    Scale,
+    check_flag,
+    check_kind,
+    check_scale,
+    check_whole,
+    per_attack,
+)
 
 
 @dataclass(frozen=True)
@@ -30,13 +38,15 @@ class Adam:
     patience: int | None = None
 
     def __post_init__(self) -> None:
-        if self.steps < 0:
-            raise ValueError(f"steps must not be negative, got {self.steps}")
-        if self.patience is not None and self.patience < 1:
-            raise ValueError(f"patience is a number of steps or None, got {self.patience}")
-        for name in ("lr", "decay"):
-            if not bool((torch.as_tensor(getattr(self, name)) > 0).all()):
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        check_whole("steps", self.steps)
+        if self.patience is not None:
+            check_whole("patience", self.patience, 1, "None lets every attack take all steps")
+        check_scale("lr", self.lr, POSITIVE)
+        check_scale("decay", self.decay, "(0, 1]")
+        check_kind("drops", self.drops, tuple)
+        for share in self.drops:
+            check_scale("drops", share, "[0, 1]")
+        check_flag("signed", self.signed)
 
     def rate(self, step: int) -> Scale:
         """The learning rate of a step, counted from 0."""
@@ -111,6 +121,7 @@ def _advanced(
     return x.detach(), mean, square
 
 
+@runtime_checkable
 class Smoothing(Protocol):
     """What a log-posterior is averaged over: `samples` points for each x, drawn anew each step."""
 
@@ -143,11 +154,8 @@ class Ball(Smoothing):
     samples: int = 4
 
     def __post_init__(self) -> None:
-        if not bool((torch.as_tensor(self.radius) > 0).all()) or self.samples < 1:
-            raise ValueError(
-                f"a ball needs a radius above 0 and at least one sample, got {self.radius} and "
-                f"{self.samples}; for none at all use ball=None"
-            )
+        check_scale("radius", self.radius, POSITIVE, "for no ball at all use ball=None")
+        check_whole("samples", self.samples, 1, "for no ball at all use ball=None")
 
     def points(self, x: Tensor, keys: Sequence[tuple[int, ...]], moment: Moment) -> Tensor:
         """Points around x (N, *shape), (N, samples, *shape); attack n's come from keys[n] alone."""

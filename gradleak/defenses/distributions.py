@@ -4,18 +4,19 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from gradleak.gradients import Gradient
 from gradleak.randomness import HIDDEN_MASK, NOISE, generator
-from gradleak.scales import Scale, per_attack
+from gradleak.scales import POSITIVE, Scale, check_number, per_attack
 
 Draw = Callable[[Tensor, torch.Generator], object]  # fills a tensor with random numbers
 
 
+@runtime_checkable
 class Distribution(Protocol):
     """p(g) for N attacks."""
 
@@ -32,6 +33,9 @@ class Normal:
 
     loc: Gradient
     scale: Scale
+
+    def __post_init__(self) -> None:
+        _check(self.loc, self.scale)
 
     def sample(self, keys: Sequence[tuple[int, ...]]) -> Gradient:
         """loc + scale * standard normal noise."""
@@ -59,6 +63,9 @@ class Laplace:
 
     loc: Gradient
     scale: Scale
+
+    def __post_init__(self) -> None:
+        _check(self.loc, self.scale)
 
     def sample(self, keys: Sequence[tuple[int, ...]]) -> Gradient:
         """loc + scale * standard Laplace noise."""
@@ -155,6 +162,16 @@ class Density:
     def sample(self, keys: Sequence[tuple[int, ...]]) -> Gradient:
         """Raise NotImplementedError: nothing to draw from."""
         raise NotImplementedError("this is a belief; a client needs a defense that can sample")
+
+
+def _check(loc: Gradient, scale: Scale) -> None:
+    """Made at each step of a climb, so values of tensors are not read."""
+    if not isinstance(loc, Gradient):
+        raise ValueError(f"loc must be a Gradient, got {loc!r:.200}; see Gradient.map")
+    if not isinstance(scale, Tensor):
+        check_number("scale", scale, POSITIVE, "for no noise use PointMass(loc)")
+    elif scale.shape not in ((), (loc.attacks,)):
+        raise ValueError(f"scale is {tuple(scale.shape)} for {loc.attacks} attacks: give (N,)")
 
 
 def _drawn(what: int, like: Gradient, keys: Sequence[tuple[int, ...]], draw: Draw) -> Gradient:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from gradleak import metrics
-from gradleak.attacks import AT_ONCE, Adversary, attack_all, mergeable
+from gradleak.attacks import AT_ONCE, Adversary, asked, attack_all, mergeable
 from gradleak.client import ServerView
 from gradleak.data import Images
 from gradleak.device import free
@@ -65,7 +65,7 @@ def compute(
             views[key] = t.client.release(part.x, part.y, seed=t.seed, key=part.index)
         pairs.append((t.attack, views[key]))
     climbs = isinstance(pairs[0][0], Adversary)
-    found = attack_all(pairs, seed) if climbs else [a.attack(view, seed) for a, view in pairs]
+    found = attack_all(pairs, seed) if climbs else [asked(a, view, seed) for a, view in pairs]
     rows, kept = {}, {}
     for (t, part), result in zip(batch, found, strict=True):
         x_hat = t.client.image(result.x.detach().float().cpu())

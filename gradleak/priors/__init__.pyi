@@ -10,6 +10,7 @@ from .prior import (
     Sourced,
     Sum,
     TotalVariation,
+    check_prior,
 )
 from .score import Denoiser, Learned, Trained, read_denoiser, trained_denoiser
 
@@ -30,6 +31,7 @@ __all__ = [
     "TotalVariation",
     "Trained",
     "UNet",
+    "check_prior",
     "fit",
     "log_uniform",
     "read_denoiser",

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from gradleak.data import Images, Source
-from gradleak.scales import Scale
+from gradleak.scales import WEIGHT, Scale, check_kind, check_scale, check_whole, per_attack
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,10 @@ class Moment:
 
     step: int
     steps: int
+
+    def __post_init__(self) -> None:
+        check_whole("step", self.step)
+        check_whole("steps", self.steps, 1)
 
     @property
     def progress(self) -> float:
@@ -111,8 +115,9 @@ class TotalVariation(Prior):
     power: int = 1
 
     def __post_init__(self) -> None:
-        _check_weight(self.weight)
-        if self.power not in (1, 2):
+        check_scale("weight", self.weight, WEIGHT)
+        check_whole("power", self.power, 1)
+        if self.power > 2:
             raise ValueError(f"power is 1 or 2, got {self.power}")
 
     def log_prob(self, x: Tensor) -> Tensor:
@@ -121,7 +126,7 @@ class TotalVariation(Prior):
             raise ValueError(f"total variation needs images (N, C, H, W), got {tuple(x.shape)}")
         f = torch.abs if self.power == 1 else torch.square
         rows, columns = (f(x.diff(dim=dim)).flatten(1).sum(1) for dim in (-2, -1))
-        return -self.weight * (rows + columns)
+        return -per_attack(self.weight, rows) * (rows + columns)
 
 
 @dataclass(frozen=True)
@@ -145,11 +150,12 @@ class BoxPenalty(Prior):
     weight: Scale
 
     def __post_init__(self) -> None:
-        _check_weight(self.weight)
+        check_scale("weight", self.weight, WEIGHT)
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Negative penalty, (N,)."""
-        return -self.weight * (x - x.clamp(0, 1)).square().flatten(1).sum(1)
+        outside = (x - x.clamp(0, 1)).square().flatten(1).sum(1)
+        return -per_attack(self.weight, outside) * outside
 
 
 @dataclass(frozen=True)
@@ -160,7 +166,9 @@ class Sum(Prior):
 
     def __post_init__(self) -> None:
         if not isinstance(self.priors, tuple) or not self.priors:
-            raise ValueError("Sum takes a non-empty tuple of priors: Sum((a, b))")
+            raise ValueError("priors must be a non-empty tuple of priors: Sum((a, b))")
+        for prior in self.priors:
+            check_prior("priors", prior)
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Sum of the parts, (N,)."""
@@ -181,6 +189,6 @@ class Sum(Prior):
         return x
 
 
-def _check_weight(weight: Scale) -> None:
-    if not bool((torch.as_tensor(weight) >= 0).all()):
-        raise ValueError(f"a prior's weight must not be negative, got {weight}")
+def check_prior(name: str, prior: Prior) -> None:
+    """Raise ValueError unless it is a prior: an instance of a class that extends `Prior`."""
+    check_kind(name, prior, Prior, "extend gradleak.Prior, and give an instance")

@@ -24,7 +24,17 @@ from gradleak.models import Shape, load, save
 from gradleak.priors.networks import UNet, fit, log_uniform, waves
 from gradleak.priors.prior import END, Fitted, Moment, Prior
 from gradleak.randomness import DENOISER, generator, seeded
-from gradleak.scales import Scale, per_attack
+from gradleak.scales import (
+    POSITIVE,
+    WEIGHT,
+    Scale,
+    check_call,
+    check_kind,
+    check_number,
+    check_scale,
+    check_whole,
+    per_attack,
+)
 
 LOWEST, HIGHEST = 0.01, 2.0  # noise levels of training, in pixels
 
@@ -142,12 +152,18 @@ class Learned(Prior):
     moment: Moment = field(default=END, repr=False)
 
     def __post_init__(self) -> None:
+        check_call("denoiser", self.denoiser)
+        check_kind("name", self.name, str)
+        check_scale("weight", self.weight, WEIGHT)
+        check_number("start", self.start, POSITIVE)
+        check_number("end", self.end, POSITIVE)
+        check_whole("seed", self.seed)
         trained = isinstance(self.denoiser, Trained)
         lowest, highest = self.denoiser.levels if trained else (0.0, math.inf)
-        if not (lowest <= self.end <= self.start <= highest and self.end > 0):
+        if not lowest <= self.end <= self.start <= highest:
             raise ValueError(
                 f"noise levels must fall within those of the training, {lowest} to {highest} "
-                f"pixels, got {self.start} to {self.end}"
+                f"pixels, got start {self.start} and end {self.end}"
             )
 
     def at(self, moment: Moment) -> Learned:

@@ -32,7 +32,7 @@ def test_contents_list_every_chapter():
 
 
 INNER = {"hooks", "convolution", "vjps", "outer", "products", "chunks", "loop", "html", "stack"}
-INNER |= {"cli", "version", "names", "randomness", "scales"}
+INNER |= {"cli", "version", "look", "names", "randomness", "scales"}
 
 
 def test_api_page_lists_every_module():
