@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from gradleak import gradients, look
 from gradleak.defenses import Defense, Distribution, InputDefense, NoDefense, Transform
 from gradleak.gradients import Gradient, Loss
-from gradleak.scales import check_call, check_kind
+from gradleak.scales import check_call, check_kind, per_attack
 
 
 @dataclass(frozen=True)
@@ -139,9 +139,7 @@ class Client:
             x, y = look.pair(x), look.pair(y)
             g = self.gradient(x, y)
             # Unlike in size, so that a norm over both is found out.
-            unlike = g.map(
-                lambda v: v.detach() * torch.tensor([1, 3]).to(v).view(-1, *[1] * (v.ndim - 1))
-            )
+            unlike = g.map(lambda v: per_attack(torch.tensor([1.0, 3.0]), v) * v.detach())
             look.at_defense(
                 self.defense, lambda rows: self.defense_at(x[rows])(unlike.rows(rows)), unlike
             )

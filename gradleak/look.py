@@ -62,7 +62,7 @@ def at_defense(
 
     make(rows): what it returns for some rows of `gradient`, which holds those of two attacks.
     """
-    who, before = f"the defense {part!r:.100}", gradient.map(lambda v: v.detach().clone())
+    who = f"the defense {part!r:.100}"
 
     def run(rows: slice) -> dict[str, Tensor]:
         held = _tried(who, lambda: make(rows), rows)
@@ -83,9 +83,7 @@ def at_defense(
             found |= _valued(who, log_p, [v for v in gradient.values() if v.requires_grad], rows)
         return found
 
-    _compare(who, run)
-    if any((gradient[k] != before[k]).any() for k in before):
-        raise ValueError(f"{who} changes the gradient that it is given in place; work on a copy")
+    _compare(who, run, list(gradient.values()))
 
 
 def at_prior(prior: Prior, of: Callable[[slice], tuple[Prior, Moment]], x: Tensor) -> None:
@@ -93,7 +91,7 @@ def at_prior(prior: Prior, of: Callable[[slice], tuple[Prior, Moment]], x: Tenso
 
     of(rows): what `given` makes of it for some of the rows, and the moment to ask it at.
     """
-    who, before = f"the prior {prior!r:.100}", x.clone()
+    who = f"the prior {prior!r:.100}"
 
     def run(rows: slice) -> dict[str, Tensor]:
         held, moment = _tried(who, lambda: of(rows), rows)
@@ -106,14 +104,12 @@ def at_prior(prior: Prior, of: Callable[[slice], tuple[Prior, Moment]], x: Tenso
         moved = _tried(who, lambda: held.project(x[rows]), rows)
         return found | {"project": _shaped(f"{who}: project", moved, x[rows])}
 
-    _compare(who, run)
-    if (x != before).any():
-        raise ValueError(f"{who} changes the x that it is given in place; work on a copy")
+    _compare(who, run, [x])
 
 
 def at_transform(transform: Transform, x: Tensor, keys: Sequence[tuple[int, ...]]) -> None:
     """Look at a client's transform, on two images x. Raises ValueError."""
-    who, before = f"the transform {transform!r:.100}", x.clone()
+    who = f"the transform {transform!r:.100}"
 
     def run(rows: slice) -> dict[str, Tensor]:
         seen = _tried(who, lambda: transform(x[rows], keys[rows]), rows)
@@ -121,9 +117,7 @@ def at_transform(transform: Transform, x: Tensor, keys: Sequence[tuple[int, ...]
         found = {"T(x)": seen, "image": image}
         return {k: _numbered(f"{who}: {k}", v, len(x[rows])) for k, v in found.items()}
 
-    _compare(who, run)
-    if (x != before).any():
-        raise ValueError(f"{who} changes the x that it is given in place; work on a copy")
+    _compare(who, run, [x])
 
 
 def _tried(who: str, run: Callable[[], T], rows: slice) -> T:
@@ -140,16 +134,20 @@ def _tried(who: str, run: Callable[[], T], rows: slice) -> T:
         ) from error
 
 
-def _compare(who: str, run: Callable[[slice], dict[str, Tensor]]) -> None:
-    both, again, alone = run(BOTH), run(BOTH), run(FIRST)
+def _compare(who: str, run: Callable[[slice], dict[str, Tensor]], given: list[Tensor]) -> None:
+    before = [v.detach().clone() for v in given]
+    both = run(BOTH)
+    if not all(map(torch.equal, given, before)):
+        raise ValueError(f"{who} changes what it is given in place; work on a copy, v.clone()")
+    again, alone = run(BOTH), run(FIRST)
     for what, value in both.items():
-        if not _close(value, again[what]):
+        if not close(value, again[what]):
             raise ValueError(
                 f"{who} answers differently when it is asked twice ({what}): results could not be "
                 "repeated. Draw where keys are given, by gradleak.randomness.generator, as the "
                 "noise of gl.Normal is, and keep no state"
             )
-        if what not in alone or not _close(value[FIRST], alone[what]):
+        if what not in alone or not close(value[FIRST], alone[what]):
             raise ValueError(
                 f"{who} couples attacks: {what} of one alone differs from what it is beside a "
                 "second one. Leave the leading axis alone: v.flatten(1).sum(1), never v.sum()"
@@ -216,6 +214,7 @@ def _finite(what: str, value: Tensor) -> Tensor:
     return value.detach()
 
 
-def _close(a: Tensor, b: Tensor) -> bool:
+def close(a: Tensor, b: Tensor) -> bool:
+    """Whether two values are equal, but for rounding."""
     size = b[b.isfinite()].abs().max() if b.isfinite().any() else 0.0
     return a.shape == b.shape and torch.allclose(a, b, TOLERANCE, TOLERANCE * float(size))

@@ -1,11 +1,13 @@
 """The one verb: every attack is asked the same way, and answers in the same words."""
 
 import time
+import warnings
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from gradleak import look
 from gradleak.client import ServerView
 from gradleak.priors import Sourced
 
@@ -65,6 +67,15 @@ def asked(attack: Attack, view: ServerView, seed: int = 0) -> Reconstruction:
             f"{attack!r:.100} must answer floating-point x, log_posterior ({len(view)},) and "
             f"restarts ({len(view)}, R); end it with gradleak.attacks.answered(x, begin)"
         )
+    if len(view) > 1 and look.due(type(attack)):
+        look.done(type(attack))
+        alone = attack.attack(view[:1], seed).x
+        if not look.close(found.x[:1], alone):
+            warnings.warn(
+                f"{attack!r:.100} answers a client otherwise alone than beside others, so rows "
+                "depend on what was computed with them; key its randomness by seed and view.key",
+                stacklevel=2,
+            )
     return found
 
 
