@@ -142,7 +142,8 @@ def holm(p: Sequence[float]) -> list[float]:
 
     Rejecting where they are below 5 % keeps the chance of any false rejection below 5 %.
     """
-    check_numbers("p", list(p), "[0, 1]")
+    p = _numbers("p", p)
+    check_numbers("p", p.tolist(), "[0, 1]")
     return [float(v) for v in multipletests(list(p), method="holm")[1]] if len(p) else []
 
 

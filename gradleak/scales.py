@@ -3,7 +3,8 @@
 Each check names the setting, what it may be, what it got, and a cure where one is not plain.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
+from functools import cache
 from numbers import Integral, Real
 
 import torch
@@ -91,14 +92,6 @@ def check_shapes(**tensors: Tensor) -> None:
         raise ValueError(f"{first} holds nothing, its shape is {tuple(like.shape)}; give rows")
 
 
-def check_names(name: str, names: Collection[str], known: Collection[str]) -> None:
-    """Raise ValueError unless all `names` are among the known ones."""
-    if unknown := [n for n in names if n not in known]:
-        raise ValueError(
-            f"{name} has no {', '.join(map(str, unknown))}; there are {', '.join(known)}"
-        )
-
-
 def refuse(name: str, wanted: str, got: object, cure: str = "") -> None:
     """Raise ValueError in the words that all checks share."""
     raise ValueError(f"{name} must be {wanted}, got {got!r:.200}{cure and '; '}{cure}")
@@ -109,6 +102,11 @@ def _is_number(value: object) -> bool:
 
 
 def _inside(value: float, interval: str) -> bool:
-    low, high = map(float, interval[1:-1].split(","))
+    low, high = _ends(interval)
     above = value >= low if interval[0] == "[" else value > low
     return above and (value <= high if interval[-1] == "]" else value < high)
+
+
+@cache
+def _ends(interval: str) -> tuple[float, ...]:
+    return tuple(map(float, interval[1:-1].split(",")))

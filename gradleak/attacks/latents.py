@@ -24,7 +24,10 @@ class Known(Flat):
     z: float | Tensor = 0.0
 
     def __post_init__(self) -> None:
-        if not isinstance(self.z, Tensor):
+        if isinstance(self.z, Tensor):
+            if not self.z.isfinite().all():
+                raise ValueError("z must be finite, it holds nan or inf")
+        else:
             check_number("z", self.z, "(-1e18, 1e18)", "or give a tensor (N, size)")
 
     def project(self, z: Tensor) -> Tensor:

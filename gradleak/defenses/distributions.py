@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gradleak.gradients import Gradient
 from gradleak.randomness import HIDDEN_MASK, NOISE, generator
-from gradleak.scales import POSITIVE, Scale, check_number, per_attack
+from gradleak.scales import POSITIVE, Scale, check_number, check_scale, per_attack
 
 Draw = Callable[[Tensor, torch.Generator], object]  # fills a tensor with random numbers
 
@@ -96,6 +96,9 @@ class MaskedAtRandom:
     base: Normal | Laplace
     rate: float
 
+    def __post_init__(self) -> None:
+        check_number("rate", self.rate, "(0, 1)")
+
     def sample(self, keys: Sequence[tuple[int, ...]]) -> Gradient:
         """Draw a fresh mask for each attack, then `base`."""
         loc = self.base.loc
@@ -123,6 +126,10 @@ class Rescaled:
 
     base: Distribution
     weights: Mapping[str, float]
+
+    def __post_init__(self) -> None:
+        for weight in self.weights.values():
+            check_number("weights", weight, POSITIVE)
 
     def sample(self, keys: Sequence[tuple[int, ...]]) -> Gradient:
         """Draw from `base` and divide by the weights."""
@@ -192,6 +199,8 @@ def _drawn(what: int, like: Gradient, keys: Sequence[tuple[int, ...]], draw: Dra
 
 
 def _noisy(around: Normal | Laplace, keys: Sequence[tuple[int, ...]], draw: Draw) -> Gradient:
+    check_scale("scale", around.scale, POSITIVE)
+
     def added(v: Tensor, noise: Tensor) -> Tensor:
         return noise.to(v).mul_(per_attack(around.scale, v)).add_(v)
 

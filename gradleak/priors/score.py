@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from gradleak.data import Images, Source
 from gradleak.identity import digest, given, made
-from gradleak.models import Shape, load, save
+from gradleak.models import Shape, image, load, save
 from gradleak.priors.networks import UNet, fit, log_uniform, waves
 from gradleak.priors.prior import END, Fitted, Moment, Prior
 from gradleak.randomness import DENOISER, generator, seeded
@@ -49,6 +49,9 @@ class Denoiser(UNet):
     levels = (LOWEST, HIGHEST)
 
     def __init__(self, shape: Shape, deviation: float, width: int = 16, seed: int = 0) -> None:
+        image(shape)
+        check_number("deviation", deviation, POSITIVE)
+        check_whole("seed", seed)
         with seeded(DENOISER, seed):
             super().__init__(shape[0], shape[0], 8, width)
         self.shape, self.deviation = tuple(shape), deviation
@@ -74,6 +77,10 @@ def trained_denoiser(
 
     Noise levels are log-uniform between `LOWEST` and `HIGHEST`; weighted as in Karras et al. 2022.
     """
+    for name, value in (("steps", steps), ("width", width), ("batch_size", batch_size)):
+        check_whole(name, value, 4 if name == "width" else 1)
+    check_number("lr", lr, POSITIVE)
+    check_whole("seed", seed)
     told = given(
         trained_denoiser, images.digests, None, steps=steps, width=width, batch_size=batch_size,
         lr=lr, seed=seed,
