@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from gradleak import gradients, look
 from gradleak.defenses import Defense, Distribution, InputDefense, NoDefense, Transform
 from gradleak.gradients import Gradient, Loss
-from gradleak.scales import check_call, check_kind, per_attack
+from gradleak.scales import check_call, check_kind
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Client:
             raise ValueError("a transform takes clients of one image: use batch_size=None")
         keys = [(seed, k) for k in (range(len(x)) if key is None else key)]
         if look.due(self.transform, x.shape[1:]) and len(x):
-            look.at_transform(self.transform, look.pair(x), (keys * 2)[:2])
+            look.at_transform(self.transform, look.unlike(look.pair(x)), (keys * 2)[:2])
             look.done(self.transform, x.shape[1:])
         return self.transform(x, keys)
 
@@ -138,8 +138,7 @@ class Client:
         if look.due(self.defense, x.shape[1:]):
             x, y = look.pair(x), look.pair(y)
             g = self.gradient(x, y)
-            # Unlike in size, so that a norm over both is found out.
-            unlike = g.map(lambda v: per_attack(torch.tensor([1.0, 3.0]), v) * v.detach())
+            unlike = g.map(lambda v: look.unlike(v.detach()))
             look.at_defense(
                 self.defense, lambda rows: self.defense_at(x[rows])(unlike.rows(rows)), unlike
             )

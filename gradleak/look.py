@@ -18,10 +18,11 @@ from torch import Tensor
 from gradleak.defenses import Distribution, Transform
 from gradleak.gradients import Gradient
 from gradleak.priors import Moment, Prior, check_prior
+from gradleak.scales import per_attack
 
 T = TypeVar("T")
 
-BOTH, FIRST = slice(0, 2), slice(0, 1)
+BOTH, EACH = slice(0, 2), (slice(0, 1), slice(1, 2))
 TOLERANCE = 0.02  # rounding is smaller, also that of half precision
 _SEEN: set[tuple[Hashable, ...]] = set()
 
@@ -53,6 +54,11 @@ def known(part: object) -> bool:
 def pair(v: Tensor) -> Tensor:
     """Two rows of v (N, ...): the first two, or the only one and itself turned round."""
     return v[:2] if len(v) > 1 else torch.cat([v, v.flip(-1) if v.ndim > 1 else v])
+
+
+def unlike(v: Tensor) -> Tensor:
+    """Two rows v (2, ...) of another size each, so that what is taken over both is found out."""
+    return per_attack(torch.tensor([1.0, 0.3]), v) * v
 
 
 def at_defense(
@@ -98,8 +104,8 @@ def at_prior(prior: Prior, of: Callable[[slice], tuple[Prior, Moment]], x: Tenso
         check_prior(f"{who}: what given(view) returns", held)
         held = _tried(who, lambda: held.at(moment), rows)
         check_prior(f"{who}: what at(moment) returns", held)
-        leaf = x[rows].clone().requires_grad_()
-        log_p = _tried(who, lambda: held.log_prob(leaf), rows)
+        leaf = x.clone().requires_grad_()
+        log_p = _tried(who, lambda: held.log_prob(leaf[rows]), rows)
         found = _valued(who, log_p, [leaf], rows)
         moved = _tried(who, lambda: held.project(x[rows]), rows)
         return found | {"project": _shaped(f"{who}: project", moved, x[rows])}
@@ -129,8 +135,8 @@ def _tried(who: str, run: Callable[[], T], rows: slice) -> T:
         raise
     except Exception as error:
         raise ValueError(
-            f"{who} fails for N = {rows.stop} attacks, the leading axis of all that it is given, "
-            f"where any number must do: {type(error).__name__}: {error}"
+            f"{who} fails for {rows.stop - rows.start} attacks, the leading axis of all that it "
+            f"is given, where any number must do: {type(error).__name__}: {error}"
         ) from error
 
 
@@ -139,7 +145,7 @@ def _compare(who: str, run: Callable[[slice], dict[str, Tensor]], given: list[Te
     both = run(BOTH)
     if not all(map(torch.equal, given, before)):
         raise ValueError(f"{who} changes what it is given in place; work on a copy, v.clone()")
-    again, alone = run(BOTH), run(FIRST)
+    again, alone = run(BOTH), [run(rows) for rows in EACH]
     for what, value in both.items():
         if not close(value, again[what]):
             raise ValueError(
@@ -147,7 +153,8 @@ def _compare(who: str, run: Callable[[slice], dict[str, Tensor]], given: list[Te
                 "repeated. Draw where keys are given, by gradleak.randomness.generator, as the "
                 "noise of gl.Normal is, and keep no state"
             )
-        if what not in alone or not close(value[FIRST], alone[what]):
+        each = [one.get(what, value[:0]) for one in alone]
+        if not close(value, torch.cat(each)):
             raise ValueError(
                 f"{who} couples attacks: {what} of one alone differs from what it is beside a "
                 "second one. Leave the leading axis alone: v.flatten(1).sum(1), never v.sum()"
@@ -167,7 +174,7 @@ def _sampled(who: str, drawn: object, like: Gradient) -> Tensor:
 
 def _valued(who: str, log_p: object, leaves: list[Tensor], rows: slice) -> dict[str, Tensor]:
     """The values of log_prob, and its slope in the leaves, if it has one."""
-    n = rows.stop
+    n = rows.stop - rows.start
     if not isinstance(log_p, Tensor) or log_p.shape != (n,) or not log_p.is_floating_point():
         told = tuple(log_p.shape) if isinstance(log_p, Tensor) else type(log_p).__name__
         raise ValueError(

@@ -10,6 +10,7 @@ from torch import Tensor
 from gradleak import look
 from gradleak.client import ServerView
 from gradleak.priors import Sourced
+from gradleak.scales import refuse
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,8 @@ def answered(
     x: Tensor, begin: float, log_posterior: Tensor | None = None, samples: Tensor | None = None
 ) -> Reconstruction:
     """One answer x for each client, by an attack that began at `begin` (`time.perf_counter`)."""
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        refuse("x", "a floating-point tensor, one image a client", x)
     if log_posterior is None:
         log_posterior = x.new_full((len(x),), torch.nan)
     seconds = time.perf_counter() - begin
