@@ -115,8 +115,8 @@ def _check(arguments: Mapping[str, Any]) -> None:
             check_whole(name, value)
         elif name == "widths":
             check_sizes(name, value)
-        elif name == "activation" and not callable(value):
-            refuse(name, "a function or class that makes a module", value)
+        elif name == "activation" and (not callable(value) or isinstance(value, nn.Module)):
+            refuse(name, "a function or class that makes a module, such as nn.ReLU", value)
 
 
 @constructor

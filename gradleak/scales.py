@@ -81,6 +81,8 @@ def check_shapes(**tensors: Tensor) -> None:
     """Raise ValueError unless all are tensors of one shape, of at least one row and one number."""
     for name, value in tensors.items():
         check_kind(name, value, Tensor, "use torch.as_tensor(...)")
+        if not value.is_floating_point():
+            refuse(name, "floating-point numbers", value.dtype, "use .float()")
     (first, like), *rest = tensors.items()
     for name, value in rest:
         if value.shape != like.shape:

@@ -53,7 +53,7 @@ class FinitePrior:
         if len(rows.unique(dim=0)) < n:
             raise ValueError("some examples are equal; keep one of each and add their chances")
         p = self.chances
-        if p.shape != (n,) or bool((p < 0).any()) or abs(float(p.sum()) - 1) > 1e-6:
+        if p.shape != (n,) or not bool((p >= 0).all()) or abs(float(p.sum()) - 1) > 1e-6:
             raise ValueError(
                 f"p must be {n} chances that sum to one, got shape {tuple(p.shape)} with sum "
                 f"{float(p.sum()):.6g}; divide by the sum"
@@ -93,6 +93,11 @@ class FinitePrior:
 
     def nearest(self, x: Tensor, y: Tensor) -> Tensor:
         """The example of label y (M,) that is nearest to each x (M, *shape), (M,)."""
+        if x.shape[1:] != self.x.shape[1:] or y.shape != (len(x),):
+            raise ValueError(
+                f"x must be (M, {', '.join(map(str, self.x.shape[1:]))}) and y (M,), got "
+                f"{tuple(x.shape)} and {tuple(y.shape)}"
+            )
         apart = torch.cdist(x.flatten(1), self.x.flatten(1))
         return apart.where(self.y == y[:, None], torch.inf).argmin(1)
 
@@ -118,6 +123,11 @@ class FinitePrior:
 
 def posterior(log_likelihood: Tensor, log_prior: Tensor) -> Tensor:
     """Bayes' rule: p(example | g), (..., N), from log p(g | example) + const and log p(example)."""
+    if log_likelihood.shape[-1:] != log_prior.shape[-1:]:
+        raise ValueError(
+            f"log_likelihood {tuple(log_likelihood.shape)} and log_prior {tuple(log_prior.shape)} "
+            "must have a column for each of N examples"
+        )
     return (log_likelihood.double() + log_prior).softmax(-1)
 
 
@@ -126,6 +136,10 @@ def answer(belief: Tensor, near: Tensor) -> Tensor:
 
     The argmax of the paper's section 4, over the examples. The first of equals.
     """
+    if near.shape != (belief.shape[-1],) * 2:
+        raise ValueError(
+            f"near must be (N, N) for a belief {tuple(belief.shape)}, got {tuple(near.shape)}"
+        )
     return (belief @ near).argmax(-1)
 
 
@@ -134,6 +148,11 @@ def risk(answers: Tensor, truth: Tensor, near: Tensor) -> Tensor:
 
     Its mean over g is the adversarial risk of the paper's section 3.
     """
+    if answers.shape != truth.shape[:-1] or near.shape != (truth.shape[-1],) * 2:
+        raise ValueError(
+            f"answers (...,), truth (..., N) and near (N, N) do not fit: {tuple(answers.shape)}, "
+            f"{tuple(truth.shape)} and {tuple(near.shape)}"
+        )
     return 1 - (near[answers] * truth).sum(-1)
 
 

@@ -11,7 +11,15 @@ from torch import Tensor
 
 from gradleak.gradients import Gradient
 from gradleak.randomness import HIDDEN_MASK, NOISE, generator
-from gradleak.scales import POSITIVE, Scale, check_number, check_scale, per_attack
+from gradleak.scales import (
+    POSITIVE,
+    Scale,
+    check_call,
+    check_kind,
+    check_number,
+    check_scale,
+    per_attack,
+)
 
 Draw = Callable[[Tensor, torch.Generator], object]  # fills a tensor with random numbers
 
@@ -147,6 +155,9 @@ class PointMass:
 
     loc: Gradient
 
+    def __post_init__(self) -> None:
+        check_kind("loc", self.loc, Gradient)
+
     def sample(self, keys: Sequence[tuple[int, ...]]) -> Gradient:
         """Return loc."""
         return self.loc
@@ -166,6 +177,9 @@ class Density:
 
     log_prob: Callable[[Gradient], Tensor]
 
+    def __post_init__(self) -> None:
+        check_call("log_prob", self.log_prob)
+
     def sample(self, keys: Sequence[tuple[int, ...]]) -> Gradient:
         """Raise NotImplementedError: nothing to draw from."""
         raise NotImplementedError("this is a belief; a client needs a defense that can sample")
@@ -173,8 +187,7 @@ class Density:
 
 def _check(loc: Gradient, scale: Scale) -> None:
     """Made at each step of a climb, so values of tensors are not read."""
-    if not isinstance(loc, Gradient):
-        raise ValueError(f"loc must be a Gradient, got {loc!r:.200}; see Gradient.map")
+    check_kind("loc", loc, Gradient, "see Gradient.map")
     if not isinstance(scale, Tensor):
         check_number("scale", scale, POSITIVE, "for no noise use PointMass(loc)")
     elif scale.shape not in ((), (loc.attacks,)):
