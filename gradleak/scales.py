@@ -53,6 +53,8 @@ def check_numbers(name: str, values: Sequence[float], interval: str, cure: str =
 
 def check_whole(name: str, value: int, least: int = 0, cure: str = "") -> None:
     """Raise ValueError unless `value` is a whole number, at least `least`."""
+    if type(value) is int and value >= least:  # the usual case, in each step of a climb
+        return
     if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
         refuse(name, f"a whole number, at least {least}", value, cure)
 
@@ -100,7 +102,7 @@ def refuse(name: str, wanted: str, got: object, cure: str = "") -> None:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool)
+    return type(value) is float or (isinstance(value, Real) and not isinstance(value, bool))
 
 
 def _inside(value: float, interval: str) -> bool:

@@ -24,16 +24,12 @@ class Gradient(Mapping[str, Tensor]):
 
     def __init__(self, entries: Mapping[str, Entry]) -> None:
         self._entries = dict(entries)
-        rows = {v.shape[:1] if isinstance(v, Entry) else () for v in self._entries.values()}
-        if len(rows) > 1 or () in rows:
-            raise ValueError(
-                "entries must be tensors (N, *parameter shape) with one N, got "
-                + ", ".join(f"{k}: {v!r:.40}" for k, v in entries.items())
-            )
         # Of an observation, what is derived is computed once.
         self._constant = all(
             isinstance(v, Tensor) and not v.requires_grad for v in self._entries.values()
         )
+        if self._constant or not {Tensor, Outer}.issuperset(map(type, self._entries.values())):
+            _check(self._entries)  # those of a climb's steps are made of what was checked
         self._derived: dict[Hashable, Gradient | Tensor | dict[str, Tensor]] = {}
 
     def __getitem__(self, name: str) -> Tensor:
@@ -122,7 +118,6 @@ class Gradient(Mapping[str, Tensor]):
 
     def moments(self, other: Gradient) -> products.Moments:
         """<self, other> and |self|^2 of each attack, (N,) each."""
-        self._check(other)
         outer = {k: v for k, v in self._entries.items() if isinstance(v, Outer)}
         dense = {k: v for k, v in self._entries.items() if k not in outer}
         found = [self._moments(k, v, other) for k, v in outer.items()]
@@ -153,7 +148,6 @@ class Gradient(Mapping[str, Tensor]):
                 return rest - 2 * inner + sq_norm
             return entrywise.of_tensor(entrywise.square, entry, other[name])
 
-        self._check(other)
         return self._sum(of)
 
     def entrywise(self, term: entrywise.Term, other: Gradient) -> Tensor:
@@ -167,16 +161,11 @@ class Gradient(Mapping[str, Tensor]):
                 return entry.entrywise(term, other[name])
             return entrywise.of_tensor(term, entry, other[name])
 
-        self._check(other)
         return self._sum(of)
 
     def abs_distance(self, other: Gradient) -> Tensor:
         """The L1 distance |self - other| of each attack, (N,)."""
         return self.entrywise(entrywise.absolute, other)
-
-    def _check(self, other: Gradient) -> None:
-        if not self._entries.keys() <= other.keys() or self.attacks % max(1, other.attacks):
-            raise ValueError(f"g does not fit the gradient that is believed: {other} for {self}")
 
     def only(self, name: str) -> Gradient:
         """The gradient with respect to one parameter."""
@@ -212,3 +201,12 @@ def _masked(entry: Entry, mask: Tensor | None) -> Entry:
 def layer_of(name: str) -> str:
     """The module that owns a parameter: 'conv1.weight' -> 'conv1'."""
     return name.rpartition(".")[0]
+
+
+def _check(entries: Mapping[str, Entry]) -> None:
+    rows = {v.shape[:1] if isinstance(v, Entry) else () for v in entries.values()}
+    if len(rows) > 1 or () in rows:
+        raise ValueError(
+            "entries must be tensors (N, *parameter shape) with one N, got "
+            + ", ".join(f"{k}: {v!r:.40}" for k, v in entries.items())
+        )
