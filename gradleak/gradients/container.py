@@ -206,7 +206,7 @@ def layer_of(name: str) -> str:
 def _check(entries: Mapping[str, Entry]) -> None:
     rows = {v.shape[:1] if isinstance(v, Entry) else () for v in entries.values()}
     if len(rows) > 1 or () in rows:
+        told = {k: tuple(v.shape) if isinstance(v, Entry) else v for k, v in entries.items()}
         raise ValueError(
-            "entries must be tensors (N, *parameter shape) with one N, got "
-            + ", ".join(f"{k}: {v!r:.40}" for k, v in entries.items())
+            f"entries must be tensors (N, *parameter shape), a row for each attack, got {told}"
         )
