@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral
 from types import FunctionType
 
 import torch
@@ -11,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gradleak import gradients
-from gradleak.defenses import Defense, Distribution, InputDefense, NoDefense, Transform
-from gradleak.gradients import Gradient, Loss
+from gradleak.defenses import Defense, Distribution, Ignore, InputDefense, NoDefense, Transform
+from gradleak.gradients import Given, Gradient, Loss, received
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,75 @@ class Client:
         g = self._defense_at(x)(true_gradient).sample([(seed, k) for k in key])
         return ServerView(self, g.map(Tensor.detach), y, tuple(x.shape[1:]), key)
 
+    def view(
+        self, g: Given, y: object = None, *, shape: Sequence[int], key: Sequence[int] | None = None
+    ) -> ServerView:
+        """What the server sees of gradients that were not made here, checked.
+
+        g: the gradient of one client, a dict (parameter's name -> tensor or array), a list in the
+            parameters' order, or the path of a safetensors or npz file of either; those of N
+            clients with a leading axis N.
+        y: labels (N,), with a batch size (N, B), or one client's alone; None where they are hidden.
+        shape: that of one example as the network sees it, such as (1, 28, 28).
+        key: N integers that tell the clients apart (default 0 to N-1).
+        Raises ValueError for what is missing, unknown, of another shape or layout, not finite or
+        zero. Parameters that were not sent are those that the client's defense, `gradleak.Ignore`,
+        leaves out. Whether any x explains the gradients tells `gradleak.fit`, after an attack.
+        """
+        return self._seen(received.gradient(self.model, g, self._sent()), y, shape, key)
+
+    def view_of_update(
+        self, before: Given, after: Given, lr: float, y: object = None, *, shape: Sequence[int],
+        steps: int = 1, key: Sequence[int] | None = None,
+    ) -> ServerView:  # fmt: skip
+        """The same of weights before and after one step of SGD: g = (before - after) / lr.
+
+        before, after: as g in `view`; entries that are no parameters, such as running statistics,
+        do not count. Raises ValueError as `view` does, and where the weights before are not the
+        model's, lr is not positive, nothing changed, or the client took more than one step.
+        """
+        if isinstance(steps, bool) or steps != 1:
+            raise ValueError(
+                f"an update of several local steps is no gradient (steps={steps!r}): each step "
+                "takes its own at other weights, and nothing here unrolls them; ask for the "
+                "weights after one step"
+            )
+        g = received.update(self.model, before, after, lr, self._sent())
+        return self._seen(g, y, shape, key)
+
+    def _sent(self) -> list[str]:
+        """Names of the parameters whose gradients a server sees."""
+        whole, defense = received.like(self.model), self.defense
+        while isinstance(defense, Ignore):
+            whole, defense = defense.rest(whole), defense.then
+        return list(whole)
+
+    def _seen(
+        self, g: Gradient, y: object, shape: Sequence[int], key: Sequence[int] | None
+    ) -> ServerView:
+        clients, axes = g.attacks, () if self.batch_size is None else (self.batch_size,)
+        key = range(clients) if key is None else key
+        key = tuple(key.tolist() if isinstance(key, Tensor) else key)
+        if not all(isinstance(k, Integral) and k >= 0 for k in key):
+            raise ValueError(f"keys are whole numbers, at least 0, got {key}")
+        try:
+            x, _ = self.placed(torch.full((1, *axes, *shape), 0.5), torch.zeros(1))
+            with torch.no_grad():
+                self.model(x[0] if axes else x)
+        except Exception as error:
+            raise ValueError(
+                f"the model does not take examples of shape {shape}; give that of one as the "
+                f"network sees it, without an axis of clients or of a batch: {error}"
+            ) from error
+        x = x.expand(clients, *x.shape[1:])
+        if y is not None:
+            y = received.labels(y, clients, self.batch_size)
+            _, y = self.placed(x, y.to(x.dtype) if y.is_floating_point() else y)
+        self._check(x, x.new_zeros(clients, *axes) if y is None else y, key)
+        for label in [] if y is None else y.unique(dim=0):
+            self._check_model(x[:1], label[None])
+        return ServerView(self, g, y, tuple(x.shape[1:]), tuple(map(int, key)))
+
     def _defense_at(self, x: Tensor) -> Defense:
         if not isinstance(self.defense, InputDefense):
             return self.defense
@@ -188,6 +258,28 @@ class ServerView:
                 "dataclasses.replace(view, y=labels)"
             )
         return self.y
+
+    def check_belief(self, client: Client) -> None:
+        """Raise ValueError for an adversary who believes in this client, where that is hopeless.
+
+        That is one of another network than the view's, and one who looks for what was not sent.
+        """
+        example = 0 if client.batch_size is not None else slice(1)
+        x = torch.full((1, *self.shape), 0.5).to(next(iter(self.g.values())))
+        received.check_same(client.model, self.client.model, x[example])
+        whole = received.like(self.client.model)
+        if missing := whole.keys() - self.g.keys():
+            try:
+                client._defense_at(x)(whole).log_prob(self.g.rows(slice(1)))
+            except KeyError as error:
+                missing = tuple(k for k in whole if k in missing)
+                raise ValueError(
+                    f"the view lacks {', '.join(missing)}, which the adversary looks for: make it "
+                    "believe that they were not sent, gradleak.Ignore("
+                    f"{missing}, then={client.defense})"
+                ) from error
+            except NotImplementedError:
+                pass  # a point mass: the attack says so
 
     def without_labels(self) -> ServerView:
         """The same view with the labels hidden."""

@@ -7,6 +7,7 @@ from .exact import ExactAnswer, FinitePrior
 from .langevin import Langevin, Mean, MostWithin, PosteriorSamples, Sample
 from .latents import FreshLatents, Joint, Known, ReadOff, StandardNormal, latent
 from .maximise import Adam, Ball, Smoothing, maximize
+from .predictive import Fit, fit
 from .presets import bayes, dlg, inverting_gradients, l1, prior_only
 from .stack import mergeable
 from .undo_ats import Averaged, Picked, UndoATS, undo
@@ -23,6 +24,7 @@ __all__ = [
     "ExactAnswer",
     "FinitePrior",
     "FirstLayer",
+    "Fit",
     "FreshLatents",
     "Joint",
     "Known",
@@ -44,6 +46,7 @@ __all__ = [
     "bayes",
     "dlg",
     "exact",
+    "fit",
     "grid",
     "inverting_gradients",
     "l1",

@@ -51,7 +51,8 @@ class Learnt(Attack):
             return self.train()
 
     def scale(self, view: ServerView) -> float:
-        """The clients' noise scale. Raises ValueError for a defense that it was not trained for."""
+        """The clients' noise scale. Raises ValueError for a client that it was not trained for."""
+        view.check_belief(self.client)
         defense = view.client.defense
         scale = defense.noise_scale if isinstance(defense, Noisy) else math.nan
         if not (self.lowest <= scale <= self.highest and self.family(scale) == defense):

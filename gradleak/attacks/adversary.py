@@ -95,10 +95,13 @@ def attack_all(
     The adversaries may differ in floats only (scale, weight, lr, decay, temperature) and the
     views in what was released; the result equals that of one call for each. A start depends on
     (seed, client's key, restart) only. `chunk` attacks are held in memory at a time (None: as many
-    as are fast and fit), half as many where it runs out. ValueError where labels are hidden.
+    as are fast and fit), half as many where it runs out. ValueError where labels are hidden, and
+    for an adversary that believes in another network than the view's.
     """
     if not attacks:
         raise ValueError("nothing to attack: give at least one adversary with its view")
+    for adversary, view in attacks:
+        view.check_belief(adversary.client)
     begin = time.perf_counter()
     batch = Batch.of(attacks, seed)
     order = batch.by_observation()

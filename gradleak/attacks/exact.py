@@ -152,6 +152,7 @@ class ExactAnswer(Attack):
 
     def attack(self, view: ServerView, seed: int = 0) -> Reconstruction:
         """The best example, with the logarithm of its chance; hidden labels leave all possible."""
+        view.check_belief(self.client)
         begin, examples = time.perf_counter(), self.prior.gradients(self.client)
         likelihoods = log_likelihoods(self.client.defense, examples, view.g)
         held = posterior(likelihoods, self.prior.log_prob(view.y))

@@ -93,6 +93,7 @@ class PosteriorSamples(Attack):
     def attack(self, view: ServerView, seed: int = 0) -> Reconstruction:
         """An answer for each client, and its samples. Raises ValueError where labels are hidden."""
         begin, how = time.perf_counter(), self.langevin
+        view.check_belief(self.client)
         like = next(iter(view.g.values()))
         rngs = [generator(LANGEVIN, seed, key, k) for key in view.key for k in range(self.count)]
         y = view.labels.repeat_interleave(self.count, 0)

@@ -15,6 +15,7 @@ from .distributions import (
     Laplace,
     MaskedAtRandom,
     Normal,
+    Part,
     PointMass,
     Rescaled,
 )
@@ -66,6 +67,7 @@ __all__ = [
     "NoDefense",
     "Noisy",
     "Normal",
+    "Part",
     "PointMass",
     "Precode",
     "RandomMask",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gradleak.defenses.distributions import Density, Distribution, MaskedAtRandom, Rescaled
+from gradleak.defenses.distributions import Density, Distribution, MaskedAtRandom, Part, Rescaled
 from gradleak.defenses.noise import (
     Defense,
     GaussianNoise,
@@ -97,8 +97,9 @@ class Ignore:
     """Believe `then` about the rest of the gradient, and nothing about the named parameters.
 
     layer: the name of a parameter, of a layer (its weight and bias), or a tuple of such names.
-    Where a part of g tells nothing, its density does not depend on x and drops out. Raises
-    ValueError for names that do not exist, and where nothing would be left.
+    Where a part of g tells nothing, its density does not depend on x and drops out; it need not be
+    in g. As a client's defense: the rest alone is sent. Raises ValueError for names that do not
+    exist, and where nothing would be left.
     """
 
     layer: str | tuple[str, ...]
@@ -106,6 +107,11 @@ class Ignore:
 
     def __call__(self, gradient: Gradient) -> Distribution:
         """The distribution of the rest of g."""
+        left = self.rest(gradient)
+        return Part(self.then(left), tuple(left))
+
+    def rest(self, gradient: Gradient) -> Gradient:
+        """What of a gradient is sent and believed in."""
         names = (self.layer,) if isinstance(self.layer, str) else self.layer
         left = gradient.without(names)
         if not left:
@@ -113,8 +119,7 @@ class Ignore:
                 f"ignoring {', '.join(names)} leaves nothing of the gradient to believe in; for "
                 "the prior alone use Uninformative()"
             )
-        base = self.then(left)
-        return Density(lambda g: base.log_prob(g.without(names)))
+        return left
 
 
 @dataclass(frozen=True)

@@ -128,6 +128,22 @@ class Rescaled:
 
 
 @dataclass(frozen=True)
+class Part:
+    """The parameters called `names` follow `base`; of others nothing is sent, or believed."""
+
+    base: Distribution
+    names: tuple[str, ...]
+
+    def sample(self, keys: Sequence[tuple[int, ...]]) -> Gradient:
+        """Draw the part alone."""
+        return self.base.sample(keys)
+
+    def log_prob(self, g: Gradient) -> Tensor:
+        """That of the part, (N,)."""
+        return self.base.log_prob(g.only(*self.names))
+
+
+@dataclass(frozen=True)
 class PointMass:
     """The gradient itself: no randomness, hence no density."""
 

@@ -1,10 +1,12 @@
-from . import convolution, entrywise, hooks, products
+from . import convolution, entrywise, hooks, products, received
 from .compute import general, gradient, path
 from .container import Gradient, layer_of
 from .hooks import Loss
 from .outer import Outer
+from .reading import Given
 
 __all__ = [
+    "Given",
     "Gradient",
     "Loss",
     "Outer",
@@ -16,4 +18,5 @@ __all__ = [
     "layer_of",
     "path",
     "products",
+    "received",
 ]

@@ -160,9 +160,9 @@ class Gradient(Mapping[str, Tensor]):
         """The L1 distance |self - other| of each attack, (N,)."""
         return self.entrywise(entrywise.absolute, other)
 
-    def only(self, name: str) -> Gradient:
-        """The gradient with respect to one parameter."""
-        return self._once(("only", name), lambda: Gradient({name: self._entries[name]}))
+    def only(self, *names: str) -> Gradient:
+        """The gradient with respect to some parameters."""
+        return self._once(("only", *names), lambda: Gradient({k: self._entries[k] for k in names}))
 
     def _once(self, key: Hashable, make: Callable):
         if not self._constant:
