@@ -146,7 +146,7 @@ def _loaded(path: Path) -> dict[str, object] | list[object]:
 
 def _npz(path: Path) -> dict[str, object] | list[object]:
     """Arrays by name, or in the order in which `numpy.savez` was given them without names."""
-    with np.load(path, allow_pickle=False) as file:
+    with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
         arrays = dict(file)
     if all(re.fullmatch(r"arr_\d+", name) for name in arrays):
         return [arrays[f"arr_{k}"] for k in range(len(arrays))]

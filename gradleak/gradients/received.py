@@ -64,8 +64,8 @@ def check_same(believed: nn.Module, own: nn.Module, x: Tensor) -> None:
     if believed is own:
         return
     ours, theirs = _state(believed), _state(own)
-    apart = [k for k in theirs if k not in ours or not _equal(ours[k], theirs[k])]
-    apart += [k for k in ours if k not in theirs]
+    apart = [f"'{k}'" for k in theirs if k not in ours or not _equal(ours[k], theirs[k])]
+    apart += [f"'{k}'" for k in ours if k not in theirs]
     if not apart:
         x = x.to(next(own.parameters()))
         with torch.no_grad():
