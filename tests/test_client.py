@@ -1,7 +1,11 @@
+import copy
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
 from torch import nn
 
 import gradleak as gl
@@ -113,3 +117,168 @@ def test_dead_and_exploded_models_are_refused(model):
 def test_a_frozen_model_is_refused(model):
     with pytest.raises(ValueError, match="no trainable parameters"):
         gl.Client(model.requires_grad_(False))
+
+
+SHAPE = (1, 8, 8)
+
+
+def autograd(model, x, y):
+    """What a script of one's own has after `backward`."""
+    values = torch.autograd.grad(F.cross_entropy(model(x), y), [*model.parameters()])
+    return dict(zip(dict(model.named_parameters()), values, strict=True))
+
+
+def test_a_gradient_from_elsewhere_is_the_clients_own(model, tmp_path):
+    x, y = digits(1)
+    client = gl.Client(model)
+    g, released = autograd(model, x, y), client.release(x, y, key=[4])
+    save_file(g, tmp_path / "g.safetensors")
+    np.savez(tmp_path / "g.npz", *(v.numpy() for v in g.values()))
+    forms = (g, list(g.values()), {f"module.{k}": v.numpy() for k, v in g.items()},
+             tmp_path / "g.safetensors", str(tmp_path / "g.npz"), released.g)  # fmt: skip
+    for form in forms:
+        view = client.view(form, int(y), shape=SHAPE, key=[4])
+        assert (view.key, view.shape, view.client) == (released.key, released.shape, client)
+        assert torch.equal(view.y, released.y)
+        for name, value in released.g.items():
+            torch.testing.assert_close(view.g[name], value, rtol=1e-4, atol=1e-6)
+    assert client.view(g, shape=SHAPE).y is None
+
+
+def test_a_view_from_elsewhere_is_attacked_as_any(model):
+    x, y = digits(2)
+    client = gl.Client(model, gl.GaussianNoise(0.01))
+    released = client.release(x, y)
+    seen = client.view(dict(released.g), y.tolist(), shape=list(SHAPE))
+    attack = gl.bayes(client, gl.Box(), optimizer=gl.Adam(steps=3))
+    assert torch.equal(attack.attack(seen).x, attack.attack(released).x)
+
+
+def test_batches_from_elsewhere(model):
+    x, y = digits(4)
+    client = gl.Client(model, batch_size=4)
+    released = client.release(x[None], y[None])
+    for labels in (y, y[None], y.tolist()):
+        view = client.view(autograd(model, x, y), labels, shape=SHAPE)
+        assert view.shape == released.shape == (4, *SHAPE)
+        assert torch.equal(view.y, released.y)
+        torch.testing.assert_close(view.g["conv1.bias"], released.g["conv1.bias"])
+
+
+@pytest.mark.parametrize("form", ["as it is", "with buffers", "module."])
+def test_an_update_of_one_step_is_a_gradient(model, form):
+    x, y = digits(1)
+    client, after = gl.Client(model), copy.deepcopy(model)
+    F.cross_entropy(after(x), y).backward()
+    torch.optim.SGD(after.parameters(), lr=0.1).step()
+    before, after = model.state_dict(), after.state_dict()
+    if form == "module.":
+        before, after = ({f"module.{k}": v for k, v in w.items()} for w in (before, after))
+    view = client.view_of_update(before, after, 0.1, y, shape=SHAPE)
+    for name, value in autograd(model, x, y).items():
+        torch.testing.assert_close(view.g[name][0], value, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("steps", [0, 2, 5, -1, 1.5, "1", True, None])
+def test_more_local_steps_are_no_gradient(model, steps):
+    state = model.state_dict()
+    with pytest.raises(ValueError, match="several local steps is no gradient"):
+        gl.Client(model).view_of_update(state, state, 0.1, 1, shape=SHAPE, steps=steps)
+
+
+@pytest.mark.parametrize(
+    ("options", "cure"),
+    [
+        (dict(shape=(8, 8, 1)), "does not take examples of shape"),
+        (dict(shape=(1, 1, 8, 8)), "without an axis of clients"),
+        (dict(shape=(1, 16, 16)), "does not take examples"),
+        (dict(shape=64), "does not take examples"),
+        (dict(shape="abc"), "does not take examples"),
+        (dict(shape=None), "does not take examples"),
+        (dict(y=10), "out of bounds"),
+        (dict(y=-1), "do not take x"),
+        (dict(y=[1, 2]), "labels of 1 clients"),
+        (dict(y="cat"), "labels are numbers"),
+        (dict(y=0.5), "do not take x"),
+        (dict(key=[1, 2]), "2 keys"),
+        (dict(key=[-1]), "whole numbers, at least 0"),
+        (dict(key=[1.5]), "whole numbers, at least 0"),
+        (dict(key=["a"]), "whole numbers, at least 0"),
+    ],
+)
+def test_views_that_do_not_fit_are_refused(model, options, cure):
+    g = autograd(model, *digits(1))
+    with pytest.raises(ValueError, match=cure):
+        gl.Client(model).view(g, **{"y": 0, "shape": SHAPE, **options})
+
+
+def test_labels_of_every_client_are_looked_at(model):
+    g = gl.Client(model).release(*digits(3)).g
+    with pytest.raises(ValueError, match="out of bounds"):
+        gl.Client(model).view(g, [0, 1, 12], shape=SHAPE)
+
+
+@pytest.mark.parametrize("layer", ["conv1", ("conv2.weight", "dense1"), ("dense2",)])
+def test_layers_that_were_not_sent(model, layer):
+    """Refused, and attacked by who believes so: as who has them all and ignores them."""
+    x, y = digits(2)
+    whole = gl.Client(model).release(x, y)
+    names = (layer,) if isinstance(layer, str) else layer
+    part = {k: v for k, v in whole.g.items() if k not in names and k.split(".")[0] not in names}
+    with pytest.raises(ValueError, match=r"lacks .*gradleak.Ignore\(\("):
+        gl.Client(model).view(part, y, shape=SHAPE)
+    client = gl.Client(model, gl.Ignore(layer, gl.NoDefense()))
+    view = client.view(part, y, shape=SHAPE)
+    assert list(view.g) == list(part) == list(client.release(x, y).g)
+    belief = gl.Ignore(layer, gl.GaussianNoise(0.1))
+    attack = gl.bayes(dataclasses.replace(client, defense=belief), gl.Box(), optimizer=STEPS)
+    torch.testing.assert_close(attack.attack(view).x, attack.attack(whole).x)
+    for hopeful in (gl.dlg(client), gl.inverting_gradients(client), gl.l1(client)):
+        with pytest.raises(ValueError, match=r"view lacks .*believe.*gradleak.Ignore\(\("):
+            hopeful.attack(view)
+
+
+STEPS = gl.Adam(steps=5)
+
+
+def test_layers_that_were_not_sent_of_a_noisy_client(model):
+    """Two nested beliefs, and noise: one object for both sides."""
+    x, y = digits(2)
+    defense = gl.Ignore("conv1", gl.Ignore("dense1.bias", gl.GaussianNoise(0.1)))
+    client = gl.Client(model, defense)
+    view = client.release(x, y)
+    assert list(view.g) == ["conv2.weight", "conv2.bias", "dense1.weight", "dense2.weight",
+                            "dense2.bias"]  # fmt: skip
+    again = client.view(dict(view.g), y, shape=SHAPE)
+    attack = gl.bayes(client, gl.Box(), optimizer=STEPS)
+    assert torch.equal(attack.attack(again).x, attack.attack(view).x)
+    left = {k: v for k, v in view.g.items() if k != "conv2.bias"}
+    with pytest.raises(ValueError, match=r"lacks conv2.bias;"):
+        client.view(left, y, shape=SHAPE)
+
+
+def test_an_adversary_of_another_network_is_refused(model):
+    x, y = digits(1)
+    view = gl.Client(model, gl.GaussianNoise(0.1)).release(x, y)
+    other = gl.Client(gl.models.cnn(SHAPE, classes=10, seed=1), gl.GaussianNoise(0.1))
+    twin = gl.Client(copy.deepcopy(model), gl.GaussianNoise(0.1))
+    finite = gl.attacks.FinitePrior(x, y)
+    for make in (
+        lambda client: gl.bayes(client, gl.Box(), optimizer=STEPS),
+        lambda client: gl.inverting_gradients(client, optimizer=STEPS),
+        lambda client: gl.attacks.ExactAnswer(client, finite, 0.0),
+        lambda client: gl.prior_only(client, gl.Box(), optimizer=STEPS),
+    ):
+        with pytest.raises(ValueError, match=r"network is not .*'conv1.weight'.*view.client"):
+            make(other).attack(view)
+        make(twin).attack(view)  # the same by value
+
+
+def test_other_beliefs_about_the_same_network_are_welcome(model):
+    view = gl.Client(model, gl.GaussianNoise(0.1)).release(*digits(1))
+    smoothed = nn.CrossEntropyLoss(label_smoothing=0.1)
+    for belief in (
+        gl.Client(model, gl.LaplaceNoise(1.0)),
+        gl.Client(model, gl.Direction(), smoothed),
+    ):
+        gl.bayes(belief, gl.Box(), optimizer=STEPS).attack(view)

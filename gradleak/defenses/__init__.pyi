@@ -15,9 +15,9 @@ from .distributions import (
     Laplace,
     MaskedAtRandom,
     Normal,
-    Part,
     PointMass,
     Rescaled,
+    Rest,
 )
 from .noise import (
     Defense,
@@ -67,11 +67,11 @@ __all__ = [
     "NoDefense",
     "Noisy",
     "Normal",
-    "Part",
     "PointMass",
     "Precode",
     "RandomMask",
     "Rescaled",
+    "Rest",
     "Soteria",
     "Survivors",
     "Transform",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gradleak.defenses.distributions import Density, Distribution, MaskedAtRandom, Part, Rescaled
+from gradleak.defenses.distributions import Density, Distribution, MaskedAtRandom, Rescaled, Rest
 from gradleak.defenses.noise import (
     Defense,
     GaussianNoise,
@@ -108,7 +108,7 @@ class Ignore:
     def __call__(self, gradient: Gradient) -> Distribution:
         """The distribution of the rest of g."""
         left = self.rest(gradient)
-        return Part(self.then(left), tuple(left))
+        return Rest(self.then(left), tuple(left))
 
     def rest(self, gradient: Gradient) -> Gradient:
         """What of a gradient is sent and believed in."""

@@ -128,7 +128,7 @@ class Rescaled:
 
 
 @dataclass(frozen=True)
-class Part:
+class Rest:
     """The parameters called `names` follow `base`; of others nothing is sent, or believed."""
 
     base: Distribution
@@ -140,7 +140,7 @@ class Part:
 
     def log_prob(self, g: Gradient) -> Tensor:
         """That of the part, (N,)."""
-        return self.base.log_prob(g.only(*self.names))
+        return self.base.log_prob(g.only(*(k for k in self.names if k in g)))
 
 
 @dataclass(frozen=True)

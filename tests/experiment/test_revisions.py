@@ -196,7 +196,7 @@ CASES = {
 UNNAMED = {
     "Distribution", "Normal", "Laplace", "MaskedAtRandom", "PointMass", "Rescaled",
     "Transformation", "Reconstruction", "Precode", "Bottleneck", "UNet", "Mixture",
-    "Density", "Moment", "Attack", "Prior", "Transform", "InputDefense",
+    "Density", "Rest", "Fit", "Moment", "Attack", "Prior", "Transform", "InputDefense",
 }  # fmt: skip
 
 
