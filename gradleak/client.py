@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from numbers import Integral
 from types import FunctionType
@@ -139,7 +139,7 @@ class Client:
         do not count. Raises ValueError as `view` does, and where the weights before are not the
         model's, lr is not positive, nothing changed, or the client took more than one step.
         """
-        if isinstance(steps, bool) or steps != 1:
+        if isinstance(steps, bool) or not isinstance(steps, Integral) or steps != 1:
             raise ValueError(
                 f"an update of several local steps is no gradient (steps={steps!r}): each step "
                 "takes its own at other weights, and nothing here unrolls them; ask for the "
@@ -160,13 +160,15 @@ class Client:
     ) -> ServerView:
         clients, axes = g.attacks, () if self.batch_size is None else (self.batch_size,)
         key = range(clients) if key is None else key
-        key = tuple(key.tolist() if isinstance(key, Tensor) else key)
-        if not all(isinstance(k, Integral) and k >= 0 for k in key):
-            raise ValueError(f"keys are whole numbers, at least 0, got {key}")
+        key = key.tolist() if isinstance(key, Tensor) else key
+        whole = isinstance(key, Iterable) and all(isinstance(k, Integral) and k >= 0 for k in key)
+        if not whole:
+            raise ValueError(f"keys are whole numbers, at least 0, one a client, got {key}")
+        key = tuple(map(int, key))
         try:
             x, _ = self.placed(torch.full((1, *axes, *shape), 0.5), torch.zeros(1))
             with torch.no_grad():
-                self.model(x[0] if axes else x)
+                output = self.model(x[0] if axes else x)
         except Exception as error:
             raise ValueError(
                 f"the model does not take examples of shape {shape}; give that of one as the "
@@ -179,7 +181,9 @@ class Client:
         self._check(x, x.new_zeros(clients, *axes) if y is None else y, key)
         for label in [] if y is None else y.unique(dim=0):
             self._check_model(x[:1], label[None])
-        return ServerView(self, g, y, tuple(x.shape[1:]), tuple(map(int, key)))
+            if not self.loss(output, label if axes else label[None]).isfinite():
+                raise ValueError(f"the loss of label {label.tolist()} is not finite: is it one?")
+        return ServerView(self, g, y, tuple(x.shape[1:]), key)
 
     def _defense_at(self, x: Tensor) -> Defense:
         if not isinstance(self.defense, InputDefense):
@@ -264,6 +268,11 @@ class ServerView:
 
         That is one of another network than the view's, and one who looks for what was not sent.
         """
+        if client.batch_size != self.client.batch_size:
+            raise ValueError(
+                f"the adversary believes in clients of batch_size={client.batch_size}, those of "
+                f"the view have {self.client.batch_size}: make it from view.client"
+            )
         example = 0 if client.batch_size is not None else slice(1)
         x = torch.full((1, *self.shape), 0.5).to(next(iter(self.g.values())))
         received.check_same(client.model, self.client.model, x[example])

@@ -179,7 +179,7 @@ def test_an_update_of_one_step_is_a_gradient(model, form):
         torch.testing.assert_close(view.g[name][0], value, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("steps", [0, 2, 5, -1, 1.5, "1", True, None])
+@pytest.mark.parametrize("steps", [0, 2, 5, -1, 1.5, "1", True, None, torch.ones(2)])
 def test_more_local_steps_are_no_gradient(model, steps):
     state = model.state_dict()
     with pytest.raises(ValueError, match="several local steps is no gradient"):
@@ -204,6 +204,8 @@ def test_more_local_steps_are_no_gradient(model, steps):
         (dict(key=[-1]), "whole numbers, at least 0"),
         (dict(key=[1.5]), "whole numbers, at least 0"),
         (dict(key=["a"]), "whole numbers, at least 0"),
+        (dict(key=3), "whole numbers, at least 0"),
+        (dict(y=-100), "is not finite"),
     ],
 )
 def test_views_that_do_not_fit_are_refused(model, options, cure):
@@ -272,6 +274,12 @@ def test_an_adversary_of_another_network_is_refused(model):
         with pytest.raises(ValueError, match=r"network is not .*'conv1.weight'.*view.client"):
             make(other).attack(view)
         make(twin).attack(view)  # the same by value
+
+
+def test_an_adversary_of_another_batch_size_is_refused(model):
+    view = gl.Client(model).release(*digits(2))
+    with pytest.raises(ValueError, match="batch_size=2, those of the view have None"):
+        gl.dlg(gl.Client(model, batch_size=2)).attack(view)
 
 
 def test_other_beliefs_about_the_same_network_are_welcome(model):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gradleak.attacks.attack import Reconstruction
 from gradleak.client import ServerView
 from gradleak.defenses import Distribution
 from gradleak.gradients import Gradient
@@ -47,12 +48,13 @@ class Fit:
 
 
 @torch.no_grad()
-def fit(view: ServerView, x: Tensor, seed: int = 0) -> Fit:
-    """How well x (N, *shape), such as `Reconstruction.x`, explains the view under its own client.
+def fit(view: ServerView, found: Reconstruction | Tensor, seed: int = 0) -> Fit:
+    """How well an answer, or any x (N, *shape), explains the view under its own client.
 
     x is what the network sees, as attacks answer. Costs two dozen draws of a release, no search.
     Raises ValueError where labels are hidden, and for x of another shape.
     """
+    x = torch.as_tensor(found.x if isinstance(found, Reconstruction) else found)
     if x.shape != (len(view), *view.shape):
         raise ValueError(
             f"x is what the network sees of each client, {(len(view), *view.shape)}, got "

@@ -116,7 +116,9 @@ def _tensor(what: str, value: object) -> Tensor:
             array = np.asarray(value)
             if array.dtype.kind in "bcmMOSU":  # which NumPy would cast without a word
                 raise TypeError(f"an array of {array.dtype}")
-            tensor = torch.tensor(np.array(array, dtype=np.float64, order="C"))
+            plain = array.dtype.kind == "f" and array.itemsize <= 8
+            kind = array.dtype.newbyteorder("=") if plain else np.float64
+            tensor = torch.tensor(np.array(array, dtype=kind, order="C"))
         if tensor.is_complex() or tensor.dtype is torch.bool or tensor.is_meta:
             raise TypeError(f"a tensor of {tensor.dtype} on {tensor.device}")
     except (TypeError, ValueError, RuntimeError, NotImplementedError) as error:

@@ -25,6 +25,8 @@ def gradient(model: nn.Module, given: Given, needed: Collection[str]) -> Gradien
     unknown, of another shape or layout, not finite, or zero for a whole client.
     """
     entries = _stacked("gradient", model, read("gradient", given, model), needed)
+    if all(torch.equal(v[0].to(held), held) for held, v in _beside(model, entries)):
+        raise ValueError("these are the model's weights and not their gradient: take p.grad")
     return _checked("gradient", model, entries)
 
 
@@ -36,6 +38,7 @@ def update(
     before, after: weights, as `given` above. Raises ValueError as `gradient` does, and where the
     weights before are not the model's, nothing changed, or lr is not positive and finite.
     """
+    lr = lr.item() if isinstance(lr, Tensor) and lr.numel() == 1 else lr
     if isinstance(lr, bool) or not isinstance(lr, Real) or not 0 < lr < math.inf:
         raise ValueError(
             f"lr is the learning rate of the client's step, a positive and finite number, got {lr}"
@@ -45,8 +48,10 @@ def update(
         sides[what] = _stacked(what, model, read(what, weights, model), needed)
     start, end = sides.values()
     _check_start(model, start, end)
-    held = dict(model.named_parameters())
-    steps = {k: (held[k].detach().cpu().double() - v.cpu().double()) / lr for k, v in end.items()}
+    beside = zip(end, _beside(model, end), strict=True)
+    change = {k: held.cpu().double() - v.cpu().double() for k, (held, v) in beside}
+    _check_rounding(end, change)
+    steps = {k: v / lr for k, v in change.items()}
     return _checked("difference of weights over lr", model, steps)
 
 
@@ -107,6 +112,8 @@ def labels(y: object, clients: int, batch_size: int | None) -> Tensor:
     """
     try:
         y = y.detach() if isinstance(y, Tensor) else torch.tensor(np.array(y))
+        if y.is_complex() or not y.numel():
+            raise ValueError(f"got {y.dtype} of shape {tuple(y.shape)}")
         y = y if y.is_floating_point() else y.long()
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"labels are numbers, None where they are hidden: {error}") from error
@@ -198,6 +205,25 @@ def _check_start(model: nn.Module, start: Tensors, end: Tensors) -> None:
                 f"the weights before are not those of the client's model: '{name}' differs by "
                 f"{apart:.2g}; the gradient was taken where the client began: {cure}"
             )
+
+
+def _check_rounding(end: Tensors, change: Tensors) -> None:
+    """Weights near w have a standard deviation of rounding of about eps |w| / 5."""
+    kinds = {v.dtype for v in end.values() if v.is_floating_point()}
+    error = [v.double() * torch.finfo(v.dtype).eps / 5 for v in end.values() if v.dtype in kinds]
+    lost, left = (sum(float(v.square().sum()) for v in part) for part in (error, change.values()))
+    if 0 < left < 4 * lost:
+        raise ValueError(
+            f"the weights after, in {', '.join(sorted(map(str, kinds)))}, changed by hardly more "
+            "than their rounding, so their difference is mostly that; ask for them in more "
+            "precision, or after a larger lr"
+        )
+
+
+def _beside(model: nn.Module, entries: Tensors) -> list[tuple[Tensor, Tensor]]:
+    """Each of the model's weights with the entry of its name."""
+    held = dict(model.named_parameters())
+    return [(held[k].detach(), v) for k, v in entries.items()]
 
 
 def _checked(what: str, model: nn.Module, entries: Tensors) -> Gradient:

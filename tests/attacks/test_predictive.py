@@ -69,7 +69,7 @@ def test_only_what_the_client_sends_is_explained(sent, defense):
     view = client.view(g, Y, shape=SHAPE)
     believed = client if defense == "noisy" else replace(client, defense=gl.GaussianNoise(0.01))
     found = gl.bayes(believed, gl.Box(), optimizer=gl.Adam(steps=100, lr=0.07)).attack(view)
-    told = gl.fit(view, found.x)
+    told = gl.fit(view, found)
     expected = 20 if sent == "right" else 0
     assert told.explained.sum() == expected
     assert (told.deviations is None) == (defense == "exact")

@@ -134,6 +134,28 @@ def test_what_does_not_fit_is_refused_by_name(what):
         received.gradient(net, make(true(net)), names(net))
 
 
+def test_weights_are_no_gradient():
+    net = network()
+    for wrong in (dict(net.named_parameters()), net.state_dict(), list(net.parameters())):
+        with pytest.raises(ValueError, match=r"the model's weights.*p.grad"):
+            received.gradient(net, wrong, names(net))
+
+
+@pytest.mark.parametrize("form", [torch.Tensor.half, torch.Tensor.bfloat16,
+                                  lambda v: v.half().numpy()])  # fmt: skip
+def test_a_step_that_rounding_hides_is_refused(form):
+    """Half precision keeps a step of lr 1, and loses one of lr 1e-5."""
+    net = network()
+    after, g = stepped(net, 1.0)
+    rounded = {k: form(v) for k, v in after.items() if k in g}
+    found = received.update(net, net.state_dict(), rounded, 1.0, names(net))
+    apart = sum((found[k][0] - v).square().sum() for k, v in g.items()).sqrt()
+    assert apart < 0.1 * found.sq_norm().sqrt()
+    rounded = {k: form(v) for k, v in stepped(net, 1e-5)[0].items() if k in g}
+    with pytest.raises(ValueError, match="hardly more than their rounding"):
+        received.update(net, net.state_dict(), rounded, 1e-5, names(net))
+
+
 def test_what_is_held_fixed_has_no_gradient():
     net = network()
     g = true(net)
@@ -177,7 +199,7 @@ def test_several_clients_begin_where_the_model_is():
 
 
 @pytest.mark.parametrize(
-    "lr", [0, -0.1, NAN, INF, "0.1", None, True, 1j, [0.1], np.array([0.1, 0.1])]
+    "lr", [0, -0.1, NAN, INF, "0.1", None, True, 1j, [0.1], np.array([0.1, 0.1]), torch.zeros(2)]
 )
 def test_a_learning_rate_is_a_positive_number(lr):
     net = network()
@@ -227,7 +249,9 @@ def test_labels_in_any_form(clients, batch, data):
     assert torch.equal(found, expected)
 
 
-@pytest.mark.parametrize("y", [[1, 2], 3, [[1, 2, 3]], "cat", ["a", "b", "c"], [None] * 3, {1: 2}])
+@pytest.mark.parametrize(
+    "y", [[1, 2], 3, [[1, 2, 3]], "cat", ["a", "b", "c"], [None] * 3, {1: 2}, [], 1j]
+)
 def test_other_labels_are_refused(y):
     with pytest.raises(ValueError, match="labels"):
         received.labels(y, 3, None)
