@@ -104,7 +104,7 @@ class MaskedAtRandom:
             hidden, _ = self.base.entry(g.expand_as(apart), rows)
             kept, slope = self.base.entry(apart, rows)
             kept, hidden = kept + log_kept, hidden + log_hidden
-            total = torch.logaddexp(kept, hidden).flatten(1).sum(1)
+            total = torch.logaddexp(kept, hidden).reshape(len(kept), -1).sum(1)
             return total, (kept - hidden).sigmoid() * slope
 
         return self.base.loc.entrywise(mixture, g) + g.size * self.base.log_constant

@@ -200,10 +200,11 @@ def _check_start(model: nn.Module, start: Tensors, end: Tensors) -> None:
         apart = (v.to(held[name]) - held[name]).abs().max()
         if apart != 0:  # or not a number
             swapped = all(torch.equal(v.to(held[k]), held[k].expand_as(v)) for k, v in end.items())
-            cure = "the two are swapped" if swapped else "model.load_state_dict(before) first"
+            own = "the model holds the weights after: " if swapped else ""
             raise ValueError(
                 f"the weights before are not those of the client's model: '{name}' differs by "
-                f"{apart:.2g}; the gradient was taken where the client began: {cure}"
+                f"{apart:.2g}; {own}the gradient was taken where the client began, so "
+                "model.load_state_dict(before) first" + (", or swap the two" if swapped else "")
             )
 
 
