@@ -143,7 +143,7 @@ def profiles(chapter):
     known = {"dict": dict, "range": range, "gl": gl}
     for line in ast.parse(chapter.source.read_text()).body:
         name = ast.unparse(line.targets[0]) if isinstance(line, ast.Assign) else ""
-        if name in ("SCALES", "PROFILES"):
+        if name in ("SCALES", "PROFILES") and "PROFILES" not in known:
             known[name] = eval(ast.unparse(line.value), known)
     return known["PROFILES"]
 
