@@ -43,6 +43,8 @@ def carry(trials: Sequence[Trial], records: Records) -> None:
         if apart.median() >= MEDIAN or apart.max() >= _limit(trial):
             failed += 1
             continue
+        # A climb computed twice may end elsewhere, and a row and its picture have to be of one.
+        rows = rows[rows.id.isin(list(pictures)) | ~rows["index"].isin(trial.keep)]
         after = list(rows.columns[rows.columns.get_loc("index") + 1 : -1])
         after += ["seconds"] if "seconds" not in after else []  # of answers it came first
         found = {row["name"]: row[after].dropna().to_dict() for _, row in rows.iterrows()}

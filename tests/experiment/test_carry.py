@@ -59,6 +59,18 @@ def test_a_cell_that_does_not_agree_is_computed_anew(older, monkeypatch):
     assert (found.mse == 7.0).tolist() == (found.weight == 0.1).tolist()
 
 
+def test_a_row_whose_picture_was_not_kept_is_computed_with_it(older, monkeypatch):
+    committed = Exported(older.committed / f"{older.name}.csv")
+    committed.write(committed.read().assign(mse=7.0), committed.facts(), {})
+    monkeypatch.setenv("GRADLEAK_CARRY", "1")
+    found = run(TRIALS, older)
+    shown = found["index"].isin([0, 5])
+    assert (found.mse == 7.0).tolist() == (~shown).tolist()
+    x = FEW.x[found["index"][shown].tolist()]
+    mse = (older.images(found.id[shown]) - x).square().flatten(1).mean(1)
+    assert mse.tolist() == pytest.approx(found.mse[shown].tolist(), abs=1e-3)
+
+
 def test_other_settings_find_no_old_row(older, monkeypatch):
     monkeypatch.setenv("GRADLEAK_CARRY", "1")
     other = [replace(t, labels={**t.labels, "scale": 0.4}) for t in TRIALS]
