@@ -3,8 +3,9 @@
 PYTHON ?= python3
 ENV := .venv
 STAMP := $(ENV)/.installed
-# One process for each core, with one thread each.
-PYTEST := $(ENV)/bin/python -m pytest -n logical
+# One process for each core, with one thread each; a test is handed out when one is free, as of
+# several at a time those that take a minute would lie in one process's queue.
+PYTEST := $(ENV)/bin/python -m pytest -n logical --maxschedchunk=1
 # Threads that wait let others compute (book/gotchas.md).
 export OMP_WAIT_POLICY ?= PASSIVE
 

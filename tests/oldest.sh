@@ -20,7 +20,7 @@ run() { # PYTHON RESOLUTION
   echo "Testing $what ($found) in $at"
   uv venv -q --clear --python "$found" "$at" &&
     uv pip install -q --python "$at" --resolution "$2" -e '.[book,test]' &&
-    "$at/bin/python" -m pytest -n logical
+    "$at/bin/python" -m pytest -n logical --maxschedchunk=1
 }
 
 status=0
