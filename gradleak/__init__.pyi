@@ -24,6 +24,7 @@ from .attacks import (
     Unrolled,
     bayes,
     dlg,
+    fit,
     inverting_gradients,
     l1,
     prior_only,
@@ -31,6 +32,7 @@ from .attacks import (
 from .client import Client, ServerView
 from .defenses import (
     ATS,
+    Censored,
     Direction,
     GaussianNoise,
     Ignore,
@@ -66,6 +68,7 @@ __all__ = [
     "Ball",
     "Box",
     "BoxPenalty",
+    "Censored",
     "Client",
     "Direction",
     "Flat",
@@ -106,6 +109,7 @@ __all__ = [
     "dlg",
     "experiment",
     "figures",
+    "fit",
     "gradient",
     "gradients",
     "identity",

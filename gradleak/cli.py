@@ -13,6 +13,7 @@ from gradleak.book.chapter import DEVICES, PROFILE_HELP, PROFILES, summary
 from gradleak.book.pages import duration
 from gradleak.book.record import runs_here, runs_published
 from gradleak.book.values import assignments
+from gradleak.files import DamagedError
 from gradleak.version import __version__
 
 PROFILE = click.Choice(PROFILES)
@@ -35,7 +36,18 @@ class ChapterGroup(click.Group):
         return _run_command(book.find(name))
 
 
-@click.group(context_settings={"show_default": True})
+class Command(click.Group):
+    """A group in which a damaged file is one short message."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run what was asked for; raises `BookError` that names the file, and the cure."""
+        try:
+            return super().invoke(ctx)
+        except DamagedError as error:
+            raise book.BookError(str(error)) from error
+
+
+@click.group(cls=Command, context_settings={"show_default": True})
 @click.version_option(__version__, prog_name="gradleak", message="%(prog)s %(version)s")
 def main() -> None:
     """Gradient leakage as an executable book."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
 import platformdirs
 import torch
 from torch import Tensor
@@ -59,6 +60,13 @@ class Images:
     index: tuple[int, ...] = field(compare=False)
     classes: int
 
+    def __post_init__(self) -> None:
+        if not len(self.x) == len(self.y) == len(self.index):
+            raise ValueError(
+                f"{len(self.x)} images, {len(self.y)} labels and {len(self.index)} indices: give "
+                "each image a label and an index"
+            )
+
     @property
     def shape(self) -> tuple[int, int, int]:
         """(C, H, W) of one image."""
@@ -82,21 +90,41 @@ class Images:
         return tuple(hashlib.sha256(b"".join((kind, *row))).hexdigest() for row in rows)
 
     def take(self, index: Sequence[int]) -> Images:
-        """The images at these positions. Raises IndexError outside the split."""
-        index = [int(i) for i in index]
-        outside = [i for i in index if not 0 <= i < len(self)]
+        """The images at these positions, which are whole numbers.
+
+        Raises IndexError outside the split, and ValueError for what is no position.
+        """
+        # Of a range, however long, the ends tell.
+        ends = [*index[:1], *index[-1:]] if isinstance(index, range) else index
+        outside = [i for i in _positions(ends) if not 0 <= i < len(self)]
         if outside:
             raise IndexError(
                 f"{self.name} {self.split} has images 0 to {len(self) - 1}, not {outside[:5]}"
             )
+        index = _positions(index)
         places = tuple(self.index[i] for i in index)
         return replace(self, x=self.x[index], y=self.y[index], index=places)
 
 
+def _positions(index: object) -> list[int]:
+    """Whole numbers of Python, NumPy or PyTorch; ValueError for what only looks like them."""
+    if not isinstance(index, Iterable) or (
+        isinstance(index, Tensor | np.ndarray) and not index.ndim
+    ):
+        raise ValueError(f"images are taken by a list of positions, such as [0, 3], not {index!r}")
+    found = [i.item() if isinstance(i, Tensor | np.generic) and i.ndim == 0 else i for i in index]
+    for value in found:
+        if type(value) is not int:
+            raise ValueError(f"images are taken by positions, whole numbers, not {value!r}")
+    return found
+
+
 def root() -> Path:
-    """Where data lie: $GRADLEAK_DATA, else the user's cache folder."""
+    """Where data lie: $GRADLEAK_DATA, in which ~ is the user's home, else the user's cache."""
     folder = os.environ.get("GRADLEAK_DATA")
-    return Path(folder) if folder else platformdirs.user_cache_path("gradleak") / "data"
+    return (
+        Path(folder).expanduser() if folder else platformdirs.user_cache_path("gradleak") / "data"
+    )
 
 
 def load(name: str, split: str = "test") -> Images:
@@ -157,11 +185,12 @@ def _torchvision(name: str, split: str, folder: Path) -> tuple[Tensor, Tensor]:
     kind = getattr(datasets, TORCHVISION[name])
     try:
         dataset = kind(folder, train=split == "train", download=True)  # if it is not there
-    except (RuntimeError, OSError) as error:
+    except (RuntimeError, OSError, ValueError, AssertionError, EOFError, LookupError) as error:
+        why = " ".join(str(error).split()) or type(error).__name__
         raise FileNotFoundError(
-            f"{name} is not in {folder.resolve()} and could not be downloaded there ({error}). "
-            "Set GRADLEAK_DATA to a folder that holds it in torchvision's layout, or use the "
-            "embedded dataset 'digits'"
+            f"{name} cannot be read in {folder.resolve()} or downloaded there ({why}). Set "
+            "GRADLEAK_DATA to a folder that holds it in torchvision's layout, delete its files in "
+            "this one if they are damaged, or use the embedded dataset 'digits'"
         ) from error
     x = torch.as_tensor(dataset.data).float() / 255
     x = x.unsqueeze(1) if x.ndim == 3 else x.permute(0, 3, 1, 2).contiguous()

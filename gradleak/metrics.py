@@ -1,8 +1,12 @@
-"""How close a reconstruction is, and how sure a table is. Images lie in [0, 1].
+"""How close a reconstruction is, and how sure a table is.
 
-Reconstructions are clipped to [0, 1] first. Everything is per image; means come afterwards.
+One example a row: x_hat and x are (N, F) tables, (N, C, L) series or (N, C, H, W) images. A
+reconstruction of an image in [0, 1] is clipped to [0, 1] first, all others are taken as they are.
+For clients that average over B examples, (N, B, ...), `match` comes first. Everything is per
+example; means come afterwards.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -13,62 +17,136 @@ from scipy.optimize import linear_sum_assignment
 from scipy.stats import bootstrap, wilcoxon
 from skimage.metrics import structural_similarity
 from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.proportion import proportion_confint
 from torch import Tensor
+
+from gradleak.scales import check_number, check_numbers, check_shapes, refuse
+
+ROUNDING = 1e-5  # what a resized or turned image may be beyond [0, 1]
+WINDOW = 7  # pixels a side of SSIM's windows
 
 
 def mse(x_hat: Tensor, x: Tensor) -> Tensor:
-    """Mean squared error of each image, (N,); x_hat and x are (N, ...)."""
-    if x_hat.shape != x.shape:
-        raise ValueError(f"x_hat is {tuple(x_hat.shape)} but x is {tuple(x.shape)}")
-    return (x_hat.clamp(0, 1) - x).square().flatten(1).mean(1)
+    """Mean squared error of each example, (N,), in squared units of x.
+
+    Raises ValueError for shapes that differ, and for more axes than images have.
+    """
+    _check(x_hat, x)
+    return _mse(x_hat, x)
 
 
-def psnr(x_hat: Tensor, x: Tensor) -> Tensor:
-    """10 log10(1 / MSE) of each image in dB, (N,); infinite for a perfect reconstruction."""
-    return -10 * torch.log10(mse(x_hat, x))
+def psnr(x_hat: Tensor, x: Tensor, peak: float | None = None) -> Tensor:
+    """10 log10(peak^2 / MSE) of each example in dB, (N,); infinite for a perfect reconstruction.
+
+    peak: the range of the data, in units of x; None: 1, for x in [0, 1]. Raises ValueError for
+    other x without a peak, a peak that is not positive, and where `mse` does.
+    """
+    error = mse(x_hat, x)
+    if peak is None and not in_range(x).all():
+        raise ValueError(
+            f"x lies in [{x.min():.3g}, {x.max():.3g}] and not in [0, 1], so PSNR needs the range "
+            "of your data: psnr(x_hat, x, peak=...), such as peak=1 for standardised data, which "
+            "compares with one standard deviation; or take mse"
+        )
+    if peak is not None:
+        check_number("peak", peak, "(0, inf)", "it is the range of the data")
+    return 20 * math.log10(1 if peak is None else peak) - 10 * torch.log10(error)
 
 
 def ssim(x_hat: Tensor, x: Tensor) -> Tensor:
-    """Structural similarity of each image (N, C, H, W), (N,), by scikit-image.
+    """Structural similarity of each image (N, C, H, W) in [0, 1], (N,), by scikit-image.
 
-    Uniform 7x7 windows, which fit all images from 8x8 pixels on (Wang et al. 2004).
+    Uniform 7x7 windows (Wang et al. 2004). Not a number for what has none: other data than images,
+    values outside of [0, 1], and images of less than 7 pixels a side. Raises ValueError where
+    `mse` does.
     """
+    _check(x_hat, x)
+    if x.ndim != 4 or min(x.shape[2:]) < WINDOW:
+        return torch.full((len(x),), torch.nan, dtype=torch.double)
     pairs = zip(x_hat.clamp(0, 1).cpu().double().numpy(), x.cpu().double().numpy(), strict=True)
     values = [structural_similarity(a, b, data_range=1.0, channel_axis=0) for a, b in pairs]
-    return torch.tensor(values)
+    return torch.tensor(values).where(in_range(x).cpu(), torch.nan)
 
 
 def scores(x_hat: Tensor, x: Tensor) -> dict[str, Tensor]:
-    """What records say of reconstructions: mse, psnr and ssim of each image, (N,) each."""
-    return {f.__name__: f(x_hat, x) for f in (mse, psnr, ssim)}
+    """What records say of reconstructions: mse, psnr and ssim of each example, (N,) each.
+
+    x: (N, ...), with one axis or more an example. The peak of PSNR is 1 for all data, so that the
+    score of an example depends on no other.
+    """
+    if x.ndim > 4:
+        x_hat, x = x_hat.flatten(1), x.flatten(1)
+    return {"mse": mse(x_hat, x), "psnr": psnr(x_hat, x, peak=1.0), "ssim": ssim(x_hat, x)}
 
 
 def within(x_hat: Tensor, x: Tensor, delta: float) -> Tensor:
-    """Whether each reconstruction is in the delta-ball, |x_hat - x|_2 <= delta in pixels, (N,).
+    """Whether each reconstruction is in the delta-ball, |x_hat - x|_2 <= delta, (N,).
 
-    The paper's risk is one minus the mean of this.
+    delta: in units of x. The paper's risk is one minus the mean of this. Raises as `mse` does.
     """
-    return (x_hat.clamp(0, 1) - x).flatten(1).norm(dim=1) <= delta
+    _check(x_hat, x)
+    check_number("delta", delta, "[0, inf)", "in units of x")
+    return (_clipped(x_hat, x) - x).flatten(1).norm(dim=1) <= delta
 
 
 def nearest(x: Tensor, among: Tensor) -> Tensor:
     """The place in `among` (M, ...) of the image nearest to each of x (N, ...), (N,)."""
+    check_shapes(x=x[:1], among=among[:1])
     return torch.cdist(x.flatten(1), among.flatten(1)).argmin(1)
 
 
 def match(x_hat: Tensor, x: Tensor) -> Tensor:
-    """Reorder each client's reconstructions (N, B, ...) to its images: least total MSE.
+    """Reorder each client's reconstructions (N, B, ...) to its examples: least total MSE.
 
-    One assignment (Hungarian) that all metrics share. It looks at x, so it is an oracle.
+    One assignment (Hungarian) that all metrics share: psnr(match(x_hat, x).flatten(0, 1),
+    x.flatten(0, 1)). It looks at x, so it is an oracle. Raises ValueError for shapes that differ
+    or without both axes.
     """
-    error = (x_hat.clamp(0, 1).unsqueeze(2) - x.unsqueeze(1)).square().flatten(3).mean(3)
-    order = [torch.as_tensor(linear_sum_assignment(e.T.cpu().numpy())[1]) for e in error]
-    return torch.stack([images[o] for images, o in zip(x_hat, order, strict=True)])
+    if x_hat.shape != x.shape or x.ndim < 3:
+        raise ValueError(
+            f"x_hat and x are (N, B, ...), N clients of B examples each; they are "
+            f"{tuple(x_hat.shape)} and {tuple(x.shape)}"
+        )
+    return torch.stack([found[_order(found, true)] for found, true in zip(x_hat, x, strict=True)])
+
+
+def _order(x_hat: Tensor, x: Tensor) -> Tensor:
+    """Which of x_hat (B, ...) belongs to each of x (B, ...), (B,)."""
+    error = torch.stack([_mse(x_hat, one.expand_as(x_hat)) for one in x]).double()
+    # What is not finite is equally far from every example, so any number does.
+    error = error.nan_to_num(nan=0, posinf=0)
+    return torch.as_tensor(linear_sum_assignment(error.cpu().numpy())[1], device=x.device)
+
+
+def _mse(x_hat: Tensor, x: Tensor) -> Tensor:
+    return (_clipped(x_hat, x) - x).square().flatten(1).mean(1)
+
+
+def _clipped(x_hat: Tensor, x: Tensor) -> Tensor:
+    """x_hat (N, ...), clipped to [0, 1] where x is an image that lies there."""
+    if x.ndim != 4:
+        return x_hat
+    return x_hat.clamp(0, 1).where(in_range(x).view(-1, 1, 1, 1), x_hat)
+
+
+def in_range(x: Tensor) -> Tensor:
+    """Whether each of x (N, ...) lies in [0, 1], up to rounding, (N,)."""
+    return ((x >= -ROUNDING) & (x <= 1 + ROUNDING)).reshape(len(x), -1).all(1)
+
+
+def _check(x_hat: Tensor, x: Tensor) -> None:
+    check_shapes(x_hat=x_hat, x=x)
+    if not 2 <= x.ndim <= 4:
+        raise ValueError(
+            f"metrics take one example a row, (N, F), (N, C, L) or (N, C, H, W), not "
+            f"{tuple(x.shape)}; of clients that average over B examples, match and flatten first: "
+            "psnr(match(x_hat, x).flatten(0, 1), x.flatten(0, 1)); of volumes take x.flatten(1)"
+        )
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean over n images with its bootstrap interval (low, high) at 95 %."""
+    """A mean or share over n images with its interval (low, high) at 95 %."""
 
     mean: float
     low: float
@@ -84,10 +162,14 @@ class Interval:
 def interval(values: Sequence[float]) -> Interval:
     """The mean and its 95 % interval, by the bias-corrected and accelerated bootstrap (SciPy).
 
-    A single value or equal values have no spread to resample: the interval is the mean.
+    A single value or equal values have no spread to resample: the interval is the mean. Raises
+    ValueError for values that are not finite, and for those that are true or false: see `share`.
     """
-    values = np.asarray(values, dtype=float)
-    if not values.size or not np.isfinite(values).all():
+    values = np.asarray(values)
+    if values.dtype == bool:
+        raise ValueError("values are true or false, and their mean a share: use metrics.share")
+    values = _numbers("values", values)
+    if not values.size or not (np.abs(values) < 1e150).all():  # so are their squares
         raise ValueError(f"an interval needs finite values, got {values}")
     mean = float(values.mean())
     if np.ptp(values) <= 1e-12 * abs(mean):
@@ -97,13 +179,37 @@ def interval(values: Sequence[float]) -> Interval:
     return Interval(mean, float(result.low), float(result.high), values.size)
 
 
+def share(values: Sequence[bool]) -> Interval:
+    """The share of true values and its 95 % interval (Wilson 1927, by statsmodels).
+
+    For shares, as of leaks, where resampling fails: of none in twelve its upper end is 24 %.
+    Raises ValueError for no values, and for values that are not true or false.
+    """
+    values = np.asarray(values)
+    if not values.size or not np.isin(values, (0, 1)).all():
+        raise ValueError(f"a share needs values that are true or false, got {values}")
+    count, n = int(values.sum()), values.size
+    low, high = proportion_confint(count, n, method="wilson")
+    return Interval(count / n, float(low), float(high), n)
+
+
 def crossing(means: Mapping[float, Interval], target: float) -> float | None:
     """Where means that fall with a quantity first reach a target, on a log scale; None: nowhere."""
+    check_number("target", target, "(-inf, inf)")
+    check_numbers("means", list(means), "(0, inf)", "its keys are on a log scale")
     points = [(at, value.mean) for at, value in means.items()]
     for (before, high), (after, low) in pairwise(points):
         if high >= target >= low and high > low:
             return before * (after / before) ** ((high - target) / (high - low))
     return None
+
+
+def _numbers(name: str, values: Sequence[float]) -> np.ndarray:
+    """One number an image, as an array."""
+    array = np.asarray(values)
+    if array.ndim != 1 or array.dtype.kind not in "biuf":
+        refuse(name, "a sequence of numbers, one an image", values)
+    return array.astype(float)
 
 
 @dataclass(frozen=True)
@@ -119,14 +225,17 @@ def holm(p: Sequence[float]) -> list[float]:
 
     Rejecting where they are below 5 % keeps the chance of any false rejection below 5 %.
     """
+    p = _numbers("p", p)
+    check_numbers("p", p.tolist(), "[0, 1]")
     return [float(v) for v in multipletests(list(p), method="holm")[1]] if len(p) else []
 
 
 def paired(a: Sequence[float], b: Sequence[float]) -> Paired:
     """Compare a with b image by image: a - b."""
+    a, b = _numbers("a", a), _numbers("b", b)
     if len(a) != len(b):
         raise ValueError(f"paired values must match: {len(a)} and {len(b)}")
-    difference = np.asarray(a, dtype=float) - np.asarray(b, dtype=float)
+    difference = a - b
     p = 1.0 if not difference.any() else float(wilcoxon(difference).pvalue)
     return Paired(interval(difference), p)
 
@@ -135,5 +244,6 @@ def floors(
     x: Tensor, public: Tensor, metric: Callable[[Tensor, Tensor], Tensor] = psnr
 ) -> dict[str, Interval]:
     """What can be had without a gradient: mid-grey and the mean of public images (M, C, H, W)."""
+    check_shapes(x=x[:1], public=public[:1])
     guesses = {"mid-grey": torch.full_like(x, 0.5), "mean image": public.mean(0).expand_as(x)}
     return {name: interval(metric(guess, x).tolist()) for name, guess in guesses.items()}

@@ -5,23 +5,26 @@ otherwise, and deterministic given a seed. Normalisation is the first layer, so 
 and metrics see [0, 1].
 """
 
+import inspect
 import itertools
 import json
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import wraps
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from gradleak.files import sound, whole
 from gradleak.identity import UndescribableError, given, made
 from gradleak.randomness import MODEL, generator, seeded
+from gradleak.scales import POSITIVE, check_numbers, check_whole, refuse
 
 Shape = tuple[int, int, int]
 """(C, H, W) of one image."""
@@ -42,6 +45,10 @@ class Normalize(nn.Module):
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
+        check_numbers("mean", mean, "(-1e18, 1e18)")
+        check_numbers("std", std, POSITIVE)
+        if len(mean) != len(std) or not len(mean):
+            raise ValueError(f"mean and std must be one number a channel: {mean} and {std}")
         self.register_buffer("mean", torch.tensor(mean).reshape(-1, 1, 1))
         self.register_buffer("std", torch.tensor(std).reshape(-1, 1, 1))
 
@@ -64,12 +71,53 @@ def constructor(build: Callable[P, M]) -> Callable[P, M]:
 
     @wraps(build)
     def noted(*args: P.args, **kwargs: P.kwargs) -> M:
+        call = inspect.signature(build).bind(*args, **kwargs)
+        call.apply_defaults()
+        _check(call.arguments)
         model = build(*args, **kwargs)
         with suppress(UndescribableError):  # an activation that is a lambda: its weights tell
             made(model, build, given(build, *args, **kwargs), REVISION)
         return model
 
     return noted
+
+
+def check_sizes(name: str, sizes: Sequence[int]) -> None:
+    """Raise ValueError unless these are a tuple of whole numbers, at least 1."""
+    if not isinstance(sizes, tuple | list | torch.Size):
+        refuse(name, "a tuple of whole numbers", sizes)
+    for size in sizes:
+        check_whole(name, size, 1)
+
+
+def image(shape: Shape, least: int = 1) -> Shape:
+    """The shape of images, (C, H, W); ValueError unless they have `least` pixels a side."""
+    check_sizes("shape", shape)
+    if len(shape) != 3 or shape[0] not in NORMALIZATION:
+        raise ValueError(
+            f"shape is (C, H, W) with C = 1 (grey) or 3 (colour), got {tuple(shape)}; for other "
+            "inputs bring your own nn.Module"
+        )
+    _, height, width = shape
+    if min(height, width) < least:
+        raise ValueError(
+            f"shape: this network needs images of at least {least}x{least} pixels, got "
+            f"{height}x{width}"
+        )
+    return shape
+
+
+def _check(arguments: Mapping[str, Any]) -> None:
+    """Raise ValueError for a size or seed that no network has."""
+    for name, value in arguments.items():
+        if name in ("classes", "width", "size"):
+            check_whole(name, value, 1)
+        elif name == "seed":
+            check_whole(name, value)
+        elif name == "widths":
+            check_sizes(name, value)
+        elif name == "activation" and (not callable(value) or isinstance(value, nn.Module)):
+            refuse(name, "a function or class that makes a module, such as nn.ReLU", value)
 
 
 @constructor
@@ -80,7 +128,7 @@ def cnn(
 
     333,526 parameters for MNIST, 430,102 for CIFAR-10.
     """
-    channels, height, width = shape
+    channels, height, width = image(shape, 4)
     return _build(
         shape,
         seed,
@@ -100,7 +148,7 @@ def cnn(
 @constructor
 def cnn2(shape: Shape, classes: int, seed: int = 0) -> nn.Sequential:
     """Three 3x3 convolutions (32, 64, 128; strides 1, 2, 2) and one dense layer."""
-    channels, *size = shape
+    channels, *size = image(shape)
     layers = {"conv1": nn.Conv2d(channels, 32, 3, padding="same"), "relu1": nn.ReLU()}
     for i, channels in enumerate((32, 64), start=2):
         height, width = size
@@ -120,7 +168,7 @@ def convbig(shape: Shape, classes: int, seed: int = 0) -> nn.Sequential:
     12,384,018 parameters for CIFAR-10. The second convolution is 1x1 with a padding of 1, as
     published. Initialised as PyTorch does by default. `dense1` makes the representation.
     """
-    channels, height, width = shape
+    channels, height, width = image(shape, 2)
     with seeded(MODEL, seed):
         return sequential(
             shape,
@@ -145,7 +193,7 @@ def lenet(shape: Shape, classes: int, seed: int = 0) -> nn.Sequential:
 
     19,438 parameters for CIFAR-10. Initialised as PyTorch does by default.
     """
-    channels, height, width = shape
+    channels, height, width = image(shape)
     layers: dict[str, nn.Module] = {}
     with seeded(MODEL, seed):
         for i, stride in enumerate((2, 2, 1, 1), start=1):
@@ -165,9 +213,7 @@ def convnet(shape: Shape, classes: int, width: int = 64, seed: int = 0) -> nn.Se
     Initialised as PyTorch does by default, and in eval mode: it normalises by running statistics.
     Images have 9 or more pixels a side; ValueError otherwise.
     """
-    channels, height, across = shape
-    if min(height, across) < 9:
-        raise ValueError(f"convnet needs images of at least 9x9 pixels, got {height}x{across}")
+    channels, height, across = image(shape, 9)
     layers: dict[str, nn.Module] = {}
     with seeded(MODEL, seed):
         for i, times in enumerate((1, 2, 2, 4, 4, 4, 4, 4), start=1):
@@ -185,7 +231,7 @@ def convnet(shape: Shape, classes: int, width: int = 64, seed: int = 0) -> nn.Se
 @constructor
 def mlp(shape: Shape, classes: int, widths: Sequence[int] = (100,), seed: int = 0) -> nn.Sequential:
     """Dense layers of the given widths with ReLU between them."""
-    sizes = [math.prod(shape), *widths, classes]
+    sizes = [math.prod(image(shape)), *widths, classes]
     layers: dict[str, nn.Module] = {"flatten": nn.Flatten()}
     for i, (before, after) in enumerate(itertools.pairwise(sizes), start=1):
         layers[f"dense{i}"] = nn.Linear(before, after)
@@ -196,12 +242,8 @@ def mlp(shape: Shape, classes: int, widths: Sequence[int] = (100,), seed: int = 
 
 def sequential(shape: Shape, **layers: nn.Module) -> nn.Sequential:
     """Normalisation, then the layers; ValueError unless images have one channel or three."""
-    if shape[0] not in NORMALIZATION:
-        raise ValueError(
-            f"shape is (C, H, W) with C = 1 (grey) or 3 (colour), got {tuple(shape)}; for other "
-            "inputs bring your own nn.Module"
-        )
-    return nn.Sequential(OrderedDict(normalize=Normalize(*NORMALIZATION[shape[0]]), **layers))
+    normalize = Normalize(*NORMALIZATION[image(shape)[0]])
+    return nn.Sequential(OrderedDict(normalize=normalize, **layers))
 
 
 def _build(shape: Shape, seed: int, **layers: nn.Module) -> nn.Sequential:
@@ -230,16 +272,35 @@ def _truncated_normal(weight: Tensor, std: float, rng: torch.Generator) -> None:
 
 
 def save(model: nn.Module, path: Path, **facts: str | int | float) -> None:
-    """Write the model's state and facts about it to a safetensors file, whole or not at all."""
+    """Write the model's state and facts about it to a safetensors file, whole or not at all.
+
+    Raises ValueError for weights that are not finite.
+    """
     state = {k: v.contiguous() for k, v in model.state_dict().items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    save_file(state, partial, metadata={"facts": json.dumps(facts)})
-    partial.replace(path)
+    _refuse_infinite(state)
+    with whole(path) as scratch:
+        save_file(state, scratch, metadata={"facts": json.dumps(facts)})
 
 
 def load(model: nn.Module, path: Path) -> dict[str, str | int | float]:
-    """Load a saved state into the model and return the facts. Nothing is unpickled."""
-    model.load_state_dict(load_file(path))
-    with safe_open(path, framework="pt") as file:
-        return json.loads(file.metadata()["facts"])
+    """Load a saved state into the model and return the facts. Nothing is unpickled.
+
+    Raises DamagedError, a ValueError, for a file that is none of this network, or not finite.
+    """
+    cure = "delete it, and it is made anew, or give the file that `save` wrote of such a network"
+    errors = (SafetensorError, RuntimeError, KeyError, TypeError)
+    with sound(path, "this network", cure, *errors):
+        state = load_file(path)
+        _refuse_infinite(state)
+        with safe_open(path, framework="pt") as file:
+            facts = json.loads(file.metadata()["facts"])
+        model.load_state_dict(state)
+    return facts
+
+
+def _refuse_infinite(state: Mapping[str, Tensor]) -> None:
+    bad = [name for name, values in state.items() if not values.isfinite().all()]
+    if bad:
+        raise ValueError(
+            f"weights that are not finite, in {', '.join(bad[:3])}: train with a smaller lr"
+        )

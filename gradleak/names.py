@@ -9,6 +9,12 @@ def choose(what: str, name: str, names: Iterable[str]) -> str:
     names = list(names)
     if name in names:
         return name
-    near = difflib.get_close_matches(str(name), names, n=1)
-    hint = f"; did you mean '{near[0]}'?" if near else ""
+    name = str(name)[:99]  # a longer one is none
+    hint = nearest(name, names)
     raise ValueError(f"unknown {what} '{name}'{hint} (one of: {', '.join(names)})")
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """The question whether the nearest of `names` was meant; empty where none is near."""
+    near = difflib.get_close_matches(name, names, n=1)
+    return f"; did you mean '{near[0]}'?" if near else ""

@@ -1,12 +1,14 @@
 """Training the attacked networks, with a gradient defense active, and keeping checkpoints."""
 
 import copy
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -45,10 +47,11 @@ def checkpoints(
     through the client's defense, and the server follows the mean. Step 0 is the untrained model.
     Clients transform their images as in `Client.release`. Without a defense this is the usual
     training, in train mode: batch normalisation then uses and collects the batch's statistics.
+    Raises ValueError for steps, a batch or a rate that are none, and where weights are no longer
+    finite.
     """
-    wanted = sorted(set(steps))
-    if not wanted or wanted[0] < 0:
-        raise ValueError(f"checkpoints need training steps of at least 0, got {wanted}")
+    wanted = _steps(steps)
+    _check(batch_size, lr, len(images))
     options = {"batch_size": batch_size, "optimizer": optimizer, "lr": lr, "seed": seed}
     how = ""  # of a network that nobody can make again: its weights tell
     with suppress(UndescribableError):
@@ -61,6 +64,11 @@ def checkpoints(
     for step in tqdm(range(wanted[-1] + 1), desc="train", delay=2, disable=None):
         if step in wanted:
             now = copy.deepcopy(model).eval()
+            if not all(p.isfinite().all() for p in now.parameters()):
+                raise ValueError(
+                    f"after at most {step} training steps weights are not finite: train with a "
+                    f"smaller rate than lr={lr:g}"
+                )
             yield Checkpoint(step, made(now, how, step) if how and step else now)
         if step == wanted[-1]:
             return
@@ -89,7 +97,7 @@ def trained(
     Raises ValueError where that has no stable description, as for a loss that is a lambda.
     """
     how = _how(client, images, options)
-    files = {step: folder / f"{digest(how, step)}.safetensors" for step in sorted(set(steps))}
+    files = {step: folder / f"{digest(how, step)}.safetensors" for step in _steps(steps)}
     missing = [step for step, path in files.items() if step and not path.exists()]
     if missing:
         for checkpoint in checkpoints(client, images, missing, **options):
@@ -102,6 +110,26 @@ def trained(
     return models
 
 
+def _steps(steps: Iterable[int]) -> list[int]:
+    """The steps in order, each once; ValueError for none, and for what is no step."""
+    wanted = list(steps)
+    whole = [isinstance(step, int | np.integer) and not isinstance(step, bool) for step in wanted]
+    if not (wanted and all(whole) and min(wanted) >= 0):
+        raise ValueError(
+            f"checkpoints need training steps, whole numbers of at least 0, got {wanted}"
+        )
+    return sorted(set(wanted))
+
+
+def _check(batch_size: int, lr: float, count: int) -> None:
+    if not isinstance(batch_size, int | np.integer) or batch_size < 1:
+        raise ValueError(f"a batch is a whole number of images, at least 1, got {batch_size!r}")
+    if batch_size > count:
+        raise ValueError(f"a batch of {batch_size} is larger than the {count} training images")
+    if not isinstance(lr, int | float) or not 0 <= lr < math.inf:
+        raise ValueError(f"a learning rate is a finite number, at least 0, got lr={lr!r}")
+
+
 def _how(client: Client, images: Images, options: Mapping[str, Any]) -> str:
     """What training depends on, but for its steps."""
     told = given(checkpoints, client, images.digests, steps=(), **options)
@@ -110,7 +138,9 @@ def _how(client: Client, images: Images, options: Mapping[str, Any]) -> str:
 
 @torch.no_grad()
 def accuracy(model: nn.Module, images: Images, batch_size: int = 500) -> float:
-    """Share of images whose label has the largest logit."""
+    """Share of images whose label has the largest logit. Raises ValueError for no images."""
+    if not len(images):
+        raise ValueError("there are no images to take the accuracy over: take some")
     device = next(model.parameters()).device
     guesses = [model(x.to(device)).argmax(1).cpu() for x in images.x.split(batch_size)]
     return (torch.cat(guesses) == images.y).sum().item() / len(images)
@@ -118,8 +148,6 @@ def accuracy(model: nn.Module, images: Images, batch_size: int = 500) -> float:
 
 def _batches(count: int, batch_size: int, seed: int) -> Iterator[Tensor]:
     """Batches of indices, each epoch in a new order; a last incomplete batch is left out."""
-    if batch_size > count:
-        raise ValueError(f"a batch of {batch_size} is larger than the {count} training images")
     rng = generator(BATCHES, seed)
     while True:
         order = torch.randperm(count, generator=rng)

@@ -1,7 +1,12 @@
+import math
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 import gradleak as gl
 
@@ -54,12 +59,69 @@ def test_splits_share_no_image():
 def test_a_missing_dataset_says_where_it_was_looked_for_and_what_to_set(tmp_path, monkeypatch):
     monkeypatch.setenv("GRADLEAK_DATA", str(tmp_path / "nowhere"))
 
-    def offline(*_):
-        raise RuntimeError("no network")
-
     monkeypatch.setattr("torchvision.datasets.MNIST.download", offline)
     with pytest.raises(FileNotFoundError, match=r"nowhere.*GRADLEAK_DATA.*digits"):
         gl.data.load("mnist")
+
+
+def offline(*_):
+    raise RuntimeError("no network")
+
+
+def test_the_home_folder_is_meant_by_its_sign(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for said, meant in (("~/data", tmp_path / "data"), ("~", tmp_path), ("a/~", Path("a/~"))):
+        monkeypatch.setenv("GRADLEAK_DATA", said)
+        assert gl.data.root() == meant
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", b"x" * 5000, b"\0\0\x08\x03" + b"\0" * 9])
+@pytest.mark.parametrize("name", ["t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"])
+def test_damaged_data_are_named_with_the_cure(tmp_path, monkeypatch, name, content):
+    monkeypatch.setenv("GRADLEAK_DATA", str(tmp_path))
+    monkeypatch.setattr("torchvision.datasets.MNIST._check_exists", lambda _: True)
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for kind, dims in (("images-idx3", (2, 28, 28)), ("labels-idx1", (2,))):
+        head = bytes([0, 0, 8, len(dims)]) + b"".join(n.to_bytes(4, "big") for n in dims)
+        (raw / f"t10k-{kind}-ubyte").write_bytes(head + b"\1" * math.prod(dims))
+    assert gl.data.load("mnist").y.tolist() == [1, 1]
+    gl.data._load.cache_clear()
+    (raw / name).write_bytes(content)
+    with pytest.raises(FileNotFoundError, match=f"mnist cannot be read in {tmp_path}.*delete"):
+        gl.data.load("mnist")
+
+
+@given(st.lists(st.one_of(st.integers(-9, 9), st.floats(), st.booleans(), st.text(), st.none())))
+def test_images_are_taken_by_whole_numbers_in_the_split_and_nothing_else(index):
+    part = gl.data.load("digits").take(range(5))
+    if all(type(i) is int and 0 <= i < 5 for i in index):
+        found = part.take(index)
+        assert found.index == tuple(index)
+        assert torch.equal(found.x, part.x[torch.tensor(index, dtype=torch.long)])
+    else:
+        with pytest.raises((ValueError, IndexError), match=r"positions|has images 0 to 4"):
+            part.take(index)
+
+
+def test_positions_may_come_from_numpy_and_pytorch():
+    part = gl.data.load("digits").take(range(5))
+    for index in (np.array([3, 1]), torch.tensor([3, 1]), [np.int64(3), torch.tensor(1)], (3, 1)):
+        assert part.take(index).index == (3, 1)
+    for index in (range(10**15), range(-(10**15), 3), range(4, -2, -1)):
+        with pytest.raises(IndexError, match="has images 0 to 4"):
+            part.take(index)
+    masks = np.array([True] * 5), torch.tensor([True] * 5)
+    for index in (3, None, torch.tensor(3), np.array(3), [[1]], np.zeros((2, 2), int), *masks):
+        with pytest.raises(ValueError, match="positions"):
+            part.take(index)
+
+
+def test_every_image_has_a_label_and_an_index():
+    digits = gl.data.load("digits").take(range(3))
+    for wrong in ({"x": digits.x[:2]}, {"y": digits.y[:2]}, {"index": (0, 1)}):
+        with pytest.raises(ValueError, match="give each image a label and an index"):
+            replace(digits, **wrong)
 
 
 def test_unknown_names_are_refused_with_the_near_miss():

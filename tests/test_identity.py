@@ -442,14 +442,18 @@ class Plain:
         return gradient
 
 
+class Smooth(gl.attacks.Smoothing):
+    samples = 1
+
+
 REFUSED = {
     "lambda": (lambda o, y: o.sum(), "the client's loss is a lambda"),
     "closure": (closure(), "the client's loss is a closure"),
     "object": (Plain(), "the client's loss is an object of Plain"),
     "its method": (Plain().__call__, "the client's loss is an object of Plain"),
-    "generator": ((i for i in range(3)), "the client's loss is an object of generator"),
+    "generator": (functools.partial(_hook, (i for i in range(3))), "is an object of generator"),
     "partial": (functools.partial(lambda k, o, y: o, 1), "the client's loss is a lambda"),
-    "random": (torch.Generator(), "the client's loss is an object of Generator"),
+    "random": (functools.partial(_hook, torch.Generator()), "is an object of Generator"),
 }
 
 
@@ -474,8 +478,8 @@ def test_the_refused_part_is_named(tmp_path):
     module = executed("import threading\nLOCK = threading.Lock()\ndef f(o, y):\n    LOCK\n")
     with pytest.raises(ValueError, match="client's loss, in 'LOCK', is an object of lock"):
         trial(loss=module.f)
-    with pytest.raises(ValueError, match="the attack's optimizer is"):
-        trial(attack={"optimizer": Plain()})
+    with pytest.raises(ValueError, match="the attack's ball is"):
+        trial(attack={"ball": Smooth()})
     net = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
     net[1].scale = lambda v: v
     with pytest.raises(ValueError, match=r"the client's model\.1\.scale is a lambda"):

@@ -7,10 +7,11 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "gradleak"
 FLOORS = [
-    {"version", "names", "scales", "randomness", "identity"},
+    {"version", "names", "scales", "randomness", "identity", "files"},
     {"device"},
     {"data", "models", "metrics", "gradients"},
     {"defenses", "priors"},
+    {"look"},
     {"client"},
     {"attacks", "train"},
     {"experiment"},

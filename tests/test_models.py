@@ -2,9 +2,11 @@ import hashlib
 import math
 
 import pytest
+import safetensors.torch
 import torch
 
 import gradleak as gl
+from gradleak.files import DamagedError
 from gradleak.identity import digest
 from gradleak.randomness import MODEL, generator
 
@@ -130,3 +132,35 @@ def test_a_network_with_an_odd_activation_is_named_after_its_weights():
     a, b = (gl.models.cnn((1, 8, 8), 10, s, lambda: torch.nn.LeakyReLU(0.1)) for s in (0, 1))
     again = gl.models.cnn((1, 8, 8), 10, 0, lambda: torch.nn.LeakyReLU(0.1))
     assert digest(a) == digest(again) != digest(b)
+
+
+def test_a_damaged_network_is_named_with_the_cure(tmp_path):
+    path, model = tmp_path / "net.safetensors", gl.models.mlp((1, 8, 8), 10, widths=(4,))
+    gl.models.save(model, path, step=1)
+    whole = path.read_bytes()
+    contents = [whole[:n] for n in (0, 1, 7, 8, 9, 50, len(whole) // 2, len(whole) - 1)]
+    contents += [b"garbage" * 99, b"\x80\x04.", whole + b"x", whole[::-1], b"\xff" * 8 + whole]
+    contents += [safetensors.torch.save({"a": torch.zeros(2)}),
+                 safetensors.torch.save(model.state_dict()),
+                 safetensors.torch.save(model.state_dict(), {"facts": "[1"})]  # fmt: skip
+    gl.models.save(gl.models.cnn((1, 8, 8), 10), path)
+    for content in (path.read_bytes(), *contents):
+        path.write_bytes(content)
+        with pytest.raises(DamagedError, match=r"net\.safetensors cannot be read.*delete it"):
+            gl.models.load(model, path)
+    with pytest.raises(FileNotFoundError, match=r"none\.safetensors is not there"):
+        gl.models.load(model, tmp_path / "none.safetensors")
+    with pytest.raises(DamagedError, match="delete it"):
+        gl.models.load(model, tmp_path)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_networks_that_are_not_finite_are_neither_kept_nor_taken(tmp_path, value):
+    model, path = gl.models.mlp((1, 8, 8), 10, widths=(4,)), tmp_path / "net.safetensors"
+    next(model.parameters()).data[0] = value
+    with pytest.raises(ValueError, match=r"not finite.*smaller lr"):
+        gl.models.save(model, path)
+    assert not path.exists()
+    path.write_bytes(safetensors.torch.save(model.state_dict(), {"facts": "{}"}))
+    with pytest.raises(DamagedError, match="not finite"):
+        gl.models.load(model, path)

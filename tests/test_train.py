@@ -1,5 +1,6 @@
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -149,5 +150,33 @@ def test_training_without_a_name_is_not_kept(tmp_path):
 def test_bad_training_is_refused():
     with pytest.raises(ValueError, match="at least 0"):
         list(gl.train.checkpoints(client(), DIGITS, [-1]))
-    with pytest.raises(ValueError, match="larger than"):
-        list(gl.train.checkpoints(client(), DIGITS.take([0, 1]), [1], batch_size=3))
+    for count in (0, 2):
+        with pytest.raises(ValueError, match="larger than"):
+            list(gl.train.checkpoints(client(), DIGITS.take(range(count)), [1], batch_size=3))
+    with pytest.raises(ValueError, match="no images"):
+        gl.train.accuracy(client().model, DIGITS.take([]))
+
+
+@pytest.mark.parametrize("steps", [[], [-1], [1.5], [True], ["a"], [None], [0, float("nan")]])
+def test_steps_are_whole_numbers(steps, tmp_path):
+    for go in (lambda: list(gl.train.checkpoints(client(), DIGITS, steps)),
+               lambda: gl.train.trained(client(), DIGITS, steps, tmp_path)):  # fmt: skip
+        with pytest.raises(ValueError, match="whole numbers of at least 0"):
+            go()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [*({"lr": lr} for lr in (float("nan"), float("inf"), -0.1, "0.1", None)),
+     *({"batch_size": size} for size in (0, -3, 2.0, "4", None))],
+)  # fmt: skip
+def test_rates_and_batches_that_are_none_are_refused(options):
+    with pytest.raises(ValueError, match=r"a learning rate is|a batch is"):
+        next(gl.train.checkpoints(client(), DIGITS, [1], **options))
+
+
+def test_a_network_that_training_has_blown_up_is_not_kept(tmp_path):
+    with pytest.raises(ValueError, match=r"after at most 30 .*not finite.*smaller rate than lr=1e"):
+        gl.train.trained(client(), DIGITS, [30], tmp_path, lr=1e30)
+    assert not list(tmp_path.iterdir())
+    assert next(gl.train.checkpoints(client(), DIGITS, [np.int64(1)])).step == 1

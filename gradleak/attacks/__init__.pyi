@@ -1,12 +1,13 @@
 from . import analytic, exact, grid, latents
 from .adversary import AT_ONCE, Adversary, attack_all, log_posterior
 from .amortised import Amortised
-from .analytic import FirstLayer, labels, layer_input
-from .attack import Attack, Reconstruction, answered
+from .analytic import FirstLayer, labels, layer_input, tokens
+from .attack import Attack, Reconstruction, SlopeWarning, answered, asked
 from .exact import ExactAnswer, FinitePrior
 from .langevin import Langevin, Mean, MostWithin, PosteriorSamples, Sample
 from .latents import FreshLatents, Joint, Known, ReadOff, StandardNormal, latent
 from .maximise import Adam, Ball, Smoothing, maximize
+from .predictive import Fit, fit
 from .presets import bayes, dlg, inverting_gradients, l1, prior_only
 from .stack import mergeable
 from .undo_ats import Averaged, Picked, UndoATS, undo
@@ -23,6 +24,7 @@ __all__ = [
     "ExactAnswer",
     "FinitePrior",
     "FirstLayer",
+    "Fit",
     "FreshLatents",
     "Joint",
     "Known",
@@ -34,16 +36,19 @@ __all__ = [
     "ReadOff",
     "Reconstruction",
     "Sample",
+    "SlopeWarning",
     "Smoothing",
     "StandardNormal",
     "UndoATS",
     "Unrolled",
     "analytic",
     "answered",
+    "asked",
     "attack_all",
     "bayes",
     "dlg",
     "exact",
+    "fit",
     "grid",
     "inverting_gradients",
     "l1",
@@ -55,5 +60,6 @@ __all__ = [
     "maximize",
     "mergeable",
     "prior_only",
+    "tokens",
     "undo",
 ]

@@ -13,6 +13,7 @@ from gradleak.attacks.attack import Attack
 from gradleak.client import Client, ServerView
 from gradleak.data import Images
 from gradleak.defenses import Defense, NoDefense, Noisy
+from gradleak.scales import POSITIVE, check_kind, check_number, check_whole
 
 Family = Callable[[float], Defense]
 """The defense believed in, by its noise scale: the class `GaussianNoise`, or one's own function."""
@@ -34,6 +35,15 @@ class Learnt(Attack):
     highest: float
 
     def __post_init__(self) -> None:
+        check_kind("client", self.client, Client)
+        check_kind("images", self.images, Images)
+        check_number("lowest", self.lowest, POSITIVE)
+        check_number("highest", self.highest, POSITIVE)
+        if self.lowest > self.highest:
+            raise ValueError(f"lowest must not exceed highest: {self.lowest} and {self.highest}")
+        for option in (f.name for f in fields(self) if f.kw_only and f.name not in ("lr", "_")):
+            check_whole(option, vars(self)[option], 0 if option == "seed" else 1)
+        check_number("lr", vars(self).get("lr", 1.0), POSITIVE)
         # A copy, so that what it learns is what it was named after if the network changes later.
         bare = replace(self.client, model=copy.deepcopy(self.client.model), defense=NoDefense())
         object.__setattr__(self, "client", bare)
@@ -51,7 +61,12 @@ class Learnt(Attack):
             return self.train()
 
     def scale(self, view: ServerView) -> float:
-        """The clients' noise scale. Raises ValueError for a defense that it was not trained for."""
+        """The clients' noise scale. Raises ValueError for a defense that it was not trained for.
+
+        And for views that tell nothing, see `ServerView.check`, or are of another network.
+        """
+        view.check()
+        view.check_belief(self.client)
         defense = view.client.defense
         scale = defense.noise_scale if isinstance(defense, Noisy) else math.nan
         if not (self.lowest <= scale <= self.highest and self.family(scale) == defense):

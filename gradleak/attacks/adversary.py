@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,16 +16,17 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from gradleak.attacks.attack import Attack, Reconstruction
+from gradleak import look
+from gradleak.attacks.attack import Attack, Reconstruction, SlopeWarning, refuse_blind
 from gradleak.attacks.maximise import Adam, Objective, Part, Smoothing, maximize_parts
 from gradleak.attacks.stack import Row, merge
 from gradleak.client import Client, ServerView
-from gradleak.defenses import Defense
+from gradleak.defenses import Defense, Distribution, Uninformative
 from gradleak.device import as_many_as_fit, in_chunks
 from gradleak.gradients import Gradient
-from gradleak.priors import END, Moment, Prior
+from gradleak.priors import END, Moment, Prior, check_prior
 from gradleak.randomness import START, generator
-from gradleak.scales import Scale
+from gradleak.scales import Scale, check_kind, check_scale, check_whole
 
 
 @dataclass(frozen=True)
@@ -46,10 +48,13 @@ class Adversary(Attack):
     restarts: int = 1
 
     def __post_init__(self) -> None:
-        if not bool((torch.as_tensor(self.temperature) >= 1).all()):
-            raise ValueError(f"temperature must be at least 1, got {self.temperature}")
-        if self.restarts < 1:
-            raise ValueError(f"an attack needs at least one restart, got {self.restarts}")
+        check_kind("client", self.client, Client)
+        check_prior("prior", self.prior)
+        check_kind("optimizer", self.optimizer, Adam, "such as Adam(steps=200)")
+        check_scale("temperature", self.temperature, "[1, 1e18]")
+        check_whole("restarts", self.restarts, 1)
+        if self.ball is not None:
+            check_kind("ball", self.ball, Smoothing, "such as Ball(1.0), or None")
 
     @property
     def belief(self) -> Defense:
@@ -95,20 +100,37 @@ def attack_all(
     The adversaries may differ in floats only (scale, weight, lr, decay, temperature) and the
     views in what was released; the result equals that of one call for each. A start depends on
     (seed, client's key, restart) only. `chunk` attacks are held in memory at a time (None: as many
-    as are fast and fit), half as many where it runs out. ValueError where labels are hidden.
+    as are fast and fit), half as many where it runs out. Raises ValueError where labels are hidden,
+    for views that tell nothing (`ServerView.check`), for adversaries of another network than the
+    view's (`check_belief`), and where g tells nothing at any start. Where that is so at some, or a
+    slope was not finite, a `SlopeWarning` says so.
     """
     if not attacks:
         raise ValueError("nothing to attack: give at least one adversary with its view")
+    if chunk is not None:
+        check_whole("chunk", chunk, 1, "None takes as many as are fast and fit")
+    for adversary, view in attacks:
+        check_kind("adversary", adversary, Adversary)
+        check_kind("view", view, ServerView, "what `Client.release` returns")
+    for view in {id(view): view for _, view in attacks}.values():
+        view.check(seed)
     begin = time.perf_counter()
+    for adversary, view in attacks:
+        view.check_belief(adversary.client)
+        _look(adversary, view)
     batch = Batch.of(attacks, seed)
     order = batch.by_observation()
     chunk = chunk or _fitting(batch, order)
+    blind = torch.cat(in_chunks(lambda index: batch.part(index).blind(), order, chunk))
+    refuse_blind(blind)
     parts = in_chunks(lambda index: batch.part(index).found(), order, chunk)
     second = (time.perf_counter() - begin) / len(order)
     restarts = attacks[0][0].restarts
     counts = [len(view) * restarts for _, view in attacks]
-    back = (torch.cat(each)[order.argsort()].split(counts) for each in zip(*parts, strict=True))
-    return [_best(x, score, restarts, second * len(x)) for x, score in zip(*back, strict=True)]
+    found = [*(torch.cat(each) for each in zip(*parts, strict=True)), blind]
+    _warn_of_slopes(found[2], blind)
+    back = (each[order.argsort()].split(counts) for each in found)
+    return [_best(*each, restarts, second * len(each[0])) for each in zip(*back, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -123,7 +145,10 @@ class Batch:
     def of(cls, attacks: Sequence[tuple[Adversary, ServerView]], seed: int) -> Batch:
         """Each restart of each adversary against each client of its view."""
         # A prior may read something off the gradients first.
-        attacks = [(replace(a, prior=a.prior.given(view)), view) for a, view in attacks]
+        attacks = [
+            (replace(a, client=a.client.in_float32, prior=a.prior.given(view)), view)
+            for a, view in attacks
+        ]
         restarts = attacks[0][0].restarts  # all have as many: `merge` sees to it
         clients = [(s, c) for s, (_, view) in enumerate(attacks) for c in range(len(view))]
         return cls(attacks, [(s, c, r) for s, c in clients for r in range(restarts)], seed)
@@ -183,8 +208,18 @@ class Batch:
         points = torch.arange(len(self.rows)).repeat_interleave(ball.samples)
         return ball.around(self.part(points).plain(like), self.keys)
 
-    def climb(self, x: Tensor) -> Tensor:
-        """Where the rows end that start at x (n, *shape)."""
+    def blind(self) -> Tensor:
+        """Whether the slope of log p(g | x, y) is zero at a row's start, (n,), though g is used."""
+        believed = [adversary.belief for adversary, _ in self.attacks]
+        x = self.starts()
+        if all(isinstance(belief, Uninformative) for belief in believed):
+            return torch.zeros(len(x), dtype=torch.bool, device=x.device)
+        y = torch.stack([view.labels[c] for view, c in self.attacked])
+        slope = self.adversary(x).client.slope(self.observed(), x, y)
+        return (slope == 0).flatten(1).all(1)
+
+    def climb(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Where the rows end that start at x (n, *shape), and since when each stood still, (n,)."""
 
         def part(index: Tensor) -> Part:
             some = self.part(index)
@@ -196,16 +231,38 @@ class Batch:
         optimizer = self.attacks[0][0].optimizer
         return maximize_parts(part, x, optimizer, optimizer.steps // 2 if tempered else 0)
 
-    def found(self) -> tuple[Tensor, Tensor]:
-        """Run each attack from its start: x (n, *shape) and log-posterior (n,)."""
-        x = self.climb(self.starts())
+    def found(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Run each attack from its start: x (n, *shape), log-posterior and last step, (n,) each."""
+        x, stopped = self.climb(self.starts())
         # The score is made of whole gradients and not of factors, whose rounding would decide
         # between restarts that fit almost perfectly; so it is made in small parts.
         size = max(1, SCORED_AT_ONCE // self.attacks[0][1].g.size)
         with torch.no_grad():
             parts = torch.arange(len(x)).split(size)
             scores = [self.part(index).plain(like=x)(x[index], END) for index in parts]
-        return x, torch.cat(scores).nan_to_num(nan=-torch.inf)
+        return x, torch.cat(scores).nan_to_num(nan=-torch.inf), stopped
+
+
+def _look(adversary: Adversary, view: ServerView) -> None:
+    """Look at a belief and a prior of one's own, once, at two starts."""
+    client, prior, how = adversary.client, adversary.prior, ("climbed", view.shape)
+    if not len(view) or not (look.due(client.defense, *how) or look.due(prior, *how)):
+        return
+    view = view[[0, min(1, len(view) - 1)]]
+    like = next(iter(view.g.values()))
+    x = look.unlike(torch.rand(2, *view.shape, generator=generator(START, 0)).to(like))
+    if look.due(client.defense, *how):
+        g = client.gradient(x, view.labels).map(lambda v: v.detach().requires_grad_())
+
+        def held(rows: slice) -> Distribution:
+            return client.defense_at(x[rows])(g.rows(rows))
+
+        look.at_defense(client.defense, held, g, view.g)
+        look.done(client.defense, *how)
+    if look.due(prior, *how):
+        moment = Moment(0, max(1, adversary.optimizer.steps))
+        look.at_prior(prior, lambda rows: (prior.given(view[rows]), moment), x)
+        look.done(prior, *how)
 
 
 def _fitting(batch: Batch, order: Tensor) -> int:
@@ -220,8 +277,31 @@ def _fitting(batch: Batch, order: Tensor) -> int:
     return min(fit, AT_ONCE.get(x.device.type, 64))
 
 
-def _best(x: Tensor, score: Tensor, restarts: int, seconds: float) -> Reconstruction:
-    score = score.reshape(-1, restarts)
+def _best(
+    x: Tensor, score: Tensor, stopped: Tensor, blind: Tensor, restarts: int, seconds: float
+) -> Reconstruction:
+    score, stopped, blind = (v.reshape(-1, restarts) for v in (score, stopped, blind))
     best, every = score.argmax(1), torch.arange(len(score), device=score.device)
     x = x.reshape(len(score), restarts, *x.shape[1:])
-    return Reconstruction(x[every, best], score[every, best], score, seconds)
+    return Reconstruction(
+        x[every, best], score[every, best], score, seconds, stopped=stopped, blind=blind
+    )
+
+
+def _warn_of_slopes(stopped: Tensor, blind: Tensor) -> None:
+    if (ended := stopped >= 0).any():
+        warnings.warn(
+            f"{int(ended.sum())} of {len(stopped)} climbs met a slope that is not finite, from "
+            f"step {int(stopped[ended].min())} on, and stood still (Reconstruction.stopped). x "
+            "left what the network takes (log, sqrt, division): use a prior whose `project` keeps "
+            "x inside, such as gradleak.Box() for [0, 1] or a class of your own, or a smaller lr",
+            SlopeWarning,
+            stacklevel=4,
+        )
+    if blind.any():
+        warnings.warn(
+            f"at {int(blind.sum())} of {len(blind)} starts g tells nothing, its log-density's "
+            "slope in x is zero (Reconstruction.blind): more restarts, or a belief of larger scale",
+            SlopeWarning,
+            stacklevel=4,
+        )

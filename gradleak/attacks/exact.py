@@ -21,6 +21,14 @@ from gradleak.client import Client, ServerView
 from gradleak.defenses import Defense, NoDefense
 from gradleak.gradients import Gradient
 from gradleak.randomness import NOISE, generator
+from gradleak.scales import (
+    POSITIVE,
+    WEIGHT,
+    check_kind,
+    check_number,
+    check_numbers,
+    check_whole,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,14 +44,22 @@ class FinitePrior:
     p: Tensor | None = None
 
     def __post_init__(self) -> None:
+        for name in ("x", "y"):
+            check_kind(name, getattr(self, name), Tensor, "use torch.as_tensor(...)")
+        shapes = tuple(self.x.shape), tuple(self.y.shape)
+        if not (self.x.ndim and self.x.numel()) or shapes[1] != shapes[0][:1]:
+            raise ValueError(
+                f"a finite prior needs labelled examples, x (N, *shape) and y (N,), got "
+                f"{shapes[0]} and {shapes[1]}"
+            )
         n = len(self.x)
-        if not n or len(self.y) != n:
-            raise ValueError(f"a finite prior needs labelled examples, got {n} and {len(self.y)}")
+        if not (self.x.isfinite().all() and self.y.isfinite().all()):
+            raise ValueError("some examples are not finite; leave them out")
         rows = torch.cat([self.x.flatten(1).double(), self.y.reshape(n, 1).double()], 1)
         if len(rows.unique(dim=0)) < n:
             raise ValueError("some examples are equal; keep one of each and add their chances")
         p = self.chances
-        if p.shape != (n,) or bool((p < 0).any()) or abs(float(p.sum()) - 1) > 1e-6:
+        if p.shape != (n,) or not ((p >= 0).all() and abs(float(p.sum()) - 1) <= 1e-6):
             raise ValueError(
                 f"p must be {n} chances that sum to one, got shape {tuple(p.shape)} with sum "
                 f"{float(p.sum()):.6g}; divide by the sum"
@@ -65,15 +81,17 @@ class FinitePrior:
     def log_prob(self, y: Tensor | None = None) -> Tensor:
         """log p(example), (N,); for M attackers who know the labels y (M,), log p(. | y), (M, N).
 
-        Minus infinity where an example has another label.
+        Minus infinity where an example has another label. Raises ValueError for labels that no
+        example has which is possible.
         """
         log_p = self.chances.log()
         if y is None:
             return log_p
-        return log_p.where(self.y == y[:, None].to(self.y), -torch.inf).log_softmax(1)
+        return log_p.where(self._of_label(y), -torch.inf).log_softmax(1)
 
     def gradients(self, client: Client, chunk: int = 100) -> Gradient:
         """The true gradient of each example, as tensors (N, *parameter shape) on its device."""
+        check_whole("chunk", chunk, 1)
         x, y = client.placed(self.x, self.y)
         pairs = zip(x.split(chunk), y.split(chunk), strict=True)
         with torch.no_grad():
@@ -82,8 +100,23 @@ class FinitePrior:
 
     def nearest(self, x: Tensor, y: Tensor) -> Tensor:
         """The example of label y (M,) that is nearest to each x (M, *shape), (M,)."""
+        if x.shape[1:] != self.x.shape[1:] or y.shape != (len(x),):
+            raise ValueError(
+                f"x must be (M, {', '.join(map(str, self.x.shape[1:]))}) and y (M,), got "
+                f"{tuple(x.shape)} and {tuple(y.shape)}"
+            )
         apart = torch.cdist(x.flatten(1), self.x.flatten(1))
-        return apart.where(self.y == y[:, None], torch.inf).argmin(1)
+        return apart.where(self._of_label(y), torch.inf).argmin(1)
+
+    def _of_label(self, y: Tensor) -> Tensor:
+        """Which of the possible examples have each label y (M,), (M, N)."""
+        same = (self.y == y[:, None].to(self.y)) & (self.chances > 0).to(self.y.device)
+        if (missing := y[~same.any(1).to(y.device)]).numel():
+            raise ValueError(
+                f"no possible example of the prior has the label {missing[0].item():g}; add some, "
+                "or leave examples without a chance out"
+            )
+        return same
 
     def near(self, delta: float) -> Tensor:
         """1 where two examples are within delta, |x_j - x_k|_2 <= delta in pixels, (N, N).
@@ -91,12 +124,11 @@ class FinitePrior:
         With delta 0, or any below the closest pair, only the private example itself is right: the
         0-1 loss. Warns where that is so though delta is not 0; raises ValueError if it is negative.
         """
-        if not delta >= 0:
-            raise ValueError(f"delta is a distance and must not be negative, got {delta}")
+        check_number("delta", delta, WEIGHT, "it is a distance in pixels")
         x = self.x.flatten(1).double()
         apart = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist")
         near = (apart <= delta).double().fill_diagonal_(1)
-        if delta > 0 and near.sum() == len(near):
+        if delta > 0 and near.sum() == len(near) > 1:
             closest = apart.fill_diagonal_(torch.inf).min()
             warnings.warn(
                 f"no two examples are within {delta:g}, the closest are {closest:.3g} apart: only "
@@ -108,6 +140,11 @@ class FinitePrior:
 
 def posterior(log_likelihood: Tensor, log_prior: Tensor) -> Tensor:
     """Bayes' rule: p(example | g), (..., N), from log p(g | example) + const and log p(example)."""
+    if log_likelihood.shape[-1:] != log_prior.shape[-1:]:
+        raise ValueError(
+            f"log_likelihood {tuple(log_likelihood.shape)} and log_prior {tuple(log_prior.shape)} "
+            "must have a column for each of N examples"
+        )
     return (log_likelihood.double() + log_prior).softmax(-1)
 
 
@@ -116,6 +153,10 @@ def answer(belief: Tensor, near: Tensor) -> Tensor:
 
     The argmax of the paper's section 4, over the examples. The first of equals.
     """
+    if near.shape != (belief.shape[-1],) * 2:
+        raise ValueError(
+            f"near must be (N, N) for a belief {tuple(belief.shape)}, got {tuple(near.shape)}"
+        )
     return (belief @ near).argmax(-1)
 
 
@@ -124,6 +165,11 @@ def risk(answers: Tensor, truth: Tensor, near: Tensor) -> Tensor:
 
     Its mean over g is the adversarial risk of the paper's section 3.
     """
+    if answers.shape != truth.shape[:-1] or near.shape != (truth.shape[-1],) * 2:
+        raise ValueError(
+            f"answers (...,), truth (..., N) and near (N, N) do not fit: {tuple(answers.shape)}, "
+            f"{tuple(truth.shape)} and {tuple(near.shape)}"
+        )
     return 1 - (near[answers] * truth).sum(-1)
 
 
@@ -150,8 +196,20 @@ class ExactAnswer(Attack):
     prior: FinitePrior
     delta: float = 0.0
 
+    def __post_init__(self) -> None:
+        check_kind("client", self.client, Client)
+        check_kind("prior", self.prior, FinitePrior)
+        check_number("delta", self.delta, WEIGHT, "it is a distance in pixels")
+
     def attack(self, view: ServerView, seed: int = 0) -> Reconstruction:
         """The best example, with the logarithm of its chance; hidden labels leave all possible."""
+        view.check(seed)
+        view.check_belief(self.client)
+        if view.shape != self.prior.x.shape[1:]:
+            raise ValueError(
+                f"examples of shape {tuple(self.prior.x.shape[1:])} cannot be the x of clients "
+                f"that hold {view.shape}; give the prior such examples"
+            )
         begin, examples = time.perf_counter(), self.prior.gradients(self.client)
         likelihoods = log_likelihoods(self.client.defense, examples, view.g)
         held = posterior(likelihoods, self.prior.log_prob(view.y))
@@ -195,22 +253,32 @@ class GaussianLaw:
 
     def noise(self, seed: int = 0) -> Tensor:
         """<noise, h_j> for one release of each example, (N, K, N)."""
+        check_whole("seed", seed)
         shape = (self.examples, len(self.gram))
         draws = torch.randn(shape, generator=generator(NOISE, seed), dtype=torch.double)
         return (draws @ self._root.T).unflatten(1, (-1, self.examples))
 
     def products(self, scale: float, noise: Tensor) -> Tensor:
         """<g, h_j> for one release of each example, (N, K, N)."""
+        check_number("scale", scale, POSITIVE)
         means = self.gram[: self.examples].unflatten(1, (-1, self.examples))
         return means + scale * noise
 
     def gaussian(self, products: Tensor, scale: float, kind: int = 0) -> Tensor:
         """log N(g; h_j, scale^2) + const for each g, (N, N)."""
+        check_number("scale", scale, POSITIVE)
+        self._check(kind)
         return (products[:, kind] - self._squares[kind] / 2) / scale**2
 
     def cosine(self, products: Tensor, kind: int = 0) -> Tensor:
         """The cosine of g and h_j times |g|, (N, N)."""
+        self._check(kind)
         return products[:, kind] / self._squares[kind].sqrt()
+
+    def _check(self, kind: int) -> None:
+        check_whole("kind", kind)
+        if kind >= (kinds := len(self.gram) // self.examples):
+            raise ValueError(f"kind must be below the number of kinds, {kinds}, got {kind}")
 
     @property
     def _squares(self) -> Tensor:
@@ -241,6 +309,8 @@ def risks(
     by luck. Attackers know the labels. Rounds differ by the noise alone, so their spread is all of
     the estimate's error. All scales see the same noise, enlarged.
     """
+    check_numbers("scales", scales, POSITIVE)
+    check_whole("rounds", rounds, 1)
     log_prior = prior.log_prob(prior.y)
     found = {name: {scale: [] for scale in scales} for name in beliefs}
     for seed in range(rounds):

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from gradleak.attacks.maximise import Adam, maximize
 from gradleak.priors import Box, Moment
+from gradleak.scales import WEIGHT, check_call, check_number, check_whole
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class Plane:
 
         A cell counts by its midpoint. Raises ValueError if delta is smaller than a cell.
         """
+        check_number("delta", delta, WEIGHT)
         width = float(self.axis[1] - self.axis[0])
         if delta < width:
             raise ValueError(f"delta {delta:.3g} is smaller than a cell, {width:.3g}: use more")
@@ -65,6 +67,7 @@ class Plane:
 
     def within(self, point: Tensor, delta: float) -> float:
         """The chance of being within delta of a point (2,)."""
+        check_number("delta", delta, WEIGHT)
         far = (self.axis[:, None] - point[0]) ** 2 + (self.axis - point[1]) ** 2
         return float(self.density[far <= delta**2].sum()) * self.cell
 
@@ -92,8 +95,19 @@ def on_plane(
     log_density takes points (M, 2), float64, and returns (M,), up to a constant. What lies outside
     the square is left out.
     """
+    check_call("log_density", log_density)
+    check_number("low", low, "(-1e18, 1e18)")
+    check_number("high", high, "(-1e18, 1e18)")
+    if not low < high:
+        raise ValueError(f"low must be below high, got {low} and {high}")
+    check_whole("n", n, 2)
     width = (high - low) / n
     axis = low + width * (torch.arange(n, dtype=torch.double) + 0.5)
     with torch.no_grad():
         log_p = log_density(torch.cartesian_prod(axis, axis)).double()
+    if log_p.shape != (n * n,) or not log_p.logsumexp(0).isfinite():
+        raise ValueError(
+            "log_density must take points (M, 2) and return (M,), finite somewhere and nowhere nan "
+            f"or inf; got {tuple(log_p.shape)} for {n * n} points"
+        )
     return Plane(axis, log_p.softmax(0).reshape(n, n) / width**2, log_density)

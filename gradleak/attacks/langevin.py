@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gradleak.attacks.attack import Attack, Reconstruction, answered
+from gradleak.attacks.attack import Attack, Reconstruction, answered, refuse_blind
 from gradleak.client import Client, ServerView
 from gradleak.priors import END, Learned, Moment
 from gradleak.randomness import LANGEVIN, generator
-from gradleak.scales import per_attack
+from gradleak.scales import WEIGHT, check_call, check_kind, check_number, check_whole, per_attack
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,9 @@ class Langevin:
     look: int = 10
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.look < 1 or not 0 < self.rate < 2:
-            raise ValueError(
-                f"Langevin dynamics need steps and looks of at least 1 and a rate in (0, 2), got "
-                f"{self.steps}, {self.look} and {self.rate}"
-            )
+        check_whole("steps", self.steps, 1)
+        check_number("rate", self.rate, "(0, 2)")
+        check_whole("look", self.look, 1)
 
 
 @dataclass(frozen=True)
@@ -53,8 +51,13 @@ class Sample:
 
     k: int = 0
 
+    def __post_init__(self) -> None:
+        check_whole("k", self.k)
+
     def __call__(self, samples: Tensor) -> Tensor:
         """(N, *shape)."""
+        if self.k >= samples.shape[1]:
+            raise ValueError(f"k must be below the number of samples, {samples.shape[1]}: {self.k}")
         return samples[:, self.k]
 
 
@@ -66,6 +69,9 @@ class MostWithin:
     """
 
     delta: float
+
+    def __post_init__(self) -> None:
+        check_number("delta", self.delta, WEIGHT)
 
     def __call__(self, samples: Tensor) -> Tensor:
         """(N, *shape)."""
@@ -90,9 +96,26 @@ class PosteriorSamples(Attack):
     langevin: Langevin = Langevin()
     answer: Callable[[Tensor], Tensor] = Mean()
 
+    def __post_init__(self) -> None:
+        check_kind("client", self.client, Client)
+        check_kind("prior", self.prior, Learned, "the sum of several has no score")
+        check_whole("count", self.count, 1)
+        check_kind("langevin", self.langevin, Langevin)
+        check_call("answer", self.answer)
+        if isinstance(self.answer, Sample) and self.answer.k >= self.count:
+            raise ValueError(f"{self.answer} is none of {self.count} samples, counted from 0")
+        tried = self.answer(torch.rand(2, self.count, 1, 8, 8))  # not when all is sampled
+        if not isinstance(tried, Tensor) or tried.shape != (2, 1, 8, 8):
+            raise ValueError(
+                "answer must take samples (N, count, *shape) and return (N, *shape), got "
+                f"{getattr(tried, 'shape', tried)} from (2, {self.count}, 1, 8, 8)"
+            )
+
     def attack(self, view: ServerView, seed: int = 0) -> Reconstruction:
         """An answer for each client, and its samples. Raises ValueError where labels are hidden."""
         begin, how = time.perf_counter(), self.langevin
+        view.check(seed)
+        view.check_belief(self.client)
         like = next(iter(view.g.values()))
         rngs = [generator(LANGEVIN, seed, key, k) for key in view.key for k in range(self.count)]
         y = view.labels.repeat_interleave(self.count, 0)
@@ -108,6 +131,8 @@ class PosteriorSamples(Attack):
         for step in range(how.steps):
             now = self.prior.at(Moment(step, how.steps))
             slope = fit(x)
+            if step == 0:
+                refuse_blind((slope == 0).flatten(1).all(1))
             if step % how.look == 0:
                 for _ in range(5 if step == 0 else 1):  # power iteration
                     length = 1e-2 / direction.flatten(1).norm(dim=1)

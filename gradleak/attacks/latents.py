@@ -11,8 +11,10 @@ from gradleak.attacks.maximise import Smoothing
 from gradleak.client import ServerView
 from gradleak.defenses import join, split
 from gradleak.gradients import Gradient
-from gradleak.priors import Flat, Moment, Prior
+from gradleak.models import check_sizes
+from gradleak.priors import Flat, Moment, Prior, check_prior
 from gradleak.randomness import LATENT, generator
+from gradleak.scales import check_number, check_whole
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,13 @@ class Known(Flat):
     """A latent that the adversary takes for certain: a number, or z (N, size) for N clients."""
 
     z: float | Tensor = 0.0
+
+    def __post_init__(self) -> None:
+        if isinstance(self.z, Tensor):
+            if not self.z.isfinite().all():
+                raise ValueError("z must be finite, it holds nan or inf")
+        else:
+            check_number("z", self.z, "(-1e18, 1e18)", "or give a tensor (N, size)")
 
     def project(self, z: Tensor) -> Tensor:
         """The known latent."""
@@ -52,9 +61,15 @@ class Joint(Prior):
     latent: Prior
     shape: tuple[int, ...]
 
+    def __post_init__(self) -> None:
+        check_prior("image", self.image)
+        check_prior("latent", self.latent)
+        check_sizes("shape", self.shape)
+
     def given(self, view: ServerView) -> Prior:
         """What it is once the gradients are seen."""
-        return replace(self, image=self.image.given(view), latent=self.latent.given(view))
+        image = self.image.given(replace(view, shape=self.shape))
+        return replace(self, image=image, latent=self.latent.given(view))
 
     def at(self, moment: Moment) -> Prior:
         """Both at this moment of the climb."""
@@ -81,6 +96,10 @@ class FreshLatents(Smoothing):
 
     samples: int
     size: int
+
+    def __post_init__(self) -> None:
+        check_whole("samples", self.samples, 1)
+        check_whole("size", self.size, 1)
 
     def points(self, joined: Tensor, keys: Sequence[tuple[int, ...]], moment: Moment) -> Tensor:
         """(N, samples, *): the same image with different latents."""

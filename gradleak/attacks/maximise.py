@@ -1,15 +1,23 @@
 """How an attack searches: climbing a function of x, or its mean around x, many climbs at once."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from gradleak.priors import END, Moment
 from gradleak.randomness import BALL, generator
-from gradleak.scales import Scale, per_attack
+from gradleak.scales import (
+    POSITIVE,
+    Scale,
+    check_flag,
+    check_kind,
+    check_scale,
+    check_whole,
+    per_attack,
+)
 
 
 @dataclass(frozen=True)
@@ -30,13 +38,15 @@ class Adam:
     patience: int | None = None
 
     def __post_init__(self) -> None:
-        if self.steps < 0:
-            raise ValueError(f"steps must not be negative, got {self.steps}")
-        if self.patience is not None and self.patience < 1:
-            raise ValueError(f"patience is a number of steps or None, got {self.patience}")
-        for name in ("lr", "decay"):
-            if not bool((torch.as_tensor(getattr(self, name)) > 0).all()):
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        check_whole("steps", self.steps)
+        if self.patience is not None:
+            check_whole("patience", self.patience, 1, "None lets every attack take all steps")
+        check_scale("lr", self.lr, POSITIVE)
+        check_scale("decay", self.decay, "(0, 1]")
+        check_kind("drops", self.drops, tuple)
+        for share in self.drops:
+            check_scale("drops", share, "[0, 1]")
+        check_flag("signed", self.signed)
 
     def rate(self, step: int) -> Scale:
         """The learning rate of a step, counted from 0."""
@@ -50,8 +60,11 @@ Objective = Callable[[Tensor, Moment], Tensor]
 Part = tuple[Objective, Adam, Callable[[Tensor], Tensor]]
 """What some of the climbs maximise, how, and how they are projected."""
 
-Climb = tuple[Tensor, Tensor, Tensor]
-"""N climbs under way: where they are, x (N, *shape), and Adam's two averages of the slope."""
+Climb = tuple[Tensor, Tensor, Tensor, Tensor]
+"""N climbs under way: where they are, x (N, *shape), Adam's two averages of the slope, and how many
+steps it took to the last slope that was finite, (N,)."""
+
+LOOK = 100  # after so many steps without a finite slope a climb is given up
 
 
 def maximize(
@@ -61,34 +74,47 @@ def maximize(
 
     Knows nothing about gradients of networks. A climb whose derivative is not finite stands still.
     """
-    return maximize_parts(lambda _: (f, optimizer, project), x, replace(optimizer, patience=None))
+    return _advanced(f, _begin(x), optimizer, range(optimizer.steps), project)[0]
 
 
 def maximize_parts(
     part: Callable[[Tensor], Part], x: Tensor, optimizer: Adam, first_look: int = 0
-) -> Tensor:
-    """The same, of which part(index) describes the climbs that are left.
+) -> tuple[Tensor, Tensor]:
+    """The same, of which part(index) describes the climbs that are left; and where each stopped.
 
     A climb ends once `optimizer.patience` steps have not raised it, and keeps the better of its
-    last two looks; nobody ends before step `first_look`.
+    last two looks; nobody ends so before step `first_look`. It ends as well where it has met no
+    finite slope from one look to the next. stopped (N,): the step since which no slope was finite,
+    -1 for a climb whose last slope was.
     """
     found, best = x.clone(), x.new_full((len(x),), -torch.inf)
-    left, climb = torch.arange(len(x)), (x, torch.zeros_like(x), torch.zeros_like(x))
-    every = optimizer.patience or max(1, optimizer.steps)
+    stopped = torch.full((len(x),), -1, device=x.device)
+    left, climb = torch.arange(len(x)), _begin(x)
+    every = optimizer.patience or LOOK
+    f, own, project = part(left)
     for begin in range(0, optimizer.steps, every):
         steps = range(begin, min(begin + every, optimizer.steps))
-        f, own, project = part(left)
         climb = _advanced(f, climb, own, steps, project)
+        met = climb[3]
+        stopped[left] = torch.where(met < steps.stop, met, -1)
+        better = torch.ones_like(met, dtype=torch.bool)
         if optimizer.patience and steps.stop >= first_look:
             with torch.enable_grad():  # so that gradients of networks stay in factors
                 now = f(climb[0].requires_grad_(), END).detach()
-            kept = (now > best[left]).nonzero().flatten()
-            left, climb = left[kept.cpu()], tuple(state[kept] for state in climb)
-            best[left] = now[kept]
-        found[left] = climb[0].detach()
-        if not len(left):
+            better = now > best[left]
+            best[left[better.cpu()]] = now[better]
+        found[left[better.cpu()]] = climb[0].detach()[better]
+        kept = (better & (met > begin)).nonzero().flatten()
+        if not len(kept):
             break
-    return found
+        if len(kept) < len(left):
+            left, climb = left[kept.cpu()], tuple(state[kept] for state in climb)
+            f, own, project = part(left)
+    return found, stopped
+
+
+def _begin(x: Tensor) -> Climb:
+    return x, torch.zeros_like(x), torch.zeros_like(x), x.new_zeros(len(x), dtype=torch.long)
 
 
 @torch.enable_grad()
@@ -96,11 +122,12 @@ def _advanced(
     f: Objective, climb: Climb, optimizer: Adam, steps: range, project: Callable[[Tensor], Tensor]
 ) -> Climb:
     """After some of the optimizer's steps, numbered from 0."""
-    x, mean, square = climb
+    x, mean, square, met = climb
     for step in steps:
         x = x.detach().requires_grad_()
         (slope,) = torch.autograd.grad(f(x, Moment(step, optimizer.steps)).sum(), x)
         finite = slope.isfinite().flatten(1).all(1)
+        met = torch.where(finite, step + 1, met)
         slope = torch.where(per_attack(finite, slope).bool(), slope, 0)
         slope = slope.sign() if optimizer.signed else slope
         mean = 0.9 * mean + 0.1 * slope
@@ -108,9 +135,10 @@ def _advanced(
         bias = (1 - 0.9 ** (step + 1)) / (1 - 0.999 ** (step + 1)) ** 0.5
         direction = mean / (bias * square.sqrt() + 1e-12)
         x = project(x.detach() + per_attack(optimizer.rate(step), x) * direction)
-    return x.detach(), mean, square
+    return x.detach(), mean, square, met
 
 
+@runtime_checkable
 class Smoothing(Protocol):
     """What a log-posterior is averaged over: `samples` points for each x, drawn anew each step."""
 
@@ -143,11 +171,8 @@ class Ball(Smoothing):
     samples: int = 4
 
     def __post_init__(self) -> None:
-        if not bool((torch.as_tensor(self.radius) > 0).all()) or self.samples < 1:
-            raise ValueError(
-                f"a ball needs a radius above 0 and at least one sample, got {self.radius} and "
-                f"{self.samples}; for none at all use ball=None"
-            )
+        check_scale("radius", self.radius, POSITIVE, "for no ball at all use ball=None")
+        check_whole("samples", self.samples, 1, "for no ball at all use ball=None")
 
     def points(self, x: Tensor, keys: Sequence[tuple[int, ...]], moment: Moment) -> Tensor:
         """Points around x (N, *shape), (N, samples, *shape); attack n's come from keys[n] alone."""

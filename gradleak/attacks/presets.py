@@ -10,7 +10,7 @@ from gradleak.attacks.adversary import Adversary
 from gradleak.attacks.maximise import Adam
 from gradleak.client import Client
 from gradleak.defenses import Direction, GaussianNoise, LaplaceNoise, Uninformative
-from gradleak.priors import Box, Flat, Prior, Sum, TotalVariation
+from gradleak.priors import IMAGES, Flat, Prior
 from gradleak.scales import Scale
 
 
@@ -31,13 +31,15 @@ def l1(client: Client, prior: Prior = Flat(), scale: Scale = 1.0, **options) -> 
 
 def inverting_gradients(
     client: Client,
-    prior: Prior = Sum((TotalVariation(1e-5), Box())),
+    prior: Prior = IMAGES,
     concentration: Scale = 1.0,
     **options,
 ) -> Adversary:
     """Cosine matching: believes that only the direction tells anything (Geiping et al. 2020).
 
-    As published it climbs with signed Adam, lr 0.1, falling tenfold after 3/8, 5/8 and 7/8.
+    As published it climbs with signed Adam, lr 0.1, falling tenfold after 3/8, 5/8 and 7/8. The
+    default prior is one of images in [0, 1], total variation and a box; the attack raises
+    ValueError for examples of another shape, which want a prior of their own.
     """
     options.setdefault("optimizer", Adam(signed=True, lr=0.1, drops=(3 / 8, 5 / 8, 7 / 8)))
     return Adversary(replace(client, defense=Direction(concentration)), prior, **options)

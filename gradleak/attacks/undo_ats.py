@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 from torch.distributions import LowRankMultivariateNormal
 
-from gradleak.attacks.attack import Attack, Reconstruction, answered
+from gradleak.attacks.attack import Attack, Reconstruction, answered, asked
 from gradleak.client import ServerView
 from gradleak.defenses import ATS, Transformation
 from gradleak.priors import LowRankGaussian
+from gradleak.scales import POSITIVE, check_call, check_kind, check_number
 
 STEP = 1e-3  # T is affine except where it clips, so around mid-grey any small step gives its slope
 NOT_AFFINE = ("posterize", "solarize", "autocontrast", "equalize")
@@ -68,10 +69,15 @@ class UndoATS(Attack):
     noise: float
     answer: Callable[[Undone], Tensor] = Averaged()
 
+    def __post_init__(self) -> None:
+        check_kind("inner", self.inner, Attack, "any attack that finds u = T(x)")
+        _check(self.ats, self.images, self.noise)
+        check_call("answer", self.answer)
+
     def attack(self, view: ServerView, seed: int = 0) -> Reconstruction:
         """The images before their transformation."""
         begin = time.perf_counter()
-        u = self.inner.attack(view, seed).x
+        u = asked(self.inner, view, seed).x
         undone = undo(u.cpu(), self.ats, self.images, self.noise)
         return answered(self.answer(undone).to(u), begin)
 
@@ -83,6 +89,7 @@ def undo(u: Tensor, ats: ATS, images: LowRankGaussian, noise: float) -> Undone:
     of the Gaussian is treated as if T moved and scaled pixels one by one. Raises ValueError for
     policies with operations that are not affine in x.
     """
+    _check(ats, images, noise)
     transformations, chances = ats.every()
     used = {name for t in transformations for name, _ in t.operations}
     if wrong := used & set(NOT_AFFINE):
@@ -90,8 +97,6 @@ def undo(u: Tensor, ats: ATS, images: LowRankGaussian, noise: float) -> Undone:
             f"{', '.join(sorted(wrong))} cannot be undone in closed form: they "
             f"are not affine in x; the operations that cannot are {', '.join(NOT_AFFINE)}"
         )
-    if not noise > 0:
-        raise ValueError(f"noise is the deviation of u around T(x) and must be positive: {noise}")
     u = u.double()
     log_joint = torch.stack([_Affine(t, images, noise).log_prob(u) for t in transformations], 1)
     posterior = (log_joint + chances.log()).softmax(1)
@@ -106,6 +111,12 @@ def undo(u: Tensor, ats: ATS, images: LowRankGaussian, noise: float) -> Undone:
             summed[who] += chance
             picked[who[mine]] = x[mine]
     return Undone(transformations, posterior, picked.float(), (averaged / summed).float())
+
+
+def _check(ats: ATS, images: LowRankGaussian, noise: float) -> None:
+    check_kind("ats", ats, ATS)
+    check_kind("images", images, LowRankGaussian, "see LowRankGaussian.fit")
+    check_number("noise", noise, POSITIVE, "it is the deviation of u around T(x)")
 
 
 class _Affine:

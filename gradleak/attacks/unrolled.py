@@ -63,6 +63,8 @@ class Unrolled(Learnt):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.width % 4:
+            raise ValueError(f"width must be a multiple of 4, got {self.width}")
         if self.client.batch_size is not None:
             raise ValueError("learnt stages attack clients of one image: use batch_size=None")
 

@@ -5,6 +5,8 @@ import logging
 import multiprocessing
 import os
 import re
+import signal
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -18,6 +20,8 @@ from gradleak.book.chapter import DEVICES, PROFILES, BookError, Chapter, extra, 
 from gradleak.book.pages import duration
 from gradleak.book.record import Run, executed, last_run
 from gradleak.book.values import check
+from gradleak.experiment._database import rows_kept
+from gradleak.files import whole
 
 AT_ONCE = 2  # chapters in smoke, whose tensors are too small for several threads
 
@@ -44,9 +48,10 @@ def run(
     check(chapter, every)  # that it takes a profile, a device and a folder for results
     target, facts_file = executed(chapter, profile), executed(chapter, profile, ".json")
     before = record.fingerprint(chapter, device, own)
+    _writable(results)
     record.started(chapter, profile, results)
     start = time.perf_counter()
-    with record.whole(target) as scratch:
+    with _stopped(chapter, profile, results), whole(target) as scratch:
         _papermill(chapter, scratch, every)
         seconds = time.perf_counter() - start
         # Without its facts a notebook counts as stale, so a kill between these lines is safe.
@@ -123,8 +128,38 @@ def _own(chapter: Chapter, given: Mapping[str, Any]) -> dict[str, Any]:
     for name in {"profile", "device"} & set(own):
         raise BookError(f"Give the {name} as --{name} {own[name]}, not through -p.")
     if own.get("results"):  # as the reader means it: seen from where the command was typed
-        own["results"] = str(Path(own["results"]).resolve())
+        own["results"] = str(Path(own["results"]).absolute())
     return own
+
+
+def _writable(results: Path) -> None:
+    """Make the folder for records; `BookError` where none can be, before anything runs."""
+    try:
+        results.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        raise BookError(
+            f"No folder for records can be made at {str(results)[:200]!r} "
+            f"({getattr(error, 'strerror', None) or error}): give another, -p results=FOLDER."
+        ) from error
+
+
+@contextlib.contextmanager
+def _stopped(chapter: Chapter, profile: str, results: Path) -> Iterator[None]:
+    """Where the reader stops it inside, say at once what is kept; the kernel takes its time."""
+
+    def say(*_: Any) -> None:
+        kept = rows_kept(results, chapter.name, profile)
+        click.echo(f"\n{chapter.stem} stops: {kept} rows kept; the same command goes on.", err=True)
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():  # which alone gets signals
+        yield
+        return
+    before = signal.signal(signal.SIGINT, say)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _papermill(chapter: Chapter, output: Path, parameters: dict[str, Any]) -> None:

@@ -1,12 +1,12 @@
 """The two parts of the site that are made, not written: tables of parameters and of run times."""
 
-import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from gradleak.book.chapter import PROFILES, chapters, summary
 from gradleak.book.record import Run, runs_here, runs_published
 from gradleak.book.values import parameters
+from gradleak.experiment.markdown import code, words
 
 
 def write_generated(home: Path, folder: Path, published: bool) -> None:
@@ -23,8 +23,8 @@ def parameters_page(home: Path) -> str:
     for chapter in chapters(home):
         rows = [("parameter", "default", "type", "meaning")]
         for p in parameters(chapter).values():
-            meaning = re.sub(r"([<*_$])", r"\\\1", p.help)  # a comment in Python is no Markdown
-            rows.append((f"`{p.name}`", f"`{p.default!r}`", f"`{p.kind}`", meaning))
+            # A comment in Python is no Markdown.
+            rows.append((code(p.name), code(repr(p.default)), code(p.kind), words(p.help)))
         sections.append(f"### `{chapter.name}`: {summary(chapter)[0]}\n\n{table(rows)}")
     return "\n".join(sections)
 
@@ -53,11 +53,18 @@ def table(rows: Iterable[Sequence[str]]) -> str:
 def _runs(runs: Sequence[Run]) -> str:
     machines: dict[str, list[Sequence[str]]] = {}
     for run in sorted(runs, key=lambda run: (run.chapter, PROFILES.index(run.profile))):
-        machine = f"{run.hardware}; Python {run.python}, PyTorch {run.torch}"
-        own = ", ".join(f"`{name}={value}`" for name, value in run.parameters.items())
+        machine = words(f"{run.hardware}; Python {run.python}, PyTorch {run.torch}")
+        own = ", ".join(code(f"{name}={value}") for name, value in run.parameters.items())
         link = f"[{run.chapter}](../notebooks/{run.chapter}.ipynb)"
         records = duration(run.records) if run.records else ""
-        row = (link, run.profile, duration(run.seconds), records, run.date, own or "defaults")
+        row = (
+            link,
+            run.profile,
+            duration(run.seconds),
+            records,
+            words(run.date),
+            own or "defaults",
+        )
         machines.setdefault(machine, []).append(row)
     head = ("chapter", "profile", "time", "its records", "date", "parameters")
     return "\n".join(f"{machine}:\n\n{table([head, *rows])}" for machine, rows in machines.items())

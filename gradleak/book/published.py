@@ -10,6 +10,7 @@ import click
 from gradleak.book import record
 from gradleak.book.chapter import BookError, Chapter, chapters, extra, find, read, root
 from gradleak.book.record import Run, executed, last_run, used_records
+from gradleak.files import whole
 
 
 def publish(
@@ -27,7 +28,7 @@ def publish(
     runs = [_publishable(chapter, profile) for chapter in wanted]
     notebooks = [clean(chapter, profile) for chapter in wanted]
     for chapter, notebook in zip(wanted, notebooks, strict=True):
-        with record.whole(chapter.published) as scratch:
+        with whole(chapter.published) as scratch:
             extra("nbformat").write(notebook, scratch)
         _copy_records(chapter, profile)
         _copy_picture(notebook, home / "book" / "picture.png")

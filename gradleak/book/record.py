@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gradleak.book.chapter import PROFILES, Chapter, chapters
+from gradleak.files import sound, whole
 
 if TYPE_CHECKING:
     from gradleak.experiment import Records
@@ -47,13 +46,35 @@ def last_run(chapter: Chapter, profile: str) -> Run | None:
     facts = executed(chapter, profile, ".json")
     if not (executed(chapter, profile).is_file() and facts.is_file()):
         return None
-    return Run(**json.loads(facts.read_text()))
+    with sound(
+        facts, "facts of a run", f"delete it and run the chapter {chapter.name} again", TypeError
+    ):
+        return _run(json.loads(facts.read_text("utf-8")))
 
 
 def runs_here(home: Path) -> list[Run]:
     """Return the facts of everything executed in this clone."""
     every = (last_run(chapter, profile) for profile in PROFILES for chapter in chapters(home))
     return [run for run in every if run]
+
+
+def _run(facts: dict[str, Any]) -> Run:
+    run = Run(**facts)
+    texts = (
+        run.chapter,
+        run.device,
+        run.fingerprint,
+        run.date,
+        run.hardware,
+        run.python,
+        run.torch,
+    )
+    numbers = (run.seconds, 0 if run.records is None else run.records)
+    if not (run.profile in PROFILES and isinstance(run.parameters, dict)
+            and all(isinstance(text, str) for text in texts)
+            and all(isinstance(number, int | float) for number in numbers)):  # fmt: skip
+        raise ValueError("not what a run wrote")
+    return run
 
 
 def published_file(home: Path) -> Path:
@@ -63,8 +84,10 @@ def published_file(home: Path) -> Path:
 
 def runs_published(home: Path) -> list[Run]:
     """Return the facts of the published notebooks."""
-    path = published_file(home)
-    runs = [Run(**facts) for facts in json.loads(path.read_text())] if path.is_file() else []
+    path, runs = published_file(home), []
+    if path.exists():
+        with sound(path, "facts of runs", "fetch it again (git checkout)", TypeError):
+            runs = [_run(facts) for facts in json.loads(path.read_text("utf-8"))]
     return [run for run in runs if Chapter(home, run.chapter).source.is_file()]
 
 
@@ -72,18 +95,6 @@ def save(facts: Any, path: Path) -> None:
     """Write facts as JSON, whole or not at all."""
     with whole(path) as scratch:
         scratch.write_text(json.dumps(facts, default=vars, indent=1, sort_keys=True) + "\n")
-
-
-@contextlib.contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """Yield a path to write to, which takes the place of `path` once all is written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        yield scratch
-        scratch.replace(path)
-    finally:
-        scratch.unlink(missing_ok=True)
 
 
 def fingerprint(chapter: Chapter, device: str, parameters: dict[str, Any]) -> str:

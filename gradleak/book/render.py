@@ -106,10 +106,11 @@ def _mark_as_toy(notebook: Any) -> None:
 
 def _render(home: Path, stage: Path, out: Path) -> Path:
     extra("jupyter_book")
-    program = Path(sys.executable).with_name("jupyter-book")  # it has no `python -m`
+    # Its script may lie anywhere, and it has no `python -m`.
+    program = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()"]
     shutil.rmtree(out, ignore_errors=True)  # old doctrees would hide warnings
     out.mkdir(parents=True)
-    command = [program, "build", stage, "--path-output", out, "-W", "--keep-going"]
+    command = [*program, "build", stage, "--path-output", out, "-W", "--keep-going"]
     # The API page imports gradleak.
     environment = {**os.environ, "PYTHONPATH": python_path(home), "NO_COLOR": "1"}
     piped = {"text": True, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}

@@ -13,7 +13,9 @@ import contextlib
 import io
 import math
 import re
+import textwrap
 import tokenize
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +25,8 @@ from gradleak.book.chapter import BookError, Chapter, extra, pick, read
 ONE_OF = re.compile(r"\bone of ([^;]+)")
 NUMBER = r"(-?[\d.]+)"
 RANGE = re.compile(rf"\bin ([\[(]){NUMBER}, {NUMBER}([\])])|\b(at least|above) {NUMBER}")
+LONGEST = 1000  # characters of a value
+MOST = 10_000_000  # of a number whose comment says no other: nothing here counts so many
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,7 @@ def assignments(chapter: Chapter, texts: Iterable[str]) -> dict[str, Any]:
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals:
-            raise BookError(f"-p wants name=value, not {text!r}.")
+            raise BookError(f"-p wants name=value, not {text[:99]!r}.")
         name = pick(f"parameter of {chapter.name}", name.strip(), known)
         values[name] = _read(known[name], value.strip())
     return check(chapter, values)
@@ -113,7 +117,8 @@ def _checked(parameter: Parameter, value: Any) -> Any:
         value = _fit(parameter.kind, value)
     except TypeError as error:
         example = f", such as {parameter.default!r}" if parameter.default not in (None, []) else ""
-        message = f"{parameter.name} wants type {parameter.kind}{example}; not {value!r}."
+        shown = textwrap.shorten(ascii(value), 99)
+        message = f"{parameter.name} wants type {parameter.kind}{example}; not {shown}."
         raise BookError(message) from error
     if value != parameter.default:
         for part in value if isinstance(value, (list, tuple)) else [value]:
@@ -142,20 +147,30 @@ def _allow(parameter: Parameter, value: Any) -> None:
     elif isinstance(value, (int, float)) and not isinstance(value, bool):
         found = RANGE.search(parameter.help)
         left, low, high, right, word, bound = found.groups() if found else [None] * 6
-        least, most = float(bound or low or 0), float(high or math.inf)
+        usual = math.inf if parameter.name == "seed" else MOST
+        least, most = float(bound or low or 0), float(high or usual)
         above = value > least if left == "(" or word == "above" else value >= least
         below = value <= most if right == "]" else value < most  # so infinity is none, nor is NaN
         if not (above and below):
             allowed = found[0] if found else "at least 0"
-            raise BookError(f"{parameter.name} must be {allowed}, got {value}.")
+            allowed += f" and below {MOST:,}" if not high and MOST <= value < math.inf else ""
+            raise BookError(f"{parameter.name} must be {allowed}, got {str(value)[:99]}.")
 
 
 def _read(parameter: Parameter, text: str) -> Any:
     yaml = extra("yaml")
+    if len(text) > LONGEST:
+        raise BookError(
+            f"{parameter.name} is given {len(text)} characters: give at most {LONGEST}."
+        )
     value: Any = text
     # YAML alone would read 1e-3 as a string, and Python alone would not read [gaussian, laplace].
+    # Too deep a nest, too many digits and dates that are none are texts to both.
+    errors = (yaml.YAMLError, ValueError, SyntaxError, TypeError, LookupError, AttributeError,
+              ArithmeticError, RecursionError, MemoryError)  # fmt: skip
     for read_value in (yaml.safe_load, ast.literal_eval):
-        with contextlib.suppress(yaml.YAMLError, ValueError, SyntaxError):
+        with warnings.catch_warnings(), contextlib.suppress(*errors):
+            warnings.simplefilter("ignore")  # of code, which this is not
             value = read_value(text)
     # A string stays what was typed, unless it was typed as another type that is allowed.
     kinds = parameter.kind.split(" | ")

@@ -9,6 +9,7 @@ from .beliefs import (
     Uninformative,
     UnknownMask,
 )
+from .censored import Censored
 from .distributions import (
     Density,
     Distribution,
@@ -17,6 +18,7 @@ from .distributions import (
     Normal,
     PointMass,
     Rescaled,
+    Rest,
 )
 from .noise import (
     Defense,
@@ -48,6 +50,7 @@ __all__ = [
     "ATS",
     "OPERATIONS",
     "Bottleneck",
+    "Censored",
     "Defense",
     "Density",
     "Direction",
@@ -70,6 +73,7 @@ __all__ = [
     "Precode",
     "RandomMask",
     "Rescaled",
+    "Rest",
     "Soteria",
     "Survivors",
     "Transform",

@@ -15,6 +15,7 @@ from torch import Tensor
 from gradleak.defenses.ats_operations import OPERATIONS, apply
 from gradleak.defenses.noise import Transform
 from gradleak.randomness import TRANSFORM, generator
+from gradleak.scales import check_flag, check_kind, refuse
 
 PADDING = 4  # pixels on each side before the random crop
 
@@ -30,6 +31,16 @@ class Transformation:
     shift: tuple[int, int]
     flip: bool
     operations: tuple[tuple[str, float], ...]
+
+    def __post_init__(self) -> None:
+        places = range(2 * PADDING + 1)
+        if (
+            not isinstance(self.shift, tuple)
+            or len(self.shift) != 2
+            or any(type(n) is not int or n not in places for n in self.shift)
+        ):
+            refuse("shift", f"two whole numbers from 0 to {2 * PADDING}", self.shift)
+        check_flag("flip", self.flip)
 
     def __call__(self, x: Tensor) -> Tensor:
         """T(x) of images (..., C, H, W), uint8 or floating-point in [0, 1]."""
@@ -54,6 +65,7 @@ class ATS(Transform):
     policy: str
 
     def __post_init__(self) -> None:
+        check_kind("policy", self.policy, str, "such as '21-13-3'")
         self.policies  # noqa: B018  read it once, so that errors come early
 
     @property
@@ -100,9 +112,10 @@ def _indices(policy: str) -> tuple[int, ...]:
     parts = [part.strip() for part in policy.split("-")]
     if parts == [""]:
         raise ValueError("a policy names operations, such as '21-13-3'; this one is empty")
-    if not all(part.isdigit() and int(part) < len(OPERATIONS) for part in parts):
+    known = {f"{i:0{width}}" for i in range(len(OPERATIONS)) for width in (1, 2)}
+    if not known.issuperset(parts):
         raise ValueError(
-            f"policy '{policy}' must be indices from 0 to {len(OPERATIONS) - 1} joined by '-', "
+            f"policy '{policy:.50}' must be indices from 0 to {len(OPERATIONS) - 1} joined by '-', "
             "such as '21-13-3'; '+' joins several policies"
         )
     return tuple(map(int, parts))

@@ -13,6 +13,9 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as tv
 
+from gradleak.names import choose
+from gradleak.scales import check_number, check_whole
+
 LEVELS = 10  # magnitudes have levels 0 to 9
 FAR = 150 / 331  # the longest translation, of the image's side
 
@@ -25,9 +28,9 @@ class Operation:
     level: int = 0
 
     def __post_init__(self) -> None:
-        if self.name not in KINDS:
-            raise ValueError(f"unknown operation '{self.name}' (one of: {', '.join(KINDS)})")
-        if self.level not in range(LEVELS):
+        choose("operation", self.name, KINDS)
+        check_whole("level", self.level)
+        if self.level >= LEVELS:
             raise ValueError(f"a magnitude's level is 0 to {LEVELS - 1}, got {self.level}")
 
     @property
@@ -55,6 +58,8 @@ def apply(name: str, magnitude: float, x: Tensor) -> Tensor:
     What comes in from outside is black, and mid-grey under rotation. Raises ValueError if grey
     images are given to an operation on colour.
     """
+    choose("operation", name, KINDS)
+    check_number("magnitude", magnitude, "[-256, 256]")
     if name == "color" and x.shape[-3] != 3:
         raise ValueError(
             f"'color' needs colour images, these have {x.shape[-3]} channel(s): choose a policy "

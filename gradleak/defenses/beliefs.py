@@ -8,16 +8,20 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gradleak.defenses.distributions import Density, Distribution, MaskedAtRandom, Rescaled
-from gradleak.defenses.noise import (
-    Defense,
-    GaussianNoise,
-    LaplaceNoise,
-    check_positive,
-    check_scale,
-)
+from gradleak.defenses.distributions import Density, Distribution, MaskedAtRandom, Rescaled, Rest
+from gradleak.defenses.noise import Defense, GaussianNoise, LaplaceNoise
 from gradleak.gradients import Gradient, layer_of
-from gradleak.scales import Scale
+from gradleak.scales import (
+    POSITIVE,
+    Scale,
+    check_call,
+    check_kind,
+    check_number,
+    check_numbers,
+    check_scale,
+    per_attack,
+    refuse,
+)
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,7 @@ class Direction:
     concentration: Scale = 1.0
 
     def __post_init__(self) -> None:
-        check_scale(self.concentration)
+        check_scale("concentration", self.concentration, POSITIVE)
 
     def __call__(self, gradient: Gradient) -> Distribution:
         """The belief about g around this gradient."""
@@ -40,7 +44,8 @@ class Direction:
     def _log_prob(self, gradient: Gradient, g: Gradient) -> Tensor:
         inner, norm = gradient.moments(g)
         norms = norm * g.sq_norm().repeat_interleave(len(norm) // g.attacks)
-        return self.concentration * inner / norms.clamp_min(torch.finfo(norm.dtype).tiny).sqrt()
+        inner = per_attack(self.concentration, inner) * inner
+        return inner / norms.clamp_min(torch.finfo(norm.dtype).tiny).sqrt()
 
 
 @dataclass(frozen=True)
@@ -79,13 +84,8 @@ class UnknownMask:
     then: GaussianNoise | LaplaceNoise
 
     def __post_init__(self) -> None:
-        if not 0 < self.rate < 1:
-            raise ValueError(
-                f"rate is the share of entries set to zero, in (0, 1), got {self.rate}; with no "
-                "mask believe in the noise alone"
-            )
-        if not isinstance(self.then, GaussianNoise | LaplaceNoise):
-            raise ValueError(f"a mixture needs GaussianNoise or LaplaceNoise, got {self.then}")
+        check_number("rate", self.rate, "(0, 1)", "with no mask believe in the noise alone")
+        check_kind("then", self.then, (GaussianNoise, LaplaceNoise))
 
     def __call__(self, gradient: Gradient) -> MaskedAtRandom:
         """The mixture around this gradient."""
@@ -97,24 +97,33 @@ class Ignore:
     """Believe `then` about the rest of the gradient, and nothing about the named parameters.
 
     layer: the name of a parameter, of a layer (its weight and bias), or a tuple of such names.
-    Where a part of g tells nothing, its density does not depend on x and drops out. Raises
-    ValueError for names that do not exist, and where nothing would be left.
+    Where a part of g tells nothing, its density does not depend on x and drops out; it need not be
+    in g. As a client's defense: the rest alone is sent. Raises ValueError for names that do not
+    exist, and where nothing would be left.
     """
 
     layer: str | tuple[str, ...]
     then: Defense
 
+    def __post_init__(self) -> None:
+        _names(self.layer)
+        check_call("then", self.then)
+
     def __call__(self, gradient: Gradient) -> Distribution:
         """The distribution of the rest of g."""
-        names = (self.layer,) if isinstance(self.layer, str) else self.layer
+        left = self.rest(gradient)
+        return Rest(self.then(left), tuple(left))
+
+    def rest(self, gradient: Gradient) -> Gradient:
+        """What of a gradient is sent and believed in."""
+        names = _names(self.layer)
         left = gradient.without(names)
         if not left:
             raise ValueError(
                 f"ignoring {', '.join(names)} leaves nothing of the gradient to believe in; for "
                 "the prior alone use Uninformative()"
             )
-        base = self.then(left)
-        return Density(lambda g: base.log_prob(g.without(names)))
+        return left
 
 
 @dataclass(frozen=True)
@@ -129,9 +138,13 @@ class Survivors:
     layer: str | tuple[str, ...]
     then: Defense
 
+    def __post_init__(self) -> None:
+        _names(self.layer)
+        check_call("then", self.then)
+
     def __call__(self, gradient: Gradient) -> Distribution:
         """The distribution of what survived."""
-        names = (self.layer,) if isinstance(self.layer, str) else self.layer
+        names = _names(self.layer)
         return Density(lambda g: self.then(gradient.masked(g.nonzero(names))).log_prob(g))
 
 
@@ -148,7 +161,8 @@ class LayerWeights:
     then: Defense
 
     def __post_init__(self) -> None:
-        check_positive("layer weights", self.weights)
+        check_numbers("weights", self.weights, POSITIVE)
+        check_call("then", self.then)
 
     def __call__(self, gradient: Gradient) -> Distribution:
         """The distribution of g under these weights."""
@@ -160,3 +174,10 @@ class LayerWeights:
         by_layer = dict(zip(gradient.layers, self.weights, strict=True))
         weights = {name: by_layer[layer_of(name)] for name in gradient}
         return Rescaled(self.then(gradient.scaled(weights)), weights)
+
+
+def _names(layer: str | tuple[str, ...]) -> tuple[str, ...]:
+    names = (layer,) if isinstance(layer, str) else layer
+    if not isinstance(names, tuple) or not names or not all(isinstance(n, str) for n in names):
+        refuse("layer", "the name of a layer or parameter, or a tuple of such names", layer)
+    return names

@@ -4,18 +4,28 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from gradleak.defenses import tails
 from gradleak.gradients import Gradient
 from gradleak.randomness import HIDDEN_MASK, NOISE, generator
-from gradleak.scales import Scale, per_attack
+from gradleak.scales import (
+    POSITIVE,
+    Scale,
+    check_call,
+    check_kind,
+    check_number,
+    check_scale,
+    per_attack,
+)
 
 Draw = Callable[[Tensor, torch.Generator], object]  # fills a tensor with random numbers
 
 
+@runtime_checkable
 class Distribution(Protocol):
     """p(g) for N attacks."""
 
@@ -32,6 +42,9 @@ class Normal:
 
     loc: Gradient
     scale: Scale
+
+    def __post_init__(self) -> None:
+        _check(self.loc, self.scale)
 
     def sample(self, keys: Sequence[tuple[int, ...]]) -> Gradient:
         """loc + scale * standard normal noise."""
@@ -52,6 +65,10 @@ class Normal:
         standard = apart / scale
         return -0.5 * standard.square(), -standard / scale
 
+    def within(self, loc: Tensor, bound: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
+        """The log chance that an entry around `loc` is smaller than `bound`, and its slope."""
+        return _within(tails.gaussian, loc, bound, _of_rows(self.scale, rows, loc))
+
 
 @dataclass(frozen=True)
 class Laplace:
@@ -59,6 +76,9 @@ class Laplace:
 
     loc: Gradient
     scale: Scale
+
+    def __post_init__(self) -> None:
+        _check(self.loc, self.scale)
 
     def sample(self, keys: Sequence[tuple[int, ...]]) -> Gradient:
         """loc + scale * standard Laplace noise."""
@@ -78,6 +98,10 @@ class Laplace:
         scale = _of_rows(self.scale, rows, apart)
         return -apart.abs() / scale, -apart.sign() / scale
 
+    def within(self, loc: Tensor, bound: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
+        """The log chance that an entry around `loc` is smaller than `bound`, and its slope."""
+        return _within(tails.laplace, loc, bound, _of_rows(self.scale, rows, loc))
+
 
 @dataclass(frozen=True)
 class MaskedAtRandom:
@@ -88,6 +112,9 @@ class MaskedAtRandom:
 
     base: Normal | Laplace
     rate: float
+
+    def __post_init__(self) -> None:
+        check_number("rate", self.rate, "(0, 1)")
 
     def sample(self, keys: Sequence[tuple[int, ...]]) -> Gradient:
         """Draw a fresh mask for each attack, then `base`."""
@@ -104,7 +131,7 @@ class MaskedAtRandom:
             hidden, _ = self.base.entry(g.expand_as(apart), rows)
             kept, slope = self.base.entry(apart, rows)
             kept, hidden = kept + log_kept, hidden + log_hidden
-            total = torch.logaddexp(kept, hidden).flatten(1).sum(1)
+            total = torch.logaddexp(kept, hidden).reshape(len(kept), -1).sum(1)
             return total, (kept - hidden).sigmoid() * slope
 
         return self.base.loc.entrywise(mixture, g) + g.size * self.base.log_constant
@@ -117,6 +144,10 @@ class Rescaled:
     base: Distribution
     weights: Mapping[str, float]
 
+    def __post_init__(self) -> None:
+        for weight in self.weights.values():
+            check_number("weights", weight, POSITIVE)
+
     def sample(self, keys: Sequence[tuple[int, ...]]) -> Gradient:
         """Draw from `base` and divide by the weights."""
         return self.base.sample(keys).scaled({k: 1 / w for k, w in self.weights.items()})
@@ -128,10 +159,29 @@ class Rescaled:
 
 
 @dataclass(frozen=True)
+class Rest:
+    """The parameters called `names` follow `base`; of others nothing is sent, or believed."""
+
+    base: Distribution
+    names: tuple[str, ...]
+
+    def sample(self, keys: Sequence[tuple[int, ...]]) -> Gradient:
+        """Draw the part alone."""
+        return self.base.sample(keys)
+
+    def log_prob(self, g: Gradient) -> Tensor:
+        """That of the part, (N,)."""
+        return self.base.log_prob(g.only(*(k for k in self.names if k in g)))
+
+
+@dataclass(frozen=True)
 class PointMass:
     """The gradient itself: no randomness, hence no density."""
 
     loc: Gradient
+
+    def __post_init__(self) -> None:
+        check_kind("loc", self.loc, Gradient)
 
     def sample(self, keys: Sequence[tuple[int, ...]]) -> Gradient:
         """Return loc."""
@@ -152,9 +202,21 @@ class Density:
 
     log_prob: Callable[[Gradient], Tensor]
 
+    def __post_init__(self) -> None:
+        check_call("log_prob", self.log_prob)
+
     def sample(self, keys: Sequence[tuple[int, ...]]) -> Gradient:
         """Raise NotImplementedError: nothing to draw from."""
         raise NotImplementedError("this is a belief; a client needs a defense that can sample")
+
+
+def _check(loc: Gradient, scale: Scale) -> None:
+    """Made at each step of a climb, so values of tensors are not read."""
+    check_kind("loc", loc, Gradient, "see Gradient.map")
+    if not isinstance(scale, Tensor):
+        check_number("scale", scale, POSITIVE, "for no noise use PointMass(loc)")
+    elif scale.shape not in ((), (loc.attacks,)):
+        raise ValueError(f"scale is {tuple(scale.shape)} for {loc.attacks} attacks: give (N,)")
 
 
 def _drawn(what: int, like: Gradient, keys: Sequence[tuple[int, ...]], draw: Draw) -> Gradient:
@@ -175,6 +237,8 @@ def _drawn(what: int, like: Gradient, keys: Sequence[tuple[int, ...]], draw: Dra
 
 
 def _noisy(around: Normal | Laplace, keys: Sequence[tuple[int, ...]], draw: Draw) -> Gradient:
+    check_scale("scale", around.scale, POSITIVE)
+
     def added(v: Tensor, noise: Tensor) -> Tensor:
         return noise.to(v).mul_(per_attack(around.scale, v)).add_(v)
 
@@ -190,6 +254,19 @@ def _draw_laplace(row: Tensor, rng: torch.Generator) -> None:
 def _of_rows(scale: Scale, rows: slice, like: Tensor) -> Scale:
     several = isinstance(scale, Tensor) and scale.ndim
     return per_attack(scale[rows], like) if several else scale
+
+
+def _within(
+    chance: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
+    loc: Tensor,
+    bound: Tensor,
+    scale: Scale,
+) -> tuple[Tensor, Tensor]:
+    """A function of `tails` for entries of a scale; infinity is as good as a huge bound."""
+    limits = torch.finfo(loc.dtype)
+    tau = (bound / scale).clamp(limits.tiny, limits.max**0.5 / 4)
+    log_chance, slope = chance(loc.abs() / scale, tau)
+    return log_chance, slope * loc.sign() / scale
 
 
 def _log(scale: Scale) -> Scale:

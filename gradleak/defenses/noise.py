@@ -4,8 +4,11 @@ The client draws from it, the adversary evaluates its density, so the two cannot
 A defense of your own is any callable that takes a `Gradient` and returns an object with
 `.sample(keys)` and `.log_prob(g)`, most simply one of `gradleak.defenses.distributions`:
 
-    def clipped(gradient):
+    def clamped(gradient):
         return gl.Normal(gradient.map(lambda v: v.clamp(-1, 1)), scale=0.1)
+
+It sees what the client would send, which is a mean where that averages over a batch: one that clips
+there clips the mean, which is not the clipping of each example that privacy accounting asks for.
 """
 
 import math
@@ -21,7 +24,18 @@ from torch import Tensor, nn
 from gradleak.defenses.distributions import Distribution, Laplace, Normal, PointMass, Rescaled
 from gradleak.gradients import Gradient
 from gradleak.randomness import MASK, generator
-from gradleak.scales import Scale
+from gradleak.scales import (
+    POSITIVE,
+    Scale,
+    check_call,
+    check_number,
+    check_numbers,
+    check_scale,
+    check_whole,
+)
+
+RATE = "[0, 1)"
+NO_NOISE = "for no noise use NoDefense()"
 
 
 class Defense(Protocol):
@@ -82,7 +96,7 @@ class GaussianNoise(Noisy):
     scale: Scale
 
     def __post_init__(self) -> None:
-        check_scale(self.scale)
+        check_scale("scale", self.scale, POSITIVE, NO_NOISE)
 
     def __call__(self, gradient: Gradient) -> Normal:
         """Gaussian around the gradient."""
@@ -99,7 +113,7 @@ class LaplaceNoise(Noisy):
     scale: Scale
 
     def __post_init__(self) -> None:
-        check_scale(self.scale)
+        check_scale("scale", self.scale, POSITIVE, NO_NOISE)
 
     def __call__(self, gradient: Gradient) -> Laplace:
         """Laplace around the gradient."""
@@ -119,7 +133,9 @@ class RandomMask(Noisy):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_rate(self.rate)
+        check_number("rate", self.rate, RATE)
+        check_call("then", self.then)
+        check_whole("seed", self.seed)
 
     @property
     def noise_scale(self) -> Scale:
@@ -152,7 +168,7 @@ class LearnedNoise:
     scales: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        check_positive("scales", self.scales)
+        check_numbers("scales", self.scales, POSITIVE)
 
     def __call__(self, gradient: Gradient) -> Distribution:
         """Gaussian around the gradient."""
@@ -172,7 +188,7 @@ def learned_noise(gradient: Gradient, scale: float) -> LearnedNoise:
     parameter whose gradient is zero counts as a thousandth of the others' root mean square. The
     scales are rounded to four digits, so that records can name them.
     """
-    check_scale(scale)
+    check_number("scale", scale, POSITIVE, NO_NOISE)
     square = [float(v.square().mean()) for v in gradient.values()]
     size = [v[0].numel() for v in gradient.values()]
     mean = sum(map(mul, size, square)) / gradient.size
@@ -186,24 +202,3 @@ def learned_noise(gradient: Gradient, scale: float) -> LearnedNoise:
 @lru_cache(maxsize=256)
 def _mask(rate: float, seed: int, place: int, shape: torch.Size, *to: Any) -> Tensor:
     return (torch.rand(shape, generator=generator(MASK, seed, place)) >= rate).to(*to)
-
-
-def check_scale(scale: Scale) -> None:
-    """Raise ValueError unless `scale` is positive and finite."""
-    values = torch.as_tensor(scale)
-    if not bool((values > 0).all() and values.isfinite().all()):
-        raise ValueError(
-            f"scale must be positive and finite, got {scale}; for no noise use NoDefense()"
-        )
-
-
-def check_positive(what: str, numbers: Sequence[float]) -> None:
-    """Raise ValueError unless all are positive, finite numbers: no tensors."""
-    if not all(isinstance(n, int | float) and 0 < n < math.inf for n in numbers):
-        raise ValueError(f"{what} must be positive and finite numbers, got {numbers}")
-
-
-def check_rate(rate: float) -> None:
-    """Raise ValueError unless `rate` is in [0, 1)."""
-    if not 0 <= rate < 1:
-        raise ValueError(f"rate is the share of entries set to zero, in [0, 1), got {rate}")

@@ -16,8 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gradleak.defenses.noise import Transform
-from gradleak.models import Shape, constructor, sequential
+from gradleak.models import Shape, check_sizes, constructor, image, sequential
 from gradleak.randomness import LATENT, MODEL, generator
+from gradleak.scales import WEIGHT, check_call, check_number, check_scale, check_whole
 
 Activation = Callable[[], nn.Module]
 
@@ -30,8 +31,8 @@ class Bottleneck(nn.Module):
 
     def __init__(self, features: int, size: int) -> None:
         super().__init__()
-        if size < 1:
-            raise ValueError(f"a bottleneck needs at least one dimension, got size {size}")
+        check_whole("features", features, 1)
+        check_whole("size", size, 1)
         self.mean = nn.Linear(features, size)
         self.log_variance = nn.Linear(features, size)
 
@@ -64,12 +65,16 @@ class Precode(nn.Module):
 
 def join(x: Tensor, z: Tensor) -> Tensor:
     """Images (N, C, H, W) and latents (N, size) as vectors (N, C*H*W + size)."""
+    if z.ndim != 2 or len(x) != len(z):
+        raise ValueError(f"z must be (N, size), one for each x: {tuple(x.shape)}, {tuple(z.shape)}")
     return torch.cat([x.flatten(1), z], 1)
 
 
 def split(joined: Tensor, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
     """The images and latents of joined vectors."""
     pixels = math.prod(shape)
+    if joined.ndim != 2 or joined.shape[1] < pixels:
+        raise ValueError(f"joined must be (N, {pixels} + size), got {tuple(joined.shape)}")
     return joined[:, :pixels].unflatten(1, shape), joined[:, pixels:]
 
 
@@ -84,6 +89,11 @@ class Latent(Transform):
     shape: tuple[int, ...]
     scale: float = 1.0
 
+    def __post_init__(self) -> None:
+        check_whole("size", self.size, 1)
+        check_sizes("shape", self.shape)
+        check_scale("scale", self.scale, WEIGHT)
+
     def __call__(self, x: Tensor, keys: Sequence[tuple[int, ...]]) -> Tensor:
         """(N, C*H*W + size); latent n comes from keys[n] alone."""
         draws = [torch.randn(self.size, generator=generator(LATENT, *key)) for key in keys]
@@ -96,6 +106,10 @@ class Latent(Transform):
 
 def kl(mean: Tensor, log_variance: Tensor) -> Tensor:
     """KL(N(mean, variance) || N(0, I)) of each example, (N,)."""
+    if mean.shape != log_variance.shape:
+        raise ValueError(
+            f"mean is {tuple(mean.shape)} but log_variance is {tuple(log_variance.shape)}"
+        )
     return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1)
 
 
@@ -115,8 +129,8 @@ class VariationalLoss:
     divergence: Callable[[Tensor, Tensor], Tensor] = kl
 
     def __post_init__(self) -> None:
-        if not self.weight >= 0:
-            raise ValueError(f"the KL term's weight must not be negative, got {self.weight}")
+        check_number("weight", self.weight, WEIGHT)
+        check_call("divergence", self.divergence)
 
     def __call__(self, output: Tensor | tuple[Tensor, Tensor, Tensor], y: Tensor) -> Tensor:
         """The mean over examples."""
@@ -137,7 +151,7 @@ def precode_ffn(
 
     2,931,850 parameters for CIFAR-10, all uniform in (-0.05, 0.05), as published.
     """
-    sizes = [math.prod(shape), 500, 500, 500, 500, 500, 256]
+    sizes = [math.prod(image(shape)), 500, 500, 500, 500, 500, 256]
     encoder: dict[str, nn.Module] = {"flatten": nn.Flatten()}
     for i, (before, after) in enumerate(pairwise(sizes), start=1):
         encoder |= {f"dense{i}": nn.Linear(before, after), f"act{i}": activation()}
@@ -152,7 +166,7 @@ def precode_lenet(
 
     Strides are 2, 2, 1, 1. Weights and biases are uniform in (-0.05, 0.05), as published.
     """
-    channels, height, width = shape
+    channels, height, width = image(shape)
     encoder: dict[str, nn.Module] = {}
     for i, stride in enumerate((2, 2, 1, 1), start=1):
         convolution = nn.Conv2d(channels if i == 1 else 12, 12, 5, stride, padding=2)

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from gradleak.defenses.distributions import PointMass
-from gradleak.defenses.noise import Defense, InputDefense, check_rate
+from gradleak.defenses.noise import RATE, Defense, InputDefense
 from gradleak.gradients import Gradient
 from gradleak.randomness import DIRECTION, generator
+from gradleak.scales import POSITIVE, check_kind, check_number
 
 FEATURES_AT_ONCE, EXAMPLES_AT_ONCE = 100, 10  # rows of the Jacobian that are held at a time
 
@@ -29,7 +30,7 @@ class MagnitudePruning:
     rate: float
 
     def __post_init__(self) -> None:
-        check_rate(self.rate)
+        check_number("rate", self.rate, RATE)
 
     def __call__(self, gradient: Gradient) -> PointMass:
         """A point mass at the gradient that is left."""
@@ -59,7 +60,9 @@ class Soteria(InputDefense):
     stabiliser: float = 0.1
 
     def __post_init__(self) -> None:
-        check_rate(self.rate)
+        check_kind("layer", self.layer, str, "give the name of a linear layer")
+        check_number("rate", self.rate, RATE)
+        check_number("stabiliser", self.stabiliser, POSITIVE)
 
     def at(self, model: nn.Module, x: Tensor) -> Defense:
         """The defense of clients that hold x (N, *shape): the columns depend on the example."""

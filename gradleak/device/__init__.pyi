@@ -1,6 +1,6 @@
 from . import precision
 from .choice import named
-from .chunks import CACHED, as_many_as_fit, blocks, in_chunks
+from .chunks import CACHED, as_many_as_fit, blocks, in_chunks, out_of_memory
 from .memory import LiveMemory, MovedMemory, free, keep_blocks
 from .precision import PRECISIONS, MatrixInputs, products, unrounded
 
@@ -16,6 +16,7 @@ __all__ = [
     "in_chunks",
     "keep_blocks",
     "named",
+    "out_of_memory",
     "precision",
     "products",
     "unrounded",

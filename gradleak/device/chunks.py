@@ -14,6 +14,15 @@ T = TypeVar("T")
 # a processor's cache holds, or as keep a graphics card busy for longer than it takes to ask it.
 CACHED = {"cpu": 2**21, "cuda": 2**24}
 
+# What it is called where the error has no class of its own: by the allocator of processors, the
+# system, oneDNN, C++, CUDA, and the libraries for products and convolutions.
+NO_MEMORY = (
+    "defaultcpuallocator", "not enough memory", "cannot allocate memory", "can't allocate memory",
+    "could not create a primitive", "could not create a memory", "could not execute a primitive",
+    "std::bad_alloc", "bad_alloc", "out of memory", "out_of_memory", "alloc_failed",
+    "insufficient memory", "failed to allocate",
+)  # fmt: skip
+
 
 def in_chunks(run: Callable[[Tensor], T], rows: Tensor, chunk: int) -> list[T]:
     """Run the rows in chunks; where memory runs out, halve the chunk and go on."""
@@ -22,8 +31,8 @@ def in_chunks(run: Callable[[Tensor], T], rows: Tensor, chunk: int) -> list[T]:
     while done < len(rows):
         try:
             parts.append(run(rows[done : done + chunk]))
-        except RuntimeError as error:  # OutOfMemoryError is one
-            if chunk == 1 or not _out_of_memory(error):
+        except (RuntimeError, MemoryError) as error:  # OutOfMemoryError is one
+            if chunk == 1 or not out_of_memory(error):
                 raise
         else:
             done += chunk
@@ -48,14 +57,16 @@ def as_many_as_fit(run: Callable[[Tensor], object], few: Tensor, device: torch.d
             with LiveMemory() as memory:
                 run(rows)
             peaks.append(memory.peak)
-    except RuntimeError as error:
-        if not _out_of_memory(error):
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
             raise
         return 1
     each = (peaks[1] - peaks[0]) / max(1, len(few) - 1)
     return max(1, int(0.5 * free(device) / max(1.0, each)))
 
 
-def _out_of_memory(error: RuntimeError) -> bool:
-    # The CPU's allocator has no exception of its own.
-    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+def out_of_memory(error: Exception) -> bool:
+    """Whether an error says that memory ran out."""
+    said = str(error).lower()
+    memory = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    return memory or any(word in said for word in NO_MEMORY)

@@ -2,8 +2,10 @@
 
 import ctypes
 import mmap
+import re
 import weakref
 from functools import cache
+from pathlib import Path, PurePosixPath
 
 import psutil
 import torch
@@ -11,13 +13,52 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+# Of a control group: its limit, what is used of it, and what of that are files no longer in use.
+V2 = ("memory.max", "memory.current", "inactive_file")
+V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+UNLIMITED = 2**60  # version 1 says "no limit" by a number
+
 
 def free(device: torch.device) -> int:
-    """Bytes that can still be allocated on the device."""
+    """Bytes that can still be allocated on the device, within the limits of a container."""
     if device.type == "cuda":
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + cached
-    return psutil.virtual_memory().available
+    return min([psutil.virtual_memory().available, *_left()])
+
+
+def _left(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> list[int]:
+    """Bytes that the control groups of this process, and those that they lie in, have left.
+
+    Groups limit a container or a batch job. Root and own: where Linux shows them, in version 1
+    or 2. A group without a limit is left out; so is what cannot be read, as elsewhere.
+    """
+    left = []
+    for line in _text(own).splitlines():
+        kinds, _, path = line.partition(":")[2].partition(":")
+        if not kinds or "memory" in kinds.split(","):
+            names, top = (V1, root / "memory") if kinds else (V2, root)
+            # Inside a container the path may be the host's, and its groups are those at the top.
+            inside = PurePosixPath(path.strip("/"))
+            for place in dict.fromkeys((top, *(top / part for part in (inside, *inside.parents)))):
+                left += _group(place, *names)
+    return left
+
+
+def _group(place: Path, most: str, used: str, cached: str) -> list[int]:
+    limit, taken = (_text(place / name).strip() for name in (most, used))
+    if not (limit.isdigit() and taken.isdigit()) or int(limit) >= UNLIMITED:
+        return []
+    # Files that were read count as used until others want the room.
+    spare = re.search(rf"^{cached} (\d+)$", _text(place / "memory.stat"), re.MULTILINE)
+    return [max(0, int(limit) - int(taken) + (int(spare[1]) if spare else 0))]
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except (OSError, ValueError):
+        return ""
 
 
 class LiveMemory(TorchDispatchMode):

@@ -2,12 +2,16 @@
 
 import atexit
 import os
+import shutil
 import sqlite3
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from functools import cache
 from pathlib import Path
+
+from gradleak.files import DamagedError
 
 FILE = "records.sqlite"
 # found: the columns that were computed. told: those that say what a row is of, which may differ for
@@ -25,21 +29,75 @@ CREATE TABLE IF NOT EXISTS commands (name TEXT, chapter TEXT, command TEXT,
 
 @contextmanager
 def opened(folder: Path) -> Iterator[sqlite3.Connection]:
-    """The database, made if it is not there, in one transaction; writers wait for one another."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """The database, made if it is not there, in one transaction; writers wait for one another.
+
+    Raises DamagedError for a file that is none, and OSError where it cannot be written.
+    """
     path = folder / FILE
-    with closing(sqlite3.connect(path, timeout=60, isolation_level="IMMEDIATE")) as db:
-        _prepare(db)
-        _hold(path.resolve(), path.stat().st_ino, os.getpid())
-        with db:
+    with _named(path):
+        folder.mkdir(parents=True, exist_ok=True)
+        with closing(sqlite3.connect(path, timeout=60, isolation_level="IMMEDIATE")) as db:
+            _prepare(db)
+            _hold(path.resolve(), path.stat().st_ino, os.getpid())
+            with db:
+                yield db
+
+
+@contextmanager
+def read(folder: Path) -> Iterator[sqlite3.Connection]:
+    """The database, to be read only: in a folder where nothing can be written, a copy of it."""
+    path = folder / FILE
+    if not path.exists() or all(os.access(p, os.W_OK) for p in (folder, path)):
+        with opened(folder) as db:
             yield db
+        return
+    # SQLite wants to write beside a file that it reads, and what was written last may lie there.
+    with _named(path), tempfile.TemporaryDirectory() as copy:
+        for each in folder.glob(f"{FILE}*"):
+            shutil.copyfile(each, Path(copy, each.name))
+        with closing(sqlite3.connect(Path(copy, FILE))) as db:
+            _prepare(db)
+            yield db
+
+
+def rows_kept(folder: Path, chapter: str, profile: str) -> int:
+    """How many of the rows that a chapter asked for in a profile are there."""
+    query = """SELECT count(DISTINCT id) FROM asked JOIN rows USING (id)
+               WHERE chapter = ? AND name LIKE '%-' || ? || '-%'"""
+    if not (folder / FILE).exists():
+        return 0
+    with read(folder) as db:
+        ((count,),) = db.execute(query, [chapter, profile])
+    return count
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Errors of the file say its name and the cure."""
+    try:
+        yield
+    except (sqlite3.OperationalError, OSError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise OSError(
+            f"records cannot be kept in {path} ({why}): name a folder that can be written and has "
+            "room, such as -p results=FOLDER"
+        ) from error
+    except DamagedError:
+        raise
+    except (sqlite3.DatabaseError, ValueError) as error:
+        raise DamagedError(
+            f"{path} is no database of records, or damaged ({error}): move it away and run the "
+            "command again, which takes over what is published and computes the rest"
+        ) from error
 
 
 @cache
 def _hold(path: Path, inode: int, process: int) -> None:
     # Closing the last connection writes the log back, which takes a disk's time: one stays open.
     held = sqlite3.connect(path, check_same_thread=False)
-    held.execute("SELECT 1 FROM commands LIMIT 1").fetchall()
+    ((sound,),) = held.execute("PRAGMA quick_check(1)")
+    if sound != "ok":
+        raise sqlite3.DatabaseError(sound)
     atexit.register(held.close)
 
 

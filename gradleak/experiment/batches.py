@@ -5,9 +5,10 @@ from collections.abc import Collection, Hashable, Iterator, Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from gradleak import metrics
-from gradleak.attacks import AT_ONCE, Adversary, attack_all, mergeable
+from gradleak.attacks import AT_ONCE, Adversary, Reconstruction, asked, attack_all, mergeable
 from gradleak.client import ServerView
 from gradleak.data import Images
 from gradleak.device import free
@@ -22,9 +23,9 @@ def batches(trials: Sequence[Trial], missing: Collection[str]) -> Iterator[list[
     """Missing rows, each once, in batches to compute together: what an interruption can lose."""
     left, groups = set(missing), []
     for trial in trials:
-        names = [trial.row_id(i) for i in trial.images.index]
-        work = [(trial, k) for k, name in enumerate(names) if name in left]
-        left.difference_update(names)
+        rows = [{trial.row_id(i) for i in held} for held in trial.clients]
+        work = [(trial, k) for k, names in enumerate(rows) if names & left]
+        left.difference_update(*rows)
         group = next((g for g in groups if work and _together(g[0][0], trial)), [])
         if work and not group:
             groups.append(group)
@@ -34,12 +35,18 @@ def batches(trials: Sequence[Trial], missing: Collection[str]) -> Iterator[list[
         step = _at_once(first, next(first.client.model.parameters()).device)
         for start in range(0, len(group), step):
             parts = itertools.groupby(group[start : start + step], key=lambda w: id(w[0]))
-            yield [(items[0][0], items[0][0].images.take([k for _, k in items]))
+            yield [_part(items[0][0], [k for _, k in items])
                    for items in (list(part) for _, part in parts)]  # fmt: skip
 
 
+def _part(trial: Trial, clients: Sequence[int]) -> Part:
+    """The images that some of the trial's clients hold, those of one after another."""
+    size = trial.size
+    return trial, trial.images.take([k * size + b for k in clients for b in range(size)])
+
+
 def _at_once(trial: Trial, device: torch.device) -> int:
-    """How many images of such trials a batch takes: no more than whose released gradients fit."""
+    """How many clients of such trials a batch takes: no more than whose released gradients fit."""
     parameters = [p for p in trial.client.model.parameters() if p.requires_grad]
     released = sum(p.numel() * p.element_size() for p in parameters)
     fit = free(device) // (4 * released)  # the true gradient, its noise, their sum, and a copy
@@ -62,19 +69,13 @@ def compute(
     for t, part in batch:
         key = t.released(part)
         if key not in views:
-            views[key] = t.client.release(part.x, part.y, seed=t.seed, key=part.index)
+            views[key] = t.release(part)
         pairs.append((t.attack, views[key]))
     climbs = isinstance(pairs[0][0], Adversary)
-    found = attack_all(pairs, seed) if climbs else [a.attack(view, seed) for a, view in pairs]
+    found = attack_all(pairs, seed) if climbs else [asked(a, view, seed) for a, view in pairs]
     rows, kept = {}, {}
     for (t, part), result in zip(batch, found, strict=True):
-        x_hat = t.client.image(result.x.detach().float().cpu())
-        seen = t.client.image(t.client.transformed(part.x, seed=t.seed, key=part.index))
-        scores = metrics.scores(x_hat, seen)
-        if t.client.transform is not None:
-            private = metrics.scores(x_hat, part.x)
-            scores |= {f"{name}_x": private[name] for name in ("psnr", "ssim")}
-        scores["log_posterior"] = result.log_posterior
+        x_hat, scores = _scored(t, part, result)
         same = {"seconds": round(result.seconds / len(part), 4), "device": result.x.device.type,
                 "version": __version__}  # fmt: skip
         names = [t.row_id(index) for index in part.index]
@@ -83,3 +84,18 @@ def compute(
         pixels = (x_hat.clamp(0, 1) * 255).round().byte().numpy()
         kept |= {name: pixels[k] for k, name in enumerate(names) if name in keep}
     return rows, kept
+
+
+def _scored(trial: Trial, part: Images, result: Reconstruction) -> tuple[Tensor, dict[str, Tensor]]:
+    """The reconstruction of each image, and what is said of it, (n,) each."""
+    client, x_hat = trial.client, result.x.detach().float().cpu()
+    if client.batch_size is not None:  # matched once, for all scores
+        x_hat = metrics.match(x_hat, part.x.unflatten(0, (-1, trial.size))).flatten(0, 1)
+    x_hat = client.image(x_hat)
+    seen = client.image(client.transformed(part.x, seed=trial.seed, key=part.index))
+    scores = metrics.scores(x_hat, seen)
+    if client.transform is not None:
+        private = metrics.scores(x_hat, part.x)
+        scores |= {f"{name}_x": private[name] for name in ("psnr", "ssim")}
+    scores["log_posterior"] = result.log_posterior.repeat_interleave(trial.size)
+    return x_hat, scores

@@ -20,6 +20,7 @@ from gradleak.attacks import Adam
 from gradleak.client import Client
 from gradleak.data import Images
 from gradleak.device import named
+from gradleak.experiment.markdown import code, words
 from gradleak.experiment.records import Records
 from gradleak.experiment.runs import measured, run
 from gradleak.experiment.trials import Trial, grid
@@ -122,7 +123,7 @@ class Page:
         text = (
             f"Mean PSNR in dB and 95 % bootstrap interval over **{size.images} images** of "
             f"{size.dataset}; {what}; {size.steps} iterations, {size.restarts} start(s){tuned}; "
-            f"{self.records.facts()['hardware']}."
+            f"{words(self.records.facts()['hardware'])}."
         )
         if floors:
             listed = ", ".join(f"{name} {value.mean:.1f}" for name, value in floors.items())
@@ -146,11 +147,11 @@ class Page:
             for column, value in same.items():
                 wanted = value if isinstance(value, list | tuple) else [value]
                 rows = rows[rows[column].isin(wanted)]
-            what = ", ".join(f"{column} {value}" for column, value in same.items())
+            what = words(", ".join(f"{column} {value}" for column, value in same.items()))
             display(Markdown(
-                f"`{facts['command']}` has no rows of {what}: left out." if rows.empty else
-                f"**{rows['index'].nunique()} images** of {facts['dataset']}, "
-                f"{facts['hardware']}, `{facts['command']}`"
+                f"{code(facts['command'])} has no rows of {what}: left out." if rows.empty else
+                f"**{rows['index'].nunique()} images** of {words(facts['dataset'])}, "
+                f"{words(facts['hardware'])}, {code(facts['command'])}"
             ))  # fmt: skip
             if not rows.empty:
                 show(rows)

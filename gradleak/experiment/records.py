@@ -16,8 +16,9 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from gradleak.experiment._database import FILE, opened
-from gradleak.experiment.exported import MADE, NAMES, Exported, images, table_of
+from gradleak.experiment._database import FILE, opened, read
+from gradleak.experiment.exported import MADE, NAMES, WHOLE, Exported, images, table_of
+from gradleak.files import DamagedError
 
 Plain = str | int | float
 Asked = Sequence[tuple[str, Mapping[str, Plain]]]
@@ -50,7 +51,7 @@ class Records:
         if not (folder / FILE).exists():
             return []
         query = "SELECT name FROM commands WHERE chapter = ? ORDER BY name"
-        with opened(folder) as db:
+        with read(folder) as db:
             names = [name for (name,) in db.execute(query, [chapter])]
         return [cls(folder, n, None, chapter) for n in names if n.split("-")[1:2] == [profile]]
 
@@ -84,7 +85,7 @@ class Records:
         select = (
             "SELECT command FROM commands WHERE name = ? AND ? IN (chapter, '%') ORDER BY rowid"
         )
-        with opened(self.folder) as db:
+        with read(self.folder) as db:
             made = [json.loads(text) for (text,) in db.execute(query, by)]
             commands = [command for (command,) in db.execute(select, by)]
 
@@ -111,7 +112,7 @@ class Records:
     def pictures(self, ids: Iterable[str]) -> dict[str, np.ndarray]:
         """Those reconstructions of rows that are kept, as they are stored."""
         query = f"SELECT id, shape, pixels FROM pictures WHERE {AMONG}"
-        with opened(self.folder) as db:
+        with read(self.folder) as db:
             return {id: np.frombuffer(blob, np.uint8).reshape(json.loads(shape)).copy()
                     for id, shape, blob in db.execute(query, [_listed(ids)])}  # fmt: skip
 
@@ -137,9 +138,14 @@ class Records:
         return exported
 
     def ask(self, asked: Asked, command: str) -> None:
-        """Note what a run asks for, and the command that makes it."""
+        """Note what a run asks for, and the command that makes it, unless both are known.
+
+        Raises OSError where the folder cannot be written.
+        """
         own = (self.name, self.chapter)
         rows = [(*own, id, json.dumps(told)) for id, told in asked]
+        if self._knows(rows, (*own, command)):
+            return
         with opened(self.folder) as db:
             db.execute("INSERT OR REPLACE INTO commands VALUES (?, ?, ?)", [*own, command])
             db.executemany("INSERT OR IGNORE INTO asked VALUES (?, ?, ?, ?)", rows)
@@ -187,25 +193,37 @@ class Records:
     def rows(self, asked: Asked) -> pd.DataFrame:
         """The rows of these names that are there, with what each was asked for under."""
         query = f"SELECT id, found FROM rows WHERE {AMONG}"
-        with opened(self.folder) as db:
-            found = dict(db.execute(query, [_listed(id for id, _ in asked)]).fetchall())
-        return table_of([(id, told, json.loads(found[id])) for id, told in asked if id in found])
+        with read(self.folder) as db:
+            here = db.execute(query, [_listed(id for id, _ in asked)])
+            found = {id: json.loads(text) for id, text in here}
+        return table_of([(id, told, found[id]) for id, told in asked if id in found])
+
+    def _knows(self, asked: Sequence[tuple[str, ...]], command: tuple[str, ...]) -> bool:
+        if not (self.folder / FILE).exists():
+            return False
+        with read(self.folder) as db:
+            asked_for, commands = (
+                set(db.execute(f"SELECT * FROM {t} WHERE name = ? AND chapter = ?", command[:2]))
+                for t in ("asked", "commands")
+            )
+        return asked_for.issuperset(asked) and command in commands
 
     def _asked(self) -> Asked:
         query = """SELECT id, told FROM asked WHERE name = ? AND ? IN (chapter, '%')
                    GROUP BY id, told ORDER BY min(rowid)"""
         if (self.folder / FILE).exists():
-            with opened(self.folder) as db:
-                rows = db.execute(query, [self.name, self.chapter]).fetchall()
+            with read(self.folder) as db:
+                rows = [(id, json.loads(told))
+                        for id, told in db.execute(query, [self.name, self.chapter])]  # fmt: skip
             if rows:
-                return [(id, json.loads(told)) for id, told in rows]
+                return rows
         raise FileNotFoundError(
             f"no records called {self.name} in {self.folder / FILE}; experiment.run makes them"
         )
 
     def _missing(self, wanted: Mapping[str, set[str]]) -> set[str]:
         missing: set[str] = set()
-        with opened(self.folder) as db:
+        with read(self.folder) as db:
             for table, ids in wanted.items():
                 here = db.execute(f"SELECT id FROM {table} WHERE {AMONG}", [_listed(ids)])
                 missing |= ids.difference(id for (id,) in here)
@@ -215,19 +233,22 @@ class Records:
 @cache
 def _adopt(records: Records, exported: Exported, changed: int) -> None:
     """Take over the rows and pictures of an export, once as long as it does not change."""
-    facts = exported.facts()
+    facts, table = exported.facts(), exported.read()
     if facts.get("names") != NAMES:
         chapter, profile = [*exported.name.split("-"), "quick"][:2]
         raise ValueError(
             f"{exported.path} names its rows in an older way, so they are not found again; carry "
             f"them over with: gradleak carry {chapter} --profile {profile}"
         )
-    table = exported.read().set_index("id")
     # What stands behind the index was found. What functions return has none, and is taken whole:
     # the labels in it are those that it is asked for under.
     after = table.columns.get_loc("index") + 1 if "index" in table else 0
-    rows = table[table.columns[after:]]
-    found = dict(zip(rows.index, rows.to_dict("records"), strict=True))
+    # One row may stand there under several labels.
+    rows = table[["id", *table.columns[after:].drop("id", errors="ignore")]].drop_duplicates()
+    if rows.id.duplicated().any():
+        twice = rows.id[rows.id.duplicated()].iloc[0]
+        raise DamagedError(f"{exported.path} tells two things of the row {twice}: {WHOLE}")
+    found = {row.pop("id"): row for row in rows.to_dict("records")}
     made = {k: facts[k] for k in (*MADE, "carried") if k in facts}
     records.add(found, exported.pictures(), made)
 

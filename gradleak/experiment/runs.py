@@ -15,7 +15,7 @@ from gradleak.experiment.batches import batches, compute
 from gradleak.experiment.carry import carry
 from gradleak.experiment.exported import made
 from gradleak.experiment.records import Plain, Records
-from gradleak.experiment.trials import Trial
+from gradleak.experiment.trials import Trial, check_labels
 from gradleak.identity import digest
 
 
@@ -60,6 +60,8 @@ def measured(
     besides: networks, images, plain values, or several of them; () for nothing. on: where they
     compute, for the facts; None: the better device of those present.
     """
+    for labels, _, _ in cells:
+        check_labels(labels, {"id", "seconds"})
     each = {digest(dict(labels), decides): (dict(labels), find) for labels, decides, find in cells}
     asked = [(name, labels) for name, (labels, _) in each.items()]
     records.ask(asked, command)
@@ -68,6 +70,10 @@ def measured(
     for name, find in tqdm(work.items(), desc=records.name, delay=2, disable=_quiet()):
         begin = time.perf_counter()
         found = dict(find())
+        if found.keys() & {"id", "seconds", *each[name][0]}:
+            raise ValueError(
+                f"what is found, {', '.join(found)}, is called as a label or id, seconds"
+            )
         found["seconds"] = round(time.perf_counter() - begin, 4)
         records.add({name: found}, {}, made(on or named()))
     return records.rows(asked)

@@ -12,7 +12,7 @@ from gradleak.data import Images
 from gradleak.experiment import Exported, Records
 from gradleak.figures import plot
 from gradleak.figures.html import Frame, Row
-from gradleak.metrics import Interval, Paired, interval, paired
+from gradleak.metrics import Interval, Paired, interval, paired, share
 
 Table = dict[str, dict[Any, Interval]]
 Pairs = dict[str, dict[Any, Paired]]
@@ -22,11 +22,13 @@ Arms = Mapping[str, pd.DataFrame]
 def means(table: pd.DataFrame, rows: str, columns: str, value: str = "psnr") -> Table:
     """The mean of a value with its interval, for each pair of two columns of the records.
 
-    {value of `rows`: {value of `columns`: interval}}, in the order in which they come.
+    {value of `rows`: {value of `columns`: interval}}, in the order in which they come. Of a value
+    that is true or false its share.
     """
     found: Table = {}
     for (row, column), part in table.groupby([rows, columns], sort=False, observed=True):
-        found.setdefault(row, {})[column] = interval(part[value])
+        summary = share if part[value].dtype == bool else interval
+        found.setdefault(row, {})[column] = summary(part[value])
     return found
 
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from html import escape
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -21,13 +22,19 @@ FLOOR = {"color": "0.4", "linestyle": "--", "linewidth": 1, "label": "data-free 
 
 
 def images(*rows: Tensor, labels: Sequence[str] = (), scores: Sequence[Tensor] = ()) -> Figure:
-    """Rows of pictures, each (n, C, H, W) in [0, 1].
+    """Rows of pictures, each (n, C, H, W) in [0, 1]; ValueError for other data.
 
     labels: one for each row. scores: one tensor (n,) in dB for each row but the first, written
     under its pictures.
     """
     if labels and len(labels) != len(rows):
         raise ValueError(f"{len(rows)} rows but {len(labels)} labels")
+    shapes = [tuple(row.shape) for row in rows if row.ndim != 4 or row.shape[1] not in (1, 3)]
+    if shapes:
+        raise ValueError(
+            f"pictures are (n, C, H, W) with C = 1 (grey) or 3 (colour), not {shapes[0]}: show "
+            "other data in plots of your own"
+        )
     n = max(map(len, rows))
     side = min(1.0, 8.5 / n)
     size = (side * n + 1.2, side * len(rows) * (1.12 if scores else 1.0))
@@ -163,7 +170,13 @@ def _cell(value: Interval, spec: str, mark: str = "") -> str:
 
 
 def _html(rows: Mapping[str, Mapping[str, str]]) -> HTML:
-    return HTML(pd.DataFrame(rows).T.fillna("").to_html(escape=False))
+    """Cells are HTML; the names of rows and columns are texts."""
+    named = pd.DataFrame(rows).T.fillna("").rename(_text, axis=0).rename(_text, axis=1)
+    return HTML(named.to_html(escape=False))
+
+
+def _text(name: object) -> object:
+    return escape(name) if isinstance(name, str) else name
 
 
 def _lines(axis: Axes, lines: Lines, names: list[str], floor: float | None, log: bool) -> None:

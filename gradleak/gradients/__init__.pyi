@@ -1,11 +1,17 @@
-from . import convolution, entrywise, hooks, products
+from . import convolution, entrywise, hooks, network, plain, products, received
+from .agreement import LoopWarning
 from .compute import general, gradient, path
 from .container import Gradient, layer_of
+from .half import HALF, in_float32
 from .hooks import Loss
 from .outer import Outer
+from .reading import Given
 
 __all__ = [
+    "HALF",
+    "Given",
     "Gradient",
+    "LoopWarning",
     "Loss",
     "Outer",
     "convolution",
@@ -13,7 +19,11 @@ __all__ = [
     "general",
     "gradient",
     "hooks",
+    "in_float32",
     "layer_of",
+    "network",
     "path",
+    "plain",
     "products",
+    "received",
 ]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from gradleak.gradients import entrywise, products
+from gradleak.gradients.half import HALF
 from gradleak.gradients.outer import Outer, times
 
 Entry = Tensor | Outer
@@ -20,15 +21,18 @@ class Gradient(Mapping[str, Tensor]):
     gradient through the operations below, which use the factors and keep attacks apart. Where an
     operation takes another gradient, that one may hold M < N attacks: each is then shared by N / M
     consecutive ones, as a released gradient is by the restarts and settings that attack it.
+    Entries in half precision are held in float32, so that all that is made of them is.
     """
 
     def __init__(self, entries: Mapping[str, Entry]) -> None:
-        self._entries = dict(entries)
+        self._entries = {k: _single(v) for k, v in entries.items()}
         # Of an observation, what is derived is computed once.
         self._constant = all(
             isinstance(v, Tensor) and not v.requires_grad for v in self._entries.values()
         )
-        self._derived: dict[Hashable, Gradient | Tensor | dict[str, Tensor]] = {}
+        if self._constant or not {Tensor, Outer}.issuperset(map(type, self._entries.values())):
+            _check(self._entries)  # those of a climb's steps are made of what was checked
+        self._derived: dict[Hashable, Gradient | Tensor | Mapping[str, Tensor]] = {}
 
     def __getitem__(self, name: str) -> Tensor:
         entry = self._entries[name]
@@ -78,6 +82,11 @@ class Gradient(Mapping[str, Tensor]):
         Each of M masks is shared by N / M consecutive attacks. A parameter without a mask stays as
         it is.
         """
+        if not mask.keys() <= self._entries.keys():
+            raise ValueError(
+                f"mask names {', '.join(mask.keys() - self._entries.keys())}; the parameters are "
+                f"{', '.join(self)}"
+            )
         return Gradient({k: _masked(v, mask.get(k)) for k, v in self._entries.items()})
 
     def without(self, names: Collection[str]) -> Gradient:
@@ -160,9 +169,15 @@ class Gradient(Mapping[str, Tensor]):
         """The L1 distance |self - other| of each attack, (N,)."""
         return self.entrywise(entrywise.absolute, other)
 
-    def only(self, name: str) -> Gradient:
-        """The gradient with respect to one parameter."""
-        return self._once(("only", name), lambda: Gradient({name: self._entries[name]}))
+    def only(self, *names: str) -> Gradient:
+        """The gradient with respect to some parameters."""
+        if missing := [name for name in names if name not in self._entries]:
+            raise ValueError(f"no parameter is named {missing[0]!r}; there are {', '.join(self)}")
+        return self._once(("only", *names), lambda: Gradient({k: self._entries[k] for k in names}))
+
+    def once(self, f: Callable[[Gradient], Mapping[str, Tensor]]) -> Mapping[str, Tensor]:
+        """f(self), which of an observation is computed once; f is a module-level function."""
+        return self._once(f, lambda: f(self))
 
     def _once(self, key: Hashable, make: Callable):
         if not self._constant:
@@ -183,6 +198,11 @@ class Gradient(Mapping[str, Tensor]):
         return entry.moments(other._once((name, mask), lambda: other[name] * mask))
 
 
+def _single(entry: Entry) -> Entry:
+    half = (entry.a if isinstance(entry, Outer) else entry).dtype in HALF
+    return entry.float() if half else entry
+
+
 def _masked(entry: Entry, mask: Tensor | None) -> Entry:
     if mask is None:
         return entry
@@ -192,3 +212,12 @@ def _masked(entry: Entry, mask: Tensor | None) -> Entry:
 def layer_of(name: str) -> str:
     """The module that owns a parameter: 'conv1.weight' -> 'conv1'."""
     return name.rpartition(".")[0]
+
+
+def _check(entries: Mapping[str, Entry]) -> None:
+    rows = {v.shape[:1] if isinstance(v, Entry) else () for v in entries.values()}
+    if len(rows) > 1 or () in rows:
+        told = {k: tuple(v.shape) if isinstance(v, Entry) else v for k, v in entries.items()}
+        raise ValueError(
+            f"entries must be tensors (N, *parameter shape), a row for each attack, got {told}"
+        )

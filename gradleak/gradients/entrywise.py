@@ -23,12 +23,12 @@ g (n or 1, ...) is what was released.
 
 def absolute(apart: Tensor, _: Tensor, __: slice) -> tuple[Tensor, Tensor]:
     """The sum of |g - h|, and the sign."""
-    return apart.abs().flatten(1).sum(1), apart.sign_()
+    return apart.abs().reshape(len(apart), -1).sum(1), apart.sign_()
 
 
 def square(apart: Tensor, _: Tensor, __: slice) -> tuple[Tensor, Tensor]:
     """The sum of (g - h)^2, and its slope."""
-    return apart.square().flatten(1).sum(1), apart.mul_(2)
+    return apart.square().reshape(len(apart), -1).sum(1), apart.mul_(2)
 
 
 def of_tensor(term: Term, h: Tensor, g: Tensor) -> Tensor:

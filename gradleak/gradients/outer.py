@@ -35,6 +35,10 @@ class Outer:
         product = entrywise.product(self.delta, self.a)
         return product if self.mask is None else times(product, self.mask)
 
+    def float(self) -> Outer:
+        """The same in float32."""
+        return replace(self, delta=self.delta.float(), a=self.a.float())
+
     def masked(self, mask: Tensor) -> Outer:
         """Times a 0/1 mask (O, I), (M, O, I), or (M, 1, I) to hide whole columns."""
         if mask.ndim == 3 and mask.shape[1] == 1:  # a column is hidden with its input

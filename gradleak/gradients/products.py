@@ -32,14 +32,14 @@ def of_factors(delta: Tensor, a: Tensor, g: Tensor) -> Moments:
 def sq_norm(v: Tensor) -> Tensor:
     """|v|^2 of each row, (N,)."""
     # vector_norm makes no tensor of the parameter's size
-    return vector_norm(v.flatten(1), dim=1).square()
+    return vector_norm(v.reshape(len(v), -1), dim=1).square()
 
 
 class _OfTensors(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *tensors: Tensor) -> Moments:
         ctx.save_for_backward(*tensors)
-        products = (_grouped(a, b) * b.flatten(1).unsqueeze(1) for a, b in _pairs(tensors))
+        products = (_grouped(a, b) * b.reshape(len(b), 1, -1) for a, b in _pairs(tensors))
         inner = sum(product.sum(2).flatten() for product in products)
         return inner, sum(sq_norm(a) for a, _ in _pairs(tensors))
 
@@ -48,7 +48,7 @@ class _OfTensors(torch.autograd.Function):
         slopes = []
         for a, b in _pairs(ctx.saved_tensors):
             inner, norm = (v.view(len(b), -1, 1) for v in (of_inner, 2 * of_norm))
-            slope = torch.addcmul(inner * b.flatten(1).unsqueeze(1), norm, _grouped(a, b))
+            slope = torch.addcmul(inner * b.reshape(len(b), 1, -1), norm, _grouped(a, b))
             slopes.append(slope.view_as(a))
         return *slopes, *[None] * len(slopes)
 

@@ -2,6 +2,7 @@ from .gaussians import GaussianMixture, LowRankGaussian, Mixture
 from .networks import UNet, fit, log_uniform, waves
 from .prior import (
     END,
+    IMAGES,
     Box,
     BoxPenalty,
     Flat,
@@ -10,11 +11,13 @@ from .prior import (
     Sourced,
     Sum,
     TotalVariation,
+    check_prior,
 )
 from .score import Denoiser, Learned, Trained, read_denoiser, trained_denoiser
 
 __all__ = [
     "END",
+    "IMAGES",
     "Box",
     "BoxPenalty",
     "Denoiser",
@@ -30,6 +33,7 @@ __all__ = [
     "TotalVariation",
     "Trained",
     "UNet",
+    "check_prior",
     "fit",
     "log_uniform",
     "read_denoiser",

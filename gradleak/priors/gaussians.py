@@ -11,7 +11,16 @@ from torch.distributions import Categorical, MixtureSameFamily, MultivariateNorm
 from gradleak.data import Images, Source
 from gradleak.identity import given, made
 from gradleak.priors.prior import Prior
-from gradleak.scales import Scale
+from gradleak.scales import (
+    POSITIVE,
+    WEIGHT,
+    Scale,
+    check_kind,
+    check_number,
+    check_scale,
+    check_whole,
+    per_attack,
+)
 
 
 class Mixture(nn.Module):
@@ -53,6 +62,11 @@ class GaussianMixture(Prior):
     name: str
     weight: Scale = 1.0
 
+    def __post_init__(self) -> None:
+        check_kind("mixture", self.mixture, nn.Module)
+        check_kind("name", self.name, str)
+        check_scale("weight", self.weight, WEIGHT)
+
     @classmethod
     def fit(
         cls, images: Images, components: int, *, blur: float = 0.1, seed: int = 0
@@ -63,6 +77,9 @@ class GaussianMixture(Prior):
         """
         from sklearn.mixture import GaussianMixture as Fitted  # it takes seconds to import
 
+        _check_count("components", components, len(images))
+        check_number("blur", blur, POSITIVE)
+        check_whole("seed", seed)
         found = Fitted(components, reg_covar=blur**2, random_state=seed, max_iter=50, tol=0.1)
         found.fit(images.x.flatten(1).double().cpu().numpy())
         chances, means = torch.tensor(found.weights_), torch.tensor(found.means_)
@@ -74,7 +91,8 @@ class GaussianMixture(Prior):
     def log_prob(self, x: Tensor) -> Tensor:
         """The weighted log-density of each attack's images, (N,); x (N, ..., C, H, W)."""
         each = self.mixture(x.flatten(0, -4).flatten(1))
-        return self.weight * each.view(len(x), -1).sum(1)
+        total = each.view(len(x), -1).sum(1)
+        return per_attack(self.weight, total) * total
 
 
 class LowRankGaussian(nn.Module):
@@ -98,6 +116,7 @@ class LowRankGaussian(nn.Module):
         """The likeliest such Gaussian of the images, in float64; rank is K, below their number."""
         from sklearn.decomposition import PCA  # it takes seconds to import
 
+        _check_count("rank", rank, min(len(images), images.x[0].numel()) - 1)
         pca = PCA(rank, svd_solver="randomized", random_state=0)
         pca.fit(images.x.flatten(1).double().cpu().numpy())
         variances, residual = torch.tensor(pca.explained_variance_), float(pca.noise_variance_)
@@ -112,3 +131,9 @@ class LowRankGaussian(nn.Module):
         seen = self.trained_on
         fitted = f", fitted to {len(seen.index)} of {seen.name}" if seen else ""
         return f"rank {len(self.directions)}, variance {float(self.variance):.4g}{fitted}"
+
+
+def _check_count(name: str, count: int, most: int) -> None:
+    check_whole(name, count, 1)
+    if count > most:
+        raise ValueError(f"{name} must be at most {most} for so many images, got {count}")

@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from gradleak.scales import POSITIVE, check_call, check_number, check_whole
+
 WARM = 100  # steps until the learning rate is full
 DECAY = 0.995  # of the running mean of the weights
 
@@ -39,6 +41,11 @@ class UNet(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, told: int, width: int) -> None:
         super().__init__()
+        for name, value in (("inputs", inputs), ("outputs", outputs), ("told", told)):
+            check_whole(name, value, 1)
+        check_whole("width", width, 4)
+        if width % 4:
+            raise ValueError(f"width must be a multiple of 4, got {width}")
         facts, wide = 4 * width, 2 * width
         self.level = nn.Sequential(nn.Linear(told, facts), nn.SiLU(), nn.Linear(facts, facts))
         self.first = nn.Conv2d(inputs, width, 3, padding=1)
@@ -81,6 +88,9 @@ def fit(
     loss: of a batch that it draws anew at each call. The learning rate rises over the first steps
     and falls along a cosine. what: name of the progress bar. The model itself is trained, too.
     """
+    check_call("loss", loss)
+    check_whole("steps", steps)
+    check_number("lr", lr, POSITIVE)
     mean = copy.deepcopy(model)
     update = torch.optim.Adam(model.parameters(), lr=lr)
     for step in tqdm(range(steps), desc=what, delay=2, disable=None):
@@ -98,4 +108,9 @@ def fit(
 
 def log_uniform(lowest: float, highest: float, count: int, rng: torch.Generator) -> Tensor:
     """`count` levels between the two, each factor alike."""
+    check_number("lowest", lowest, POSITIVE)
+    check_number("highest", highest, POSITIVE)
+    if lowest > highest:
+        raise ValueError(f"lowest must not exceed highest: {lowest} and {highest}")
+    check_whole("count", count)
     return lowest * (math.log(highest / lowest) * torch.rand(count, generator=rng)).exp()

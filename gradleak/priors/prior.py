@@ -1,22 +1,23 @@
 """p(x): what every prior can do, when in a climb it is asked, and the simple ones.
 
-`log_prob(x)` takes x (N, ..., H, W) in [0, 1] and returns (N,), up to a constant. `project(x)`
-moves x to the nearest point with non-zero density; the identity for most. A `weight` is a number
-or a tensor (N,). In the literature's "L2 loss + lambda R(x)", lambda is 2 scale^2 weight, where
-scale is that of the Gaussian noise believed in.
+`log_prob(x)` takes x (N, ...), such as images (N, C, H, W) in [0, 1], and returns (N,), up to a
+constant. `project(x)` moves x to the nearest point with non-zero density; the identity for most. A
+`weight` is a number or a tensor (N,). In the literature's "L2 loss + lambda R(x)", lambda is
+2 scale^2 weight, where scale is that of the Gaussian noise believed in.
 """
 
 from __future__ import annotations
 
+import functools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from gradleak.data import Images, Source
-from gradleak.scales import Scale
+from gradleak.scales import WEIGHT, Scale, check_kind, check_scale, check_whole, per_attack
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,10 @@ class Moment:
 
     step: int
     steps: int
+
+    def __post_init__(self) -> None:
+        check_whole("step", self.step)
+        check_whole("steps", self.steps, 1)
 
     @property
     def progress(self) -> float:
@@ -99,29 +104,59 @@ class Flat(Prior):
         return x.new_zeros(len(x))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TotalVariation(Prior):
-    """Neighbouring pixels are alike: -weight * sum |difference|^power, rows and columns.
+    """Neighbouring values are alike: -weight * sum |difference|^power along the last `axes` axes.
 
-    Summed over pixels, channels and a client's batch; borders do not wrap. power 1 is total
-    variation (Rudin et al. 1992), power 2 the squared form of the paper's code.
+    axes: None for those that one example has behind its channels, as a client's view tells: time of
+    a series (C, L), rows and columns of an image (C, H, W), three axes of a volume (C, D, H, W); in
+    `log_prob` alone, those of an image. Give the number for examples without channels.
+    Summed over values, channels and a client's batch; borders do not wrap. power 1 is total
+    variation (Rudin et al. 1992), power 2 the squared form of the paper's code. Raises ValueError
+    for other powers, axes below 1, and examples without that many.
     """
 
     weight: Scale
     power: int = 1
+    axes: int | None = None
 
     def __post_init__(self) -> None:
-        _check_weight(self.weight)
-        if self.power not in (1, 2):
+        check_scale("weight", self.weight, WEIGHT)
+        check_whole("power", self.power, 1)
+        if self.power > 2:
             raise ValueError(f"power is 1 or 2, got {self.power}")
+        if self.axes is not None and (type(self.axes) is not int or self.axes < 1):
+            raise ValueError(f"axes is how many of the last axes vary, 1 or more, got {self.axes}")
+
+    def __repr__(self) -> str:
+        """What it was made of; axes where they were given."""
+        axes = "" if self.axes is None else f", axes={self.axes}"
+        return f"TotalVariation(weight={self.weight!r}, power={self.power!r}{axes})"
+
+    def given(self, view: Any) -> TotalVariation:
+        """The same with its axes: those of the view's examples behind their channels."""
+        example = _example(view)
+        axes = len(example) - 1 if self.axes is None else self.axes
+        if not 0 < axes <= len(example):
+            raise ValueError(
+                f"total variation needs neighbours, and an example of shape {example} has "
+                f"{'none' if self.axes is None else f'no {axes} axes'}: give another prior, such "
+                "as prior=gl.Flat(), or prior=gl.Box() for values in [0, 1]"
+            )
+        return replace(self, axes=axes)
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Negative weighted variation, (N,)."""
-        if x.ndim < 4:
-            raise ValueError(f"total variation needs images (N, C, H, W), got {tuple(x.shape)}")
+        axes = 2 if self.axes is None else self.axes
+        if x.ndim < (4 if self.axes is None else 1 + axes):
+            raise ValueError(
+                f"total variation needs images (N, C, H, W), got {tuple(x.shape)}; for series say "
+                "TotalVariation(weight, axes=1), for tables take gl.Box() or gl.Flat()"
+            )
         f = torch.abs if self.power == 1 else torch.square
-        rows, columns = (f(x.diff(dim=dim)).flatten(1).sum(1) for dim in (-2, -1))
-        return -self.weight * (rows + columns)
+        along = [f(x.diff(dim=dim)).flatten(1).sum(1) for dim in range(-axes, 0)]
+        variation = functools.reduce(torch.add, along)
+        return -per_attack(self.weight, variation) * variation
 
 
 @dataclass(frozen=True)
@@ -145,11 +180,12 @@ class BoxPenalty(Prior):
     weight: Scale
 
     def __post_init__(self) -> None:
-        _check_weight(self.weight)
+        check_scale("weight", self.weight, WEIGHT)
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Negative penalty, (N,)."""
-        return -self.weight * (x - x.clamp(0, 1)).square().flatten(1).sum(1)
+        outside = (x - x.clamp(0, 1)).square().flatten(1).sum(1)
+        return -per_attack(self.weight, outside) * outside
 
 
 @dataclass(frozen=True)
@@ -160,7 +196,9 @@ class Sum(Prior):
 
     def __post_init__(self) -> None:
         if not isinstance(self.priors, tuple) or not self.priors:
-            raise ValueError("Sum takes a non-empty tuple of priors: Sum((a, b))")
+            raise ValueError("priors must be a non-empty tuple of priors: Sum((a, b))")
+        for prior in self.priors:
+            check_prior("priors", prior)
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Sum of the parts, (N,)."""
@@ -172,6 +210,12 @@ class Sum(Prior):
 
     def given(self, view: Any) -> Sum:
         """The parts once they have seen the gradients."""
+        if self is IMAGES and len(_example(view)) != 3:
+            raise ValueError(
+                f"the default prior is one of images in [0, 1], and an example has the shape "
+                f"{_example(view)}: give another, such as prior=gl.Flat(), prior=gl.Box() for "
+                "values in [0, 1], or prior=gl.TotalVariation(1e-5) for series"
+            )
         return Sum(tuple(prior.given(view) for prior in self.priors))
 
     def project(self, x: Tensor) -> Tensor:
@@ -181,6 +225,15 @@ class Sum(Prior):
         return x
 
 
-def _check_weight(weight: Scale) -> None:
-    if not bool((torch.as_tensor(weight) >= 0).all()):
-        raise ValueError(f"a prior's weight must not be negative, got {weight}")
+def _example(view: Any) -> tuple[int, ...]:
+    """The shape of one example of a view's clients."""
+    return view.shape if view.client.batch_size is None else view.shape[1:]
+
+
+def check_prior(name: str, prior: Prior) -> None:
+    """Raise ValueError unless it is a prior: an instance of a class that extends `Prior`."""
+    check_kind(name, prior, Prior, "extend gradleak.Prior, and give an instance")
+
+
+IMAGES = Sum((TotalVariation(1e-5), Box()))
+"""What `inverting_gradients` holds likely where it is told nothing else: images in [0, 1]."""

@@ -19,12 +19,23 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from gradleak.data import Images, Source
+from gradleak.files import sound
 from gradleak.identity import digest, given, made
-from gradleak.models import Shape, load, save
+from gradleak.models import Shape, image, load, save
 from gradleak.priors.networks import UNet, fit, log_uniform, waves
 from gradleak.priors.prior import END, Fitted, Moment, Prior
 from gradleak.randomness import DENOISER, generator, seeded
-from gradleak.scales import Scale, per_attack
+from gradleak.scales import (
+    POSITIVE,
+    WEIGHT,
+    Scale,
+    check_call,
+    check_kind,
+    check_number,
+    check_scale,
+    check_whole,
+    per_attack,
+)
 
 LOWEST, HIGHEST = 0.01, 2.0  # noise levels of training, in pixels
 
@@ -39,6 +50,9 @@ class Denoiser(UNet):
     levels = (LOWEST, HIGHEST)
 
     def __init__(self, shape: Shape, deviation: float, width: int = 16, seed: int = 0) -> None:
+        image(shape)
+        check_number("deviation", deviation, POSITIVE)
+        check_whole("seed", seed)
         with seeded(DENOISER, seed):
             super().__init__(shape[0], shape[0], 8, width)
         self.shape, self.deviation = tuple(shape), deviation
@@ -64,6 +78,10 @@ def trained_denoiser(
 
     Noise levels are log-uniform between `LOWEST` and `HIGHEST`; weighted as in Karras et al. 2022.
     """
+    for name, value in (("steps", steps), ("width", width), ("batch_size", batch_size)):
+        check_whole(name, value, 4 if name == "width" else 1)
+    check_number("lr", lr, POSITIVE)
+    check_whole("seed", seed)
     told = given(
         trained_denoiser, images.digests, None, steps=steps, width=width, batch_size=batch_size,
         lr=lr, seed=seed,
@@ -93,19 +111,21 @@ def trained_denoiser(
 
 
 def read_denoiser(path: Path | str) -> Denoiser:
-    """The denoiser of a safetensors file that `trained_denoiser` wrote; ValueError for others.
+    """The denoiser of a safetensors file that `trained_denoiser` wrote.
+
+    Raises DamagedError, a ValueError, for a file that is none.
 
     The file does not say which images it has seen: set `trained_on` if you know. Results are named
     after how the denoiser was made where the file tells, and else after its weights.
     """
-    try:
+    cure = "delete it, and `trained_denoiser` trains it again, or fetch it again (git checkout)"
+    errors = (SafetensorError, KeyError, RuntimeError, TypeError, ArithmeticError)
+    with sound(path, "a denoiser", cure, *errors):
         with safe_open(path, framework="pt") as file:
             told = json.loads((file.metadata() or {}).get("facts", "{}"))
         shape = (told["channels"], told["high"], told["wide"])
         model = Denoiser(shape, told["deviation"], told["width"])
-        load(model, Path(path))
-    except (SafetensorError, KeyError, RuntimeError) as error:
-        raise ValueError(f"{path} is no safetensors file of a denoiser: {error}") from error
+    load(model, Path(path))
     model.eval().requires_grad_(False)
     return made(model, told["how"]) if "how" in told else model
 
@@ -142,12 +162,18 @@ class Learned(Prior):
     moment: Moment = field(default=END, repr=False)
 
     def __post_init__(self) -> None:
+        check_call("denoiser", self.denoiser)
+        check_kind("name", self.name, str)
+        check_scale("weight", self.weight, WEIGHT)
+        check_number("start", self.start, POSITIVE)
+        check_number("end", self.end, POSITIVE)
+        check_whole("seed", self.seed)
         trained = isinstance(self.denoiser, Trained)
         lowest, highest = self.denoiser.levels if trained else (0.0, math.inf)
-        if not (lowest <= self.end <= self.start <= highest and self.end > 0):
+        if not lowest <= self.end <= self.start <= highest:
             raise ValueError(
                 f"noise levels must fall within those of the training, {lowest} to {highest} "
-                f"pixels, got {self.start} to {self.end}"
+                f"pixels, got start {self.start} and end {self.end}"
             )
 
     def at(self, moment: Moment) -> Learned:

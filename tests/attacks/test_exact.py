@@ -150,14 +150,16 @@ def test_examples_are_taken_as_the_model_takes_them():
 
 
 def test_bad_priors_are_refused():
-    with pytest.raises(ValueError, match="got 0 and 0"):
+    with pytest.raises(ValueError, match=r"got \(0, 1, 8, 8\) and \(0,\)"):
         exact.FinitePrior(X[:0], Y[:0])
     with pytest.raises(ValueError, match="some examples are equal"):
         exact.FinitePrior(X[[0, 1, 0]], Y[[0, 1, 0]])
-    for p in (torch.ones(12), torch.full((12,), -1 / 12), torch.ones(3) / 3):
+    equal, nan = torch.ones(12).double() / 12, torch.full((12,), torch.nan)
+    for p in (torch.ones(12), -equal, torch.ones(3) / 3, 1.1 * equal, 0.9 * equal, nan,
+              equal + 1e-6, torch.tensor([1.5, -0.5] + 10 * [0.0])):  # fmt: skip
         with pytest.raises(ValueError, match="12 chances that sum to one"):
             exact.FinitePrior(X, Y, p)
-    with pytest.raises(ValueError, match="must not be negative"):
+    with pytest.raises(ValueError, match="delta must be a number in"):
         PRIOR.near(-1.0)
     f, g = released(gl.GaussianNoise(0.5))
     with pytest.raises(NotImplementedError, match="no density"):
@@ -169,3 +171,78 @@ def test_the_nearest_example_is_searched_among_those_of_the_label():
     prior = exact.FinitePrior(x, torch.tensor([0, 1, 1]))
     assert prior.nearest(torch.zeros(2, 2), torch.tensor([0, 1])).tolist() == [0, 2]
     assert prior.nearest(x, prior.y).tolist() == [0, 1, 2]
+
+
+@given(st.integers(2, 8), st.integers(0, 1000))
+def test_the_answer_has_the_most_mass_within_delta(count, seed):
+    rng = torch.Generator().manual_seed(seed)
+    x = torch.rand(count, 2, generator=rng).double()
+    held = torch.rand(5, count, generator=rng).double().softmax(1)
+    near = exact.FinitePrior(x, torch.zeros(count)).near(1.5)  # every pair is within sqrt(2)
+    assert torch.equal(near, torch.ones(count, count).double())
+    apart = [[float((a - b).norm()) for b in x] for a in x]
+    delta = sorted(d for row in apart for d in row if d > 0)[0] * 1.5
+    answers = exact.answer(held, exact.FinitePrior(x, torch.zeros(count)).near(delta))
+    for chances, who in zip(held.tolist(), answers.tolist(), strict=True):
+        mass = [sum(p for p, d in zip(chances, row, strict=True) if d <= delta) for row in apart]
+        assert mass[who] == pytest.approx(max(mass), abs=1e-12)
+
+
+def test_a_pair_beats_the_most_probable_example():
+    """Chances 0.4, 0.3, 0.3, and the last two are neighbours: without the ball it is the first."""
+    prior = exact.FinitePrior(torch.tensor([[0.0], [5.0], [5.1]]), torch.zeros(3))
+    held = torch.tensor([0.4, 0.3, 0.3]).double()
+    assert exact.answer(held, prior.near(0.2)) == 1
+    assert exact.answer(held, prior.near(0.0)) == 0
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "match"),
+    [
+        (X.numpy(), Y, "x must be a Tensor"),
+        (X, Y.tolist(), "y must be a Tensor"),
+        (X, Y[:5], r"got \(12, 1, 8, 8\) and \(5,\)"),
+        (X, Y[:, None], r"and \(12, 1\)"),
+        (X, torch.tensor(3), r"and \(\)"),
+        (torch.tensor(1.0), torch.tensor(3), "labelled examples"),
+        (X[:, :0], Y, "labelled examples"),
+        (X * torch.nan, Y, "not finite"),
+        (X, Y / 0, "not finite"),
+        (X.repeat(2, 1, 1, 1), Y.repeat(2), "some examples are equal"),
+    ],
+)
+def test_examples_that_are_none_are_refused(x, y, match):
+    with pytest.raises(ValueError, match=match):
+        exact.FinitePrior(x, y)
+
+
+def test_equal_images_of_other_labels_are_two_examples():
+    assert len(exact.FinitePrior(X[[0, 0]], torch.tensor([0, 1]))) == 2
+
+
+def test_labels_that_no_possible_example_has_are_refused():
+    impossible = exact.FinitePrior(X[:3], Y[:3], torch.tensor([0.5, 0.5, 0.0]))
+    for prior, y in ((PRIOR, torch.tensor([0, 77])), (impossible, Y[2:3])):
+        with pytest.raises(ValueError, match="no possible example of the prior has the label"):
+            prior.log_prob(y)
+        with pytest.raises(ValueError, match="no possible example of the prior has the label"):
+            prior.nearest(X[: len(y)].to(prior.x), y)
+    client = gl.Client(MODEL, gl.GaussianNoise(0.5))
+    attack = exact.ExactAnswer(client, exact.FinitePrior(X[:3], Y[:3]))
+    with pytest.raises(ValueError, match="no possible example"):
+        attack.attack(client.release(X[4:5], Y[4:5]))
+
+
+@pytest.mark.parametrize("delta", [-1.0, float("nan"), "a", None, True, 1j])
+def test_a_delta_is_a_distance(delta):
+    with pytest.raises(ValueError, match="delta must be a number"):
+        PRIOR.near(delta)
+    with pytest.raises(ValueError, match="delta must be a number"):
+        exact.ExactAnswer(gl.Client(MODEL), PRIOR, delta)
+
+
+def test_examples_of_another_shape_than_the_clients_are_refused():
+    client = gl.Client(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), gl.GaussianNoise(0.5))
+    attack = exact.ExactAnswer(client, exact.FinitePrior(X.flatten(1), Y))
+    with pytest.raises(ValueError, match="cannot be the x of clients"):
+        attack.attack(client.release(X[:1], Y[:1]))

@@ -83,5 +83,5 @@ def test_the_choice_within_delta_is_the_one_with_most_neighbours():
 
 def test_bad_settings_are_told():
     for bad in (dict(steps=0), dict(rate=2.0), dict(rate=0.0), dict(look=0)):
-        with pytest.raises(ValueError, match="Langevin dynamics need"):
+        with pytest.raises(ValueError, match=f"{next(iter(bad))} must be"):
             Langevin(**bad)

@@ -97,7 +97,7 @@ def test_the_image_and_the_latent_are_read_off_exactly(activation, size, seed):
     torch.testing.assert_close(found, x, rtol=0, atol=1e-4)
     _, z = split(joined, SHAPE)
     torch.testing.assert_close(latents.latent(view.g, model), z, rtol=1e-3, atol=2e-3)
-    assert torch.equal(analytic.labels(view.g), y)
+    assert torch.equal(analytic.labels(view), y)
 
 
 def test_a_convolution_hides_the_image_but_not_the_latent():
@@ -124,14 +124,16 @@ def test_several_examples_are_told_by_their_residual():
     a = analytic.layer_input(noisy.g, "dense1").a
     torch.testing.assert_close(anyway.x, model.normalize.inverse(a.view_as(x)))
     pooled = nn.Sequential(nn.AvgPool2d(2), nn.Flatten(), nn.Linear(16, 10))
-    with pytest.raises(ValueError, match="'2' sees 16 numbers and an image has 64"):
+    with pytest.raises(ValueError, match="'2' is not the image: it sees 16 numbers made of its 64"):
         FirstLayer().attack(gl.Client(pooled).release(x, y))
 
 
 def test_dead_layers_and_missing_biases_are_told():
     x, y = gl.data.batch("digits", range(2))
     model = gl.models.mlp(SHAPE, 10)
-    nn.init.constant_(model.dense1.bias, -100)
+    with torch.no_grad():  # bright images would wake a unit, these do not
+        model.dense1.weight.fill_(1.0)
+        model.dense1.bias.fill_(-model.normalize(x).flatten(1).sum(1).max().item() - 1e-3)
     dead = gl.Client(model).release(x, y)
     with pytest.raises(ValueError, match="no unit of 'dense1' is active for client 0, 1"):
         analytic.layer_input(dead.g, "dense1")
@@ -141,12 +143,12 @@ def test_dead_layers_and_missing_biases_are_told():
     with pytest.raises(ValueError, match=r"no linear layer with a bias.*those are none"):
         FirstLayer().attack(view)
     with pytest.raises(ValueError, match="no bias to read the label"):
-        analytic.labels(view.g)
+        analytic.labels(view)
 
 
 @pytest.mark.parametrize("make", [lambda: Bottleneck(5, 0), lambda: VariationalLoss(-0.1)])
 def test_bad_bottlenecks_and_weights_are_refused(make):
-    with pytest.raises(ValueError, match=r"at least one dimension|must not be negative"):
+    with pytest.raises(ValueError, match=r"(size|weight) must be a"):
         make()
 
 
@@ -211,3 +213,33 @@ def test_a_bottleneck_fits_any_network():
     view = gl.Client(model, transform=Latent(5, SHAPE)).release(x, y)
     assert gl.gradients.path(model, torch.rand(2, 1, 69), y[:, None]) == "captured"
     torch.testing.assert_close(FirstLayer().attack(view).x, x, rtol=0, atol=1e-4)
+
+
+class Words(nn.Module):
+    """Tokens in, classes out; `tied` predicts the next token with the table itself."""
+
+    def __init__(self, tied=False, **options):
+        super().__init__()
+        self.table, self.tied = nn.Embedding(12, 4, **options), tied
+        self.last = nn.Linear(4, 3)
+
+    def forward(self, x):
+        h = torch.tanh(self.table(x)).mean(1)
+        return h @ self.table.weight.T if self.tied else self.last(h)
+
+
+@pytest.mark.parametrize("options", [{}, {"padding_idx": 0}, {"scale_grad_by_freq": True}])
+def test_tokens_are_the_rows_of_an_embeddings_gradient(options):
+    x = torch.tensor([[[3, 5, 3, 0]], [[11, 1, 0, 2]]])
+    g = gl.gradient(Words(**options), x, torch.tensor([[0], [1]]))
+    padding = {0} if "padding_idx" in options else set()
+    found = [set(row.tolist()) for row in gl.attacks.tokens(g, "table")]
+    assert found == [set(text.flatten().tolist()) - padding for text in x]
+
+
+def test_tokens_of_a_tied_or_a_noisy_table_are_refused():
+    x, y = torch.tensor([[[3, 5]]]), torch.tensor([[0]])
+    with pytest.raises(ValueError, match=r"every row of 'table'.*tied.*noisy"):
+        gl.attacks.tokens(gl.gradient(Words(tied=True), x, y), "table")
+    with pytest.raises(ValueError, match="layers with a matrix are table, last"):
+        gl.attacks.tokens(gl.gradient(Words(), x, y), "embedding")

@@ -90,7 +90,7 @@ def test_what_cannot_be_undone_is_told():
     images, u = gaussian(side=8), torch.rand(1, 1, 8, 8)
     with pytest.raises(ValueError, match=r"equalize cannot be undone.*not affine"):
         undo(u, ATS("9-3"), images, 0.1)
-    with pytest.raises(ValueError, match="must be positive"):
+    with pytest.raises(ValueError, match="noise must be a number in"):
         undo(u, POLICY, images, 0.0)
 
 

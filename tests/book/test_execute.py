@@ -1,6 +1,10 @@
 """Executing a chapter: what its kernel sees, what is kept, what happens when it fails."""
 
 import os
+import signal
+import subprocess
+import sys
+import time
 
 import nbformat
 import pytest
@@ -85,3 +89,40 @@ def test_environment_is_put_back(monkeypatch):
         assert (os.environ["PYTHONPATH"], os.environ["GRADLEAK_NEW"]) == ("there", "1")
     assert os.environ["PYTHONPATH"] == "here"
     assert "GRADLEAK_NEW" not in os.environ
+
+
+def test_a_folder_for_records_is_made_or_refused_before_anything_runs(clone):
+    (clone / "file").write_text("")
+    for results in (clone / "file", clone / "file" / "below", "a\0b", "x" * 5000):
+        with pytest.raises(book.BookError, match="No folder for records can be made"):
+            book.run("toy", parameters={"results": str(results)})
+    assert not (clone / "_build" / "executed").exists()
+
+
+STOPPED = """
+import gradleak as gl, torch
+from pathlib import Path
+from gradleak.experiment import Records, made
+own = Records(Path(results), "toy-smoke-digits")
+own.ask([(str(i), {"index": i}) for i in range(9)], "")
+own.add({str(i): {"seconds": 0.0} for i in range(4)}, {}, made(torch.device("cpu")))
+Path("../begun").touch()
+import time; time.sleep(60)
+total = seed"""
+
+
+@pytest.mark.book
+@pytest.mark.slow
+def test_who_stops_a_run_is_told_at_once_what_is_kept(clone):
+    edit(clone / "notebooks" / "01_toy.py", "total = seed", STOPPED)
+    words = [sys.executable, "-c", "from gradleak.cli import main; main()", "run", "toy"]
+    ran = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+    while not (clone / "begun").exists():
+        assert ran.poll() is None
+        time.sleep(0.1)
+    ran.send_signal(signal.SIGINT)
+    said = ran.communicate()[1]
+    assert "01_toy stops: 4 rows kept; the same command goes on." in said
+    assert said.index("4 rows kept") < said.index("Aborted!")
+    assert "Traceback" not in said
+    assert ran.returncode == 1

@@ -32,7 +32,8 @@ def test_contents_list_every_chapter():
 
 
 INNER = {"hooks", "convolution", "vjps", "outer", "products", "chunks", "loop", "html", "stack"}
-INNER |= {"cli", "version", "names", "randomness", "scales"}
+INNER |= {"normalisation", "half", "cli", "version", "look", "names", "randomness", "scales"}
+INNER |= {"files", "markdown"}
 
 
 def test_api_page_lists_every_module():

@@ -1,10 +1,14 @@
 """Parameters of a chapter, and which values they take."""
 
+import math
+
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from toy import REPO, edit
 
 from gradleak import book
-from gradleak.book.values import _allow, assignments, check
+from gradleak.book.values import _allow, _checked, _read, assignments, check
 
 
 def test_parameters_have_type_default_and_help(clone):
@@ -128,3 +132,66 @@ def test_defaults_of_the_real_chapters_are_what_their_comments_allow():
         for parameter in book.parameters(chapter).values():
             if parameter.default:
                 _allow(parameter, parameter.default)
+
+
+FUZZ = st.one_of(
+    st.text(), st.text("[]{}(),:'\"0123456789.eE+-_ &*!|>%@`#~nulltruefalsian", max_size=40),
+    st.tuples(st.sampled_from("[{(-+~"), st.integers(1, 400)).map(lambda t: t[0] * t[1]),
+    st.sampled_from(["1e999", "-1e999", "nan", ".nan", ".inf", "-.inf", "9" * 5000, "9" * 900,
+                     "0x" + "f" * 900, "1_0", "0o9", "2001-99-99", "2001-01-01", "!!python/none x",
+                     "!!int a", "!!binary x", "!!timestamp x", "? [a]", "{[1]: 2}", "{{}: 1}", "*a",
+                     "&a [*a]", "<<: 1", "{<<: 1}", "1:99:99", "=", "\0", "\ud800", "\\N{x}",
+                     "'\\x'", "99999999", "1" + "0" * 20, "True", "1j", "b'x'", "{1}", "-", "--1"]),
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def chapters_at_hand():
+    return [(chapter, book.parameters(chapter)) for chapter in book.chapters(REPO)]
+
+
+def outcome(parameter, text):
+    """The value that is read, or why it is refused."""
+    try:
+        return _checked(parameter, _read(parameter, text)), ""
+    except book.BookError as error:
+        return None, error.message
+
+
+@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
+@given(FUZZ, st.integers(0, 10**6))
+def test_whatever_is_typed_is_taken_or_refused_with_a_word(chapters_at_hand, text, pick):
+    every = [p for _, known in chapters_at_hand for p in known.values()]
+    parameter = every[pick % len(every)]
+    value, message = outcome(parameter, text)
+    if message:
+        assert len(message) < 400
+    elif type(value) in (int, float) and value != parameter.default:
+        assert 0 <= value < math.inf
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("rate=1e999", r"rate must be in \[0, 1\), got inf"),
+        ("rate=nan", "rate wants type float"),
+        ("rate=.nan", r"rate must be in \[0, 1\), got nan"),
+        ("rate=2", r"rate must be in \[0, 1\), got 2.0"),
+        ("seed=-1", "seed must be at least 0, got -1"),
+        ("steps=99999999", "steps must be at least 0 and below 10,000,000, got 99999999"),
+        ("sizes=[5, 100000000]", "sizes must be at least 0 and below 10,000,000"),
+        ("steps=" + "9" * 900, "steps must be at least 0 and below"),
+        ("steps=" + "9" * 5000, "steps is given 5000 characters"),
+        ("steps=" + "[" * 200, "steps wants type int"),
+        ("sizes=" + "[" * 900, "sizes wants type list"),
+        ("steps=1.5", "steps wants type int"),
+        ("quick=1", "quick wants type bool"),
+        ("x" * 5000, "wants name=value"),
+    ],
+    ids=lambda text: text[:20],
+)
+def test_what_no_chapter_can_take_is_refused_before_its_kernel_starts(declared, text, message):
+    with pytest.raises(book.BookError, match=message) as error:
+        assignments(declared, [text])
+    assert len(error.value.message) < 400
+    assert assignments(declared, [f"seed={10**12}"]) == {"seed": 10**12}

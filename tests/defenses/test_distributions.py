@@ -82,7 +82,7 @@ def test_the_slope_of_a_mixture_is_that_of_its_value(noise):
 def test_bad_mixtures_are_refused():
     with pytest.raises(ValueError, match=r"in \(0, 1\), got 0"):
         gl.UnknownMask(0.0, gl.GaussianNoise(0.1))
-    with pytest.raises(ValueError, match="GaussianNoise or LaplaceNoise, got NoDefense"):
+    with pytest.raises(ValueError, match="a GaussianNoise or a LaplaceNoise, got NoDefense"):
         gl.UnknownMask(0.5, gl.NoDefense())
 
 

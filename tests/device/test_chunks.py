@@ -1,5 +1,6 @@
 """Rows in chunks: all of them, once, in order, in chunks that fit."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -48,3 +49,44 @@ def test_as_many_rows_as_take_half_of_the_memory(monkeypatch):
         return torch.zeros(50), torch.zeros(len(rows), 10)
 
     assert chunks.as_many_as_fit(run, torch.zeros(4), torch.device("cpu")) == 50
+
+
+WORDS = [
+    RuntimeError("[enforce fail at alloc_cpu.cpp:114] err == 0. DefaultCPUAllocator: can't allocate"
+                 " memory: you tried to allocate 9 bytes. Error code 12 (Cannot allocate memory)"),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:80] . DefaultCPUAllocator: not enough memory"),
+    RuntimeError("could not create a primitive"),
+    RuntimeError("could not create a primitive descriptor for the convolution forward"),
+    RuntimeError("could not create a memory object"),
+    RuntimeError("could not execute a primitive"),
+    RuntimeError("std::bad_alloc"), MemoryError(), MemoryError("std::bad_alloc"),
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+    RuntimeError("CUDA error: out of memory"), RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED"
+                                                            " when calling `cublasCreate(handle)`"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    RuntimeError("unable to mmap 9 bytes: Cannot allocate memory (12)"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("error", WORDS, ids=str)
+def test_every_word_for_no_memory_halves_the_chunk(error):
+    def run(rows):
+        if len(rows) > 3:
+            raise error
+        return rows
+
+    rows = torch.arange(13)
+    assert torch.equal(torch.cat(chunks.in_chunks(run, rows, 13)), rows)
+    assert chunks.as_many_as_fit(run, rows, torch.device("cpu")) == 1
+    with pytest.raises(type(error)):  # of one row there is no half
+        chunks.in_chunks(lambda _: run(rows), rows, 4)
+
+
+def test_memory_that_is_not_there():
+    """The allocator's own words, and NumPy's."""
+    for huge in (lambda: torch.empty(2**50), lambda: np.empty(2**50)):
+
+        def run(rows, huge=huge):
+            return huge() if len(rows) > 1 else rows
+
+        assert len(chunks.in_chunks(run, torch.arange(5), 5)) == 5

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 import gradleak as gl
 from gradleak.device.precision import PRECISIONS, MatrixInputs, chosen, products, rounded
-from gradleak.gradients import compute, hooks
+from gradleak.gradients import compute
 
 FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False, allow_subnormal=False)
 
@@ -108,7 +108,7 @@ def test_a_rounded_attack_takes_the_fast_path_and_finds_the_same(choose):
     search = gl.Adam(steps=40, lr=0.1, decay=0.95, signed=True)
     prior = gl.Sum((gl.TotalVariation(1.0), gl.Box()))
     adversary = gl.bayes(client, prior, optimizer=search)
-    hooks.VERDICTS.clear()
+    compute.VERDICTS.clear()
     with choose("bfloat16"):
         rounded_x = adversary.attack(view).x
         assert compute.path(model, x[:, None], y[:, None]) == "captured"

@@ -1,19 +1,29 @@
 """Records outlive kills, go on anywhere, and are published as plain files."""
 
 import dataclasses
+import json
+import os
+import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import hypothesis
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from hypothesis import settings
+from hypothesis import strategies as st
 
 import gradleak as gl
 from gradleak.experiment import Exported, Records, batches, made, run, runs
+from gradleak.experiment.trials import FOUND
+from gradleak.files import DamagedError
 
 DIGITS = gl.data.load("digits").take(range(5))
 MODEL = gl.models.mlp((1, 8, 8), 10, widths=(16,))
@@ -209,8 +219,7 @@ def test_numbers_come_back_as_they_were(records):
     records.ask([("i", {"label": "None", "index": 2})], "")
     records.add({"i": {"a": 0.0}}, {}, HERE)  # what is there stays
     row = records.rows([("i", {"label": "None", "index": 2})]).iloc[0].to_dict()
-    expected = {**found, "numpy": float(np.float32(0.1)), "id": "i", "index": 2}
-    assert np.isnan(row.pop("label"))
+    expected = {**found, "numpy": float(np.float32(0.1)), "id": "i", "index": 2, "label": "None"}
     assert row == expected
 
 
@@ -260,3 +269,187 @@ def test_other_committed_records_are_of_the_same_kind(tmp_path):
     assert [e.name for e in own.beside("accuracy").others()] == ["toy-paper-digits-accuracy"]
     assert own.beside("answers").others() == []
     assert Records(tmp_path, "toy-quick-digits").others() == []
+
+
+LABELS = st.dictionaries(
+    st.text(min_size=1).filter(lambda name: name.strip() and name not in FOUND),
+    st.one_of(st.text(), st.sampled_from(["None", "NA", "", "01", "1", "1e5", "true"]),
+              st.integers(-99, 99), st.floats(allow_nan=False), st.booleans()),
+    max_size=3,
+)  # fmt: skip
+
+
+@settings(max_examples=15)
+@hypothesis.given(st.lists(LABELS, min_size=1, max_size=4))
+def test_labels_come_back_as_what_they_were(labels):
+    """From the database and from the export, so that no groups merge."""
+    with TemporaryDirectory() as folder:
+        records = Records(Path(folder), "toy-quick")
+        asked = [(f"{k}", {**each, "index": k}) for k, each in enumerate(labels)]
+        records.ask(asked, "")
+        records.add({id: {"seconds": 0.0} for id, _ in asked}, {}, HERE)
+        tables = (records.read(), records.export(Path(folder, "out")).read())
+        for table in tables:
+            for each, (_, row) in zip(labels, table.iterrows(), strict=True):
+                found = {k: (isinstance(v, str), v) for k, v in row.items() if k in each}
+                assert found == {k: (isinstance(v, str), v) for k, v in each.items()}
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        *(({name: "x"}, f"what is found: {name}") for name in ("id", "index", "psnr", "seed",
+          "ssim_x", "seconds", "dataset", "belief", "prior", "optimizer", "true_defense",
+          "transform")),
+        ({" ": 1}, "not blank"), ({3: 1}, "not blank"), ("defense", "a dictionary"),
+        *(({"k": value}, "the label k is") for value in (None, np.nan, [1], (1,), {}, np.int64(3),
+          torch.tensor(1.0), 2**64, 10**5000, object(), b"x", 1j)),
+    ],
+)  # fmt: skip
+def test_labels_that_no_table_could_hold_are_refused_before_anything_runs(labels, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(trials()[0], labels=labels)
+
+
+def test_what_functions_return_is_called_otherwise_than_their_labels(records):
+    for labels in ({"id": 1}, {"seconds": 1}, {"n": None}):
+        with pytest.raises(ValueError, match="label"):
+            runs.measured([(labels, (), lambda: pytest.fail("ran"))], records)
+    with pytest.raises(ValueError, match="called as a label"):
+        runs.measured([({"n": 1}, (), lambda: {"n": 2})], records)
+
+
+@pytest.fixture
+def published(records, tmp_path):
+    """A small export, with pictures."""
+    run(trials(weights=[1.0]), records, "gradleak run toy")
+    return records.export(tmp_path / "published")
+
+
+def damaged(whole: bytes) -> list[bytes]:
+    """Cut at many bytes, emptied, of another encoding, garbage."""
+    cuts = [whole[:n] for n in np.linspace(0, len(whole) - 1, 40).astype(int)]
+    return [*cuts, b"\xff\xfe" + whole, whole.decode("latin1").encode("utf-16"), b"\x00" * 99,
+            bytes(range(256)) * 4, b"\x80\x04}.", b"{}", b"[1", b"null", whole * 2]  # fmt: skip
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".json", ".npz"])
+def test_a_damaged_export_is_named_with_the_cure(published, suffix):
+    path = published.path.with_suffix(suffix)
+    read = {".csv": published.read, ".json": published.facts, ".npz": published.pictures}[suffix]
+    whole, expected = path.read_bytes(), read()
+    for content in damaged(whole):
+        path.write_bytes(content)
+        # What stands before an archive, and whether facts end their line, makes no difference.
+        if content in {".npz": (b"\xff\xfe" + whole, whole * 2), ".json": (whole[:-1],)}.get(
+            suffix, ()
+        ):
+            assert read().keys() == expected.keys()
+            continue
+        with pytest.raises(DamagedError) as error:
+            read()
+        assert str(path) in str(error.value)
+        assert "git checkout" in str(error.value)
+        assert "pickle" not in str(error.value)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(DamagedError, match="Is a directory"):
+        read()
+
+
+def test_pictures_are_never_unpickled(published):
+    path = published.path.with_suffix(".npz")
+    for content in (np.array([print], object), np.zeros((1, 2, 2)), np.zeros(3, np.uint8)):
+        np.savez(path, a=content)
+        with pytest.raises(DamagedError, match="fetch it again"):
+            published.pictures()
+
+
+def test_rows_that_were_doubled_or_lost_or_tell_two_things_are_noticed(
+    published, records, tmp_path
+):
+    lines, facts = published.path.read_text().splitlines(keepends=True), published.facts()
+    other = lines[2].replace(lines[2][:16], lines[1][:16])
+    for rows in (lines[:-1], [*lines, lines[3]], lines[:1], [*lines, "x" + lines[3]]):
+        published.path.write_text("".join(rows))
+        with pytest.raises(DamagedError, match=f"{len(rows) - 1} rows and its facts tell of 5"):
+            published.read()
+    for rows, message in (
+        ([*lines, lines[3]], "twice"),
+        ([*lines, other], "two things of the row"),
+    ):
+        published.path.write_text("".join(rows))
+        published.path.with_suffix(".json").write_text(json.dumps({**facts, "rows": 6}))
+        fresh = Records(tmp_path / "fresh", records.name, published.path.parent)
+        with pytest.raises(DamagedError, match=message):
+            run(trials(weights=[1.0]), fresh)
+    published.path.with_suffix(".json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"\.json is not there.*git checkout"):
+        published.facts()
+
+
+def attempt(records):
+    """The table of a run, or what is wrong."""
+    try:
+        return run(trials(weights=[1.0]), records, "a command")
+    except DamagedError as error:
+        return str(error)
+
+
+def test_a_damaged_database_is_named_with_the_cure(records, tmp_path):
+    first = run(trials(weights=[1.0]), records, "a command")
+    with sqlite3.connect(records.folder / "records.sqlite") as db:
+        db.execute("VACUUM INTO ?", [str(tmp_path / "whole")])
+    whole = (tmp_path / "whole").read_bytes()
+    for k, content in enumerate([*damaged(whole)[1:], b"not a database" * 99]):
+        own = Records(tmp_path / f"damaged{k}", records.name)
+        own.folder.mkdir()
+        (own.folder / "records.sqlite").write_bytes(content)
+        found = attempt(own)
+        if isinstance(found, str):
+            assert f"{own.folder}/records.sqlite" in found
+            assert "run the command again" in found
+        else:
+            pd.testing.assert_frame_equal(comparable(found), comparable(first))
+    for place in (tmp_path / "whole", tmp_path / "whole" / "below"):
+        with pytest.raises(OSError, match=r"records cannot be kept in .*name a folder"):
+            run(trials(), Records(place, "toy"))
+    (tmp_path / "folder" / "records.sqlite").mkdir(parents=True)
+    with pytest.raises(OSError, match=r"records cannot be kept in .*name a folder"):
+        run(trials(), Records(tmp_path / "folder", "toy"))
+
+
+@pytest.fixture
+def as_somebody(tmp_path):
+    """Call it to have the rights of a user who is not root."""
+    me = os.getuid()
+    yield lambda: os.setresuid(me or 65534, me or 65534, me)
+    os.setresuid(me, me, me)
+
+
+@pytest.mark.parametrize("written_back", [True, False])
+def test_a_finished_run_in_a_read_only_folder_can_be_read(as_somebody, tmp_path, written_back):
+    source = Records(tmp_path / "made", "toy-quick-digits")
+    first = run(trials(), source, "a command")
+    with TemporaryDirectory() as open_to_all:
+        Path(open_to_all).chmod(0o755)
+        folder = Path(open_to_all, "results")
+        if written_back:
+            folder.mkdir()
+            with sqlite3.connect(source.folder / "records.sqlite") as db:
+                db.execute("VACUUM INTO ?", [str(folder / "records.sqlite")])
+        else:  # the last rows lie in the log beside it
+            shutil.copytree(source.folder, folder)
+        for path in (*folder.iterdir(), folder):
+            path.chmod(0o555)
+        held, before = Records(folder, source.name), sorted(folder.iterdir())
+        as_somebody()
+        pd.testing.assert_frame_equal(run(trials(), held, "a command"), first)
+        pd.testing.assert_frame_equal(held.read(), first)
+        assert held.facts()["rows"] == 10
+        assert len(held.pictures(first.id)) == 4
+        with pytest.raises(OSError, match=r"records cannot be kept in .*-p results=FOLDER"):
+            run(trials(weights=[7.0]), held, "a command")
+        assert sorted(folder.iterdir()) == before
+        os.setresuid(*[os.getresuid()[2]] * 3)
+        folder.chmod(0o755)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import reprs
 import torch
 from torch import nn
 
@@ -33,7 +34,7 @@ def learned(name, **settings):
 
 
 VARIABLES = {name: getattr(part, name) for part in (gl.defenses, gl.attacks, gl.priors, gl)
-             for name in part.__all__}  # fmt: skip
+             for name in part.__all__ if isinstance(getattr(part, name), type)}  # fmt: skip
 VARIABLES |= {"inf": math.inf, "Learned": learned}
 
 
@@ -50,9 +51,10 @@ def network(row, images):
 
 
 def trial(row, which) -> gl.Trial:
-    """The trial that a row describes, with these images; the reprs in it are code."""
+    """The trial that a row describes, with these images."""
     defense, belief, prior, optimizer = (
-        eval(row[name], VARIABLES) for name in ("true_defense", "belief", "prior", "optimizer")
+        reprs.made(row[name], VARIABLES)
+        for name in ("true_defense", "belief", "prior", "optimizer")
     )
     try:
         images = gl.data.load(row.dataset, row.split).take(which)
@@ -60,7 +62,7 @@ def trial(row, which) -> gl.Trial:
         pytest.skip(str(error))
     model, seed = network(row, images), row.get("model_seed", row.get("seed"))
     transform = row.get("transform")  # absent, or read as missing, where there was none
-    transform = eval(transform, VARIABLES) if isinstance(transform, str) else None
+    transform = reprs.made(transform, VARIABLES) if isinstance(transform, str) else None
     client = gl.Client(model, defense, transform=transform)
     if row.train_step:
         train = gl.data.load(row.dataset, "train")
@@ -72,7 +74,7 @@ def trial(row, which) -> gl.Trial:
     ball = row.get("ball")  # absent, or read as missing, where there was none
     adversary = gl.Adversary(
         gl.Client(client.model, belief), prior, optimizer, float(row.temperature),
-        eval(ball, VARIABLES) if isinstance(ball, str) else None, int(row.restarts),
+        reprs.made(ball, VARIABLES) if isinstance(ball, str) else None, int(row.restarts),
     )  # fmt: skip
     return gl.Trial(client, adversary, images, {}, seed=int(row.seed))
 
@@ -97,6 +99,28 @@ def together(row, table):
         return [row["index"]]
     arm = ["defense", "precision", "seed"]
     return table[(table[arm] == row[arm]).all(axis=1)]["index"].tolist()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["print(1)", "__import__('os').getcwd()", "GaussianNoise.__mro__", "GaussianNoise(open('x'))",
+     "[c for c in ()]", "(lambda: 1)()", "f'{1}'", "GaussianNoise", "Box()(1)", "1 + 1", "exit",
+     "GaussianNoise(*[1])", "GaussianNoise(**{'scale': 1})"],
+)  # fmt: skip
+def test_a_cell_of_a_record_file_runs_no_code(text):
+    if text == "GaussianNoise":
+        assert reprs.made(text, VARIABLES) is gl.GaussianNoise
+        return
+    with pytest.raises((ValueError, TypeError)):
+        reprs.made(text, VARIABLES)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+def test_reprs_in_records_are_those_of_what_they_say(path):
+    table = Exported(path).read()
+    for column in {"true_defense", "belief", "optimizer"} & set(table):
+        for text in table[column].dropna().unique():
+            assert repr(reprs.made(text, VARIABLES)).startswith(text.partition("(")[0])
 
 
 @pytest.mark.slow

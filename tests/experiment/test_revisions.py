@@ -132,6 +132,7 @@ CASES = {
     gl.UnknownMask: lambda: climb(gl.RandomMask(0.5, SOME), gl.UnknownMask(0.5, SOME)),
     gl.Ignore: lambda: climb(SOME, gl.Ignore("dense2", SOME)),
     gl.Survivors: lambda: climb(gl.MagnitudePruning(0.5), gl.Survivors("dense1", SOME)),
+    gl.Censored: lambda: climb(gl.MagnitudePruning(0.9), gl.Censored(SOME)),
     gl.LayerWeights: lambda: climb(SOME, gl.LayerWeights((1.0, 3.0), SOME)),
     gl.Flat: lambda: climb(SOME, prior=gl.Flat()),
     gl.TotalVariation: lambda: climb(SOME, prior=gl.TotalVariation(2.0)),
@@ -196,7 +197,7 @@ CASES = {
 UNNAMED = {
     "Distribution", "Normal", "Laplace", "MaskedAtRandom", "PointMass", "Rescaled",
     "Transformation", "Reconstruction", "Precode", "Bottleneck", "UNet", "Mixture",
-    "Density", "Moment", "Attack", "Prior", "Transform", "InputDefense",
+    "Density", "Rest", "Fit", "Moment", "Attack", "Prior", "Transform", "InputDefense",
 }  # fmt: skip
 
 

@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 
 import pandas as pd
 import pytest
@@ -317,3 +318,162 @@ def test_what_is_no_field_of_a_dataclass_is_refused():
     client = gl.Client(MODEL, defense)
     with pytest.raises(ValueError, match="extra, which is no field"):
         gl.Trial(client, gl.dlg(client), DIGITS, {})
+
+
+def batched(images=DIGITS.take(range(4)), batch=2, net=MODEL, attack=None, **changes):
+    """A trial of clients that average over a batch."""
+    client = gl.Client(net, gl.GaussianNoise(1e-3), batch_size=batch)
+    prior = gl.Box() if attack is None else attack
+    held = gl.bayes(client, prior, optimizer=gl.Adam(steps=30, decay=0.9, signed=True))
+    return gl.Trial(client, held, images, {"who": "batch"}, **changes)
+
+
+def test_clients_of_several_images_have_a_row_for_each(records):
+    """Matched once, by one assignment for all scores and for the pictures."""
+    few = gl.data.load("digits").take(range(6))
+    trial = batched(few, 3, keep=few.index)
+    table = runs.run([trial], records)
+    assert table["index"].tolist() == list(few.index)
+    assert table.batch_size.tolist() == [3] * 6
+    x, y = few.x.unflatten(0, (2, 3)), few.y.unflatten(0, (2, 3))
+    view = trial.client.release(x, y, key=[0, 3])
+    found = trial.attack.attack(view)
+    best = min(
+        itertools.permutations(range(3)),
+        key=lambda order: (found.x[0, list(order)] - x[0]).square().sum(),
+    )
+    assert table.mse[:3].tolist() == pytest.approx(gl.mse(found.x[0, list(best)], x[0]).tolist())
+    x_hat = gl.metrics.match(found.x, x).flatten(0, 1)
+    for name, metric in (("mse", gl.mse), ("psnr", gl.psnr), ("ssim", gl.ssim)):
+        assert table[name].tolist() == pytest.approx(metric(x_hat, few.x).tolist(), abs=1e-3)
+    each = found.log_posterior.repeat_interleave(3).tolist()
+    assert table.log_posterior.tolist() == pytest.approx(each, rel=1e-3)
+    kept = records.images(table.id)
+    torch.testing.assert_close(kept, x_hat.clamp(0, 1), rtol=0, atol=1 / 255)
+
+
+def test_all_images_of_a_client_decide_each_of_its_rows():
+    few = DIGITS.take(range(4))
+    names = {i: batched(few).row_id(i) for i in few.index}
+    assert len(set(names.values())) == 4
+    assert batched(few.take([2, 3])).row_id(3) == names[3]
+    others = [
+        batched(few.take([0, 2, 1, 3])),  # other mates
+        batched(few.take([1, 0, 3, 2])),  # another first one, so other noise
+        batched(few, 4),
+        batched(dataclasses.replace(few, x=few.x.flip(0))),
+        batched(dataclasses.replace(few, y=few.y.flip(0))),
+        batched(few, seed=1),
+        batched(few, 1),
+    ]
+    every = [t.row_id(i) for t in others for i in few.index]
+    assert len({*names.values(), *every}) == 4 * (1 + len(others))
+
+
+def test_an_interrupted_run_of_batches_goes_on(records, monkeypatch, tmp_path):
+    monkeypatch.setitem(batches.AT_ONCE, "cpu", 1)
+    trial, compute = batched(), batches.compute
+
+    def stop(batch, keep):
+        if 2 in batch[0][1].index:
+            raise KeyboardInterrupt
+        return compute(batch, keep)
+
+    monkeypatch.setattr(runs, "compute", stop)
+    with pytest.raises(KeyboardInterrupt):
+        runs.run([trial], records)
+    assert records.read()["index"].tolist() == [0, 1]
+    monkeypatch.setattr(runs, "compute", compute)
+    table = runs.run([trial], records)
+    whole = runs.run([trial], Records(tmp_path / "whole", "r"))
+    assert table.id.tolist() == whole.id.tolist()
+    assert table.psnr.tolist() == pytest.approx(whole.psnr.tolist(), abs=1e-3)
+    monkeypatch.setattr(runs, "compute", lambda *_: pytest.fail("computed again"))
+    runs.run([trial], records)
+
+
+@pytest.mark.parametrize("count", [1, 3, 5, 7])
+def test_images_that_make_no_whole_clients_are_refused(count):
+    few = gl.data.load("digits").take(range(count))
+    with pytest.raises(ValueError, match=rf"{count} images make no whole clients of 4.*give \d+"):
+        batched(few, 4)
+    with pytest.raises(ValueError, match="each under an index of its own"):
+        batched(DIGITS.take([0, 1, 1, 2]))
+
+
+def tabular(x, y=None):
+    y = torch.arange(len(x)) % 3 if y is None else y
+    return gl.data.Images("mine", "test", x, y, tuple(range(len(x))), 3)
+
+
+@pytest.mark.parametrize("batch", [None, 2])
+@pytest.mark.parametrize(
+    "shape", [(7,), (1,), (2, 9), (5, 5), (1, 4, 4), (2, 3, 4, 5), (1, 1, 1, 2, 3)]
+)
+def test_data_that_are_no_images_have_rows(records, shape, batch):
+    """Tables, series, small images, volumes: standardised where they are no images."""
+    torch.manual_seed(0)
+    x = torch.rand(4, *shape) if len(shape) == 3 else 5 + 3 * torch.randn(4, *shape)
+    size = x[0].numel()
+    net = torch.nn.Sequential(torch.nn.Unflatten(0, (-1, 1)), torch.nn.Flatten(1))
+    net.append(torch.nn.Linear(size, 8)).append(torch.nn.Tanh()).append(torch.nn.Linear(8, 3))
+    trial = batched(tabular(x), batch, net, gl.Flat())
+    table = runs.run([trial], records)
+    assert len(table) == 4
+    assert table.ssim.isna().all()
+    view = trial.release(trial.images)
+    x_hat = trial.attack.attack(view).x
+    if batch:
+        x_hat = gl.metrics.match(x_hat, x.unflatten(0, (2, 2))).flatten(0, 1)
+    clipped = x_hat.clamp(0, 1) if len(shape) == 3 else x_hat
+    error = (clipped - x).square().reshape(4, -1).mean(1)
+    assert table.mse.tolist() == pytest.approx(error.tolist(), rel=1e-3)
+    assert table.psnr.tolist() == pytest.approx((-10 * error.log10()).tolist(), abs=1e-2)
+
+
+def test_what_cannot_be_a_picture_is_not_kept_as_one(records):
+    net = torch.nn.Sequential(torch.nn.Linear(7, 3))
+    inside = batched(tabular(torch.rand(4, 7)), None, net, keep=(1,))
+    table = runs.run([inside], records)
+    assert records.images(table.id[[1]]).shape == (1, 7)
+    outside = tabular(torch.randn(4, 7))
+    with pytest.raises(ValueError, match=r"kept as pictures.*leave keep out"):
+        batched(outside, None, net, keep=(1,))
+    batched(outside, None, net, keep=(9,))
+
+
+@dataclasses.dataclass
+class Scaled:
+    """A defense that somebody may change."""
+
+    scale: float
+
+    def __call__(self, gradient):
+        return gl.Normal(gradient, self.scale)
+
+
+def test_what_was_changed_after_a_trial_was_made_has_the_name_of_what_it_became(records):
+    def trial(scale, x):
+        client = gl.Client(MODEL, Scaled(scale))
+        held = gl.bayes(client, gl.Box(), optimizer=gl.Adam(steps=2))
+        return gl.Trial(client, held, dataclasses.replace(DIGITS, x=x), {})
+
+    first, other = DIGITS.x.clone(), DIGITS.x.clone() / 2
+    expected = runs.run([trial(0.5, other)], records).drop(columns="seconds")
+    before = runs.run([trial(0.1, first)], records)
+    changed = trial(0.1, first)
+    changed.client.defense.scale = 0.5
+    first.numpy()[:] = other  # in place, unseen by PyTorch
+    found = runs.run([changed], Records(records.folder / "anew", "some")).drop(columns="seconds")
+    pd.testing.assert_frame_equal(found, expected)
+    assert not set(found.id) & set(before.id)
+
+
+def test_images_of_a_trial_have_indices_of_their_own():
+    for images in (
+        DIGITS.take([]),
+        DIGITS.take([2, 2]),
+        dataclasses.replace(DIGITS, index=(0,) * 5),
+    ):
+        with pytest.raises(ValueError, match="each under an index of its own"):
+            dataclasses.replace(trials()[0], images=images)

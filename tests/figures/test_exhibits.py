@@ -26,6 +26,12 @@ def test_means_and_differences_are_those_of_numpy():
         assert (pair.mean, pair.n) == (pytest.approx(expected.mean), 5)
 
 
+def test_means_of_what_is_true_or_false_are_shares():
+    leaks = TABLE.assign(leak=TABLE.step == 10)
+    means = gl.figures.means(leaks, "arm", "step", "leak")
+    assert means["Bayes"] == {0: gl.metrics.share([False] * 5), 10: gl.metrics.share([True] * 5)}
+
+
 def test_being_ahead_is_the_difference_the_other_way_round():
     (back,) = gl.figures.compared(TABLE, "arm", "step", against="Bayes").values()
     forth = gl.figures.ahead(TABLE, "arm", "step", first="Bayes")
@@ -64,3 +70,21 @@ def test_pictures_are_put_in_the_order_of_the_private_images(tmp_path):
     found = gl.psnr(torch.as_tensor(cosine.images), few.x)
     assert found.tolist() == pytest.approx(list(cosine.scores), abs=0.1)
     assert len(gl.figures.gallery(few, {"cosine": rows}, records.export(tmp_path)).axes) == 4
+
+
+def test_galleries_show_what_clients_of_several_images_leak(tmp_path):
+    few = gl.data.load("digits").take([5, 3, 1, 7])
+    client = gl.Client(gl.models.mlp(few.shape, 10), batch_size=2)
+    attack = gl.inverting_gradients(client, optimizer=gl.Adam(steps=40, signed=True))
+    trial = gl.Trial(client, attack, few, {}, keep=few.index)
+    records = gl.experiment.Records(tmp_path, "r")
+    rows = gl.experiment.run([trial], records)
+    shown = few.take([3, 0])
+    _, found = gl.figures.frame("0", shown, {"cosine": rows}, records).rows
+    scores = gl.psnr(torch.as_tensor(found.images), shown.x)
+    assert scores.tolist() == pytest.approx(list(found.scores), abs=0.1)
+    nearer = gl.mse(torch.as_tensor(found.images), shown.x)
+    assert (nearer < gl.mse(torch.as_tensor(found.images), shown.x.flip(0))).all()
+    assert len(gl.figures.gallery(shown, {"cosine": rows}, records).axes) == 4
+    means = gl.figures.means(rows, "dataset", "batch_size")
+    assert means["digits"][2].mean == pytest.approx(rows.psnr.mean())

@@ -1,6 +1,10 @@
+from html.parser import HTMLParser
+
 import matplotlib as mpl
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 import gradleak as gl
 
@@ -67,3 +71,45 @@ def test_tables_mark_what_is_below_the_floor_and_what_is_significant():
     assert html.count(" *") == 1
     assert "+1.0 *" in html
     assert "NaN" not in html
+
+
+@pytest.mark.parametrize(
+    "shape", [(3, 7), (3, 2, 9), (3, 8, 8), (3, 2, 8, 8), (3, 1, 4, 8, 8), (3,)]
+)
+def test_data_that_are_no_pictures_are_refused(shape):
+    with pytest.raises(ValueError, match=r"pictures are \(n, C, H, W\).*plots of your own"):
+        gl.figures.images(torch.rand(3, 1, 8, 8), torch.rand(shape))
+
+
+class Tags(HTMLParser):
+    """The tags and the text of a piece of HTML."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.tags, self.text = set(), ""
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        assert set(dict(attrs)) <= {"border", "class", "style"}
+
+    def handle_data(self, data):
+        self.text += data
+
+
+HOSTILE = ["<img src=q onerror=alert(1)>", "<script>alert(1)</script>", "</table>", "`", "{{ 7 }}",
+           "&lt;b&gt;", "'\"><b>", "<!--", "a<b", "<style>", "$x$", "None", "01", ""]  # fmt: skip
+names = st.one_of(st.sampled_from(HOSTILE), st.text("<>&\"'`/!-={}a b"), st.text())
+
+
+@given(names, names)
+def test_names_in_tables_are_texts_whatever_they_hold(row, column):
+    value = gl.interval([1.0, 2.0, 3.0])
+    pair = gl.paired([1.0, 2.0, 4.0], [1.0, 1.0, 1.0])
+    for html in (gl.figures.table({row: {column: value}}, {row: {column + "x": value}}).data,
+                 gl.figures.differences({row: {column: pair}}).data):  # fmt: skip
+        shown = Tags(html)
+        assert shown.tags <= {"table", "thead", "tbody", "tr", "th", "td", "br", "small"}
+        for name in (row, column):
+            plain = "".join(c for c in name if c.isprintable())
+            assert plain in "".join(c for c in shown.text if c.isprintable())

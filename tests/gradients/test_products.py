@@ -25,3 +25,15 @@ def test_moments_of_tensors_are_those_of_the_flat_vector():
     inner, sq_norm = products.of_tensors(h, g)
     torch.testing.assert_close(inner, (flat * released).sum(1))
     torch.testing.assert_close(sq_norm, flat.square().sum(1))
+
+
+def test_a_parameter_that_is_one_number_counts():
+    """The moments and distances of (N,) beside (N, 3), by hand."""
+    h, g = (gl.Gradient({"scale": torch.randn(4), "bias": torch.randn(4, 3)}) for _ in range(2))
+    a, b = (torch.cat([v["scale"][:, None], v["bias"]], 1) for v in (h, g))
+    inner, norm = h.moments(g)
+    torch.testing.assert_close(inner, (a * b).sum(1))
+    torch.testing.assert_close(norm, (a * a).sum(1))
+    torch.testing.assert_close(h.sq_norm(), (a * a).sum(1))
+    torch.testing.assert_close(h.sq_distance(g), (a - b).square().sum(1))
+    torch.testing.assert_close(h.abs_distance(g), (a - b).abs().sum(1))

@@ -1,0 +1,30 @@
+"""Networks in half precision: attackers compute with the same weights in float32.
+
+A client's gradient is what its own network gives. But the slope of a density can be large, and
+beyond 65504 float16 knows no number; and what half precision rounds away has no slope.
+"""
+
+import copy
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import nn
+
+HALF = (torch.float16, torch.bfloat16)
+
+Weights = tuple[tuple[int, int], ...]
+
+_COPIES: WeakKeyDictionary[nn.Module, tuple[Weights, nn.Module]] = WeakKeyDictionary()
+
+
+def in_float32(model: nn.Module) -> nn.Module:
+    """The model with its weights in float32 if some are in half precision; else the model itself.
+
+    As long as the weights stay as they are, it is the same copy at each call.
+    """
+    if not any(p.dtype in HALF for p in model.parameters()):
+        return model
+    weights = tuple((p.data_ptr(), p._version) for p in model.parameters())
+    if model not in _COPIES or _COPIES[model][0] != weights:
+        _COPIES[model] = weights, copy.deepcopy(model).float()
+    return _COPIES[model][1]

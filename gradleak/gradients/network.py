@@ -1,0 +1,84 @@
+"""What a network has to be, so that its gradient is a function of x and y alone."""
+
+import random
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+
+def check(model: nn.Module) -> None:
+    """ValueError, which names the cure, for a network whose gradient would not be what was meant.
+
+    Those are wrapped or compiled ones, in train mode where that matters, not initialised, complex,
+    or without a trainable parameter.
+    """
+    for name, module in model.named_modules():
+        if inside := _inside(module):
+            raise ValueError(
+                f"'{name}' ({type(module).__name__}) stands for a network whose gradients cannot "
+                f"be differentiated from outside; give {inside}"
+            )
+    check_mode(model)
+    for name, p in model.named_parameters():
+        if nn.parameter.is_lazy(p):
+            raise ValueError(f"'{name}' has no size yet: run the model once on an x, then attack")
+        if p.requires_grad and p.is_complex():
+            raise ValueError(
+                f"'{name}' is complex; hold it as two real parameters and join them in the forward "
+                "(torch.view_as_complex)"
+            )
+    if not any(p.requires_grad for p in model.parameters()):
+        raise ValueError("the model has no trainable parameters, so it releases no gradient")
+
+
+def check_mode(model: nn.Module) -> int:
+    """How many modules are in train mode; ValueError if one of them is random or mixes examples."""
+    training = [module for module in model.modules() if module.training]
+    for module in training:
+        if isinstance(module, nn.modules.dropout._DropoutNd | nn.modules.batchnorm._BatchNorm):
+            name = next(k for k, m in model.named_modules() if m is module)
+            raise ValueError(
+                f"'{name}' ({type(module).__name__}) is in train mode, where a gradient "
+                "depends on more than x and y; call model.eval() first"
+            )
+    return len(training)
+
+
+def call(model: nn.Module, tensors: Mapping[str, Tensor], x: Tensor) -> object:
+    """The model at x with other tensors, by name, for its parameters and buffers.
+
+    Each stands in every place of its parameter. `functional_call` finds tied ones by itself, but of
+    a module that is there under two names it puts its own tensors back in the end.
+    """
+    own = {id(t): k for k, t in (*model.named_parameters(), *model.named_buffers())}
+    swaps = {
+        f"{path}.{kind}".lstrip("."): tensors[own[id(t)]]
+        for path, module in model.named_modules()
+        for kind, t in (*module._parameters.items(), *module._buffers.items())
+        if t is not None and own[id(t)] in tensors
+    }
+    return functional_call(model, swaps, (x,), tie_weights=False)
+
+
+def random_states(device: torch.device) -> list[object]:
+    """Where the generators stand that a forward may draw from."""
+    kind, *state = np.random.get_state()
+    states = [kind, *(part.tolist() if isinstance(part, np.ndarray) else part for part in state)]
+    states += [random.getstate(), torch.get_rng_state().tolist()]
+    return [*states, torch.cuda.get_rng_state(device).tolist()] if device.type == "cuda" else states
+
+
+def _inside(module: nn.Module) -> str | None:
+    """What to attack in the place of a wrapper, None for other modules."""
+    if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        return "the network inside, which is its .module"
+    if isinstance(module, torch.jit.ScriptModule):
+        return "the module that was scripted or traced"
+    if "_orig_mod" in module._modules:
+        return "the network that was compiled, which is its ._orig_mod"
+    if module._compiled_call_impl is not None:
+        return "a network on which .compile() was not called"
+    return None
