@@ -91,7 +91,7 @@ DELTA = {"digits": 20 * 8 / 28, "cifar10": 35.0}
 delta, channels = DELTA.get(size.dataset, 20.0), page.test.shape[0]
 std = sum(gl.models.NORMALIZATION[channels][1]) / channels
 distance = (untrained.mse * page.test.x[0].numel()) ** 0.5 / std
-inside = untrained.assign(inside=(distance <= delta).astype(float))
+inside = untrained.assign(inside=distance <= delta)
 display(Markdown("**SSIM**"), gl.figures.table(means(untrained, "ssim"), digits=2))
 display(Markdown(f"**Within δ = {delta:.3g}**"))
 gl.figures.table(means(inside, "inside"), digits=2)

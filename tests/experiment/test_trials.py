@@ -64,6 +64,17 @@ def test_a_reconstruction_that_was_not_kept_is_computed_again(records):
     assert psnr.tolist() == pytest.approx(again.psnr[again["index"] == 3].tolist(), abs=0.1)
 
 
+def test_trials_of_other_seeds_beside_it_change_no_row(records, tmp_path):
+    """Neither a start nor the noise is another seed's."""
+    trial = trials()[0]
+    seeds = [dataclasses.replace(trial, seed=seed, keep=()) for seed in (0, 1)]
+    together = runs.run(seeds, records)
+    alone = pd.concat(runs.run([t], Records(tmp_path / str(t.seed), "r")) for t in seeds)
+    assert together.id.tolist() == alone.id.tolist()
+    assert together.psnr.tolist() == pytest.approx(alone.psnr.tolist(), abs=1e-3)
+    assert (together.psnr[:5].to_numpy() - together.psnr[5:].to_numpy()).all()
+
+
 def test_a_finished_run_costs_nothing(records, monkeypatch):
     first = runs.run(trials(), records)
     monkeypatch.setattr(runs, "compute", lambda *_: pytest.fail("computed again"))
