@@ -149,6 +149,7 @@ def _stopped(chapter: Chapter, profile: str, results: Path) -> Iterator[None]:
 
     def say(*_: Any) -> None:
         kept = rows_kept(results, chapter.name, profile)
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # of tasks that end with the kernel
         click.echo(f"\n{chapter.stem} stops: {kept} rows kept; the same command goes on.", err=True)
         raise KeyboardInterrupt
 

@@ -115,7 +115,7 @@ def check(chapter: Chapter, given: Mapping[str, Any]) -> dict[str, Any]:
 def _checked(parameter: Parameter, value: Any) -> Any:
     try:
         value = _fit(parameter.kind, value)
-    except TypeError as error:
+    except (TypeError, OverflowError) as error:
         example = f", such as {parameter.default!r}" if parameter.default not in (None, []) else ""
         shown = textwrap.shorten(ascii(value), 99)
         message = f"{parameter.name} wants type {parameter.kind}{example}; not {shown}."

@@ -101,7 +101,7 @@ def _cut_at_random(v: Tensor) -> bool:
     hidden = int((zero & ~zero.all(0) & ~zero.all(1, keepdim=True)).sum())
     sizes = v[v != 0].abs()
     few = len(sizes) // 10
-    if not few or hidden < few:  # too few of either to judge by
+    if few < 5 or hidden < few:  # too few of either to judge by
         return False
     tenth = sizes.kthvalue(few + 1).values
     return bool(tenth > FALL * sizes.min())
