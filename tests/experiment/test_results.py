@@ -21,7 +21,7 @@ OTHERS = sorted([*RESULTS.glob("*-answers.csv"), *RESULTS.glob("*-identified.csv
 FILES = sorted(set(RESULTS.glob("*.csv")) - {*TIMINGS, *ACCURACIES, *SEARCHES, *OTHERS})
 # Another processor or batch rounds differently, and an attack's steps let that grow, most where
 # there is hardly any noise (book/gotchas.md): single rows may part, most of them may not.
-MEDIAN_DB, ONE_ROW_DB, NEARLY_NO_NOISE_DB = 0.5, 1.5, 4.0
+MEDIAN_DB, ONE_ROW_DB, NEARLY_NO_NOISE_DB = 0.5, 1.5, 6.0
 RETRAINED = (0, 10)  # training steps after which networks are attacked again; more take too long
 DENOISER = RESULTS / "denoiser-mnist.safetensors"  # what the chapter on priors trained
 # Priors that would have to be fitted again: any but total variation and that denoiser's.
