@@ -18,8 +18,21 @@ from gradleak.version import __version__
 
 PROFILE = click.Choice(PROFILES)
 # Options that several commands have.
+
+
+def _present(ctx: click.Context, option: click.Parameter, device: str) -> str:
+    if device == "cuda":
+        from gradleak.device import named
+
+        try:
+            named(device)
+        except ValueError as error:
+            raise click.BadParameter(str(error)) from error
+    return device
+
+
 on_device = click.option("--device", type=click.Choice(DEVICES), default="auto",
-                         help="auto takes a GPU if there is one")  # fmt: skip
+                         callback=_present, help="auto takes a GPU if there is one")  # fmt: skip
 with_values = click.option("-p", "given", metavar="NAME=VALUE", multiple=True,
                            help="a parameter of the chapter; may be repeated")  # fmt: skip
 
@@ -115,7 +128,7 @@ def book_(profile: str | None, published: bool) -> None:
 
 @main.command()
 @on_device
-@click.option("--rounds", default=3, help="Turns of engine and loop.")
+@click.option("--rounds", default=3, type=click.IntRange(1), help="Turns of engine and loop.")
 @click.option("--compiled", is_flag=True, help="Measure torch.compile instead of the usual loop.")
 @click.option("--output", type=click.Path(), help="Record file; default: one in book/results.")
 def bench(device: str, rounds: int, compiled: bool, output: str | None) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from gradleak.names import choose
 from gradleak.randomness import PATCHES, generator
+from gradleak.scales import check_kind, check_whole, refuse
 
 # scikit-learn and torchvision are imported where they are used: they take seconds.
 TORCHVISION = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "cifar10": "CIFAR10"}
@@ -61,6 +62,12 @@ class Images:
     classes: int
 
     def __post_init__(self) -> None:
+        for name in ("x", "y"):
+            value = getattr(self, name)
+            check_kind(name, value, Tensor, "use torch.as_tensor(...)")
+            if value.layout is not torch.strided or value.requires_grad:
+                refuse(name, "a dense tensor of constants", value, "use .detach().to_dense()")
+        object.__setattr__(self, "index", tuple(_positions(self.index)))
         if not len(self.x) == len(self.y) == len(self.index):
             raise ValueError(
                 f"{len(self.x)} images, {len(self.y)} labels and {len(self.index)} indices: give "
@@ -122,9 +129,12 @@ def _positions(index: object) -> list[int]:
 def root() -> Path:
     """Where data lie: $GRADLEAK_DATA, in which ~ is the user's home, else the user's cache."""
     folder = os.environ.get("GRADLEAK_DATA")
-    return (
-        Path(folder).expanduser() if folder else platformdirs.user_cache_path("gradleak") / "data"
-    )
+    if not folder:
+        return platformdirs.user_cache_path("gradleak") / "data"
+    try:
+        return Path(folder).expanduser()
+    except RuntimeError as error:  # of a user that is none
+        raise FileNotFoundError(f"GRADLEAK_DATA is {folder}: {error}; set another") from error
 
 
 def load(name: str, split: str = "test") -> Images:
@@ -136,7 +146,11 @@ def load(name: str, split: str = "test") -> Images:
     """
     choose("dataset", name, NAMES)
     choose("split", split, SPLITS)
-    return _load(name, split, root())
+    held = _load(name, split, root())
+    if held.x._version or held.y._version:  # somebody wrote into what is shared
+        _load.cache_clear()
+        held = _load(name, split, root())
+    return held
 
 
 def batch(name: str, index: Sequence[int], split: str = "test") -> tuple[Tensor, Tensor]:
@@ -152,9 +166,16 @@ def photographs(shape: tuple[int, int, int], count: int, seed: int = 0) -> Image
     """
     from sklearn.datasets import load_sample_images
 
-    channels, height, width = shape
+    check_whole("count", count, 1)
     rng = generator(PATCHES, seed)
     photos = [torch.tensor(p).permute(2, 0, 1).float() / 255 for p in load_sample_images().images]
+    most = [min(photo.shape[axis] for photo in photos) for axis in (1, 2)]
+    check_kind("shape", shape, (tuple, list))
+    for size in shape:
+        check_whole("shape", size, 1)
+    if len(shape) != 3 or shape[0] not in (1, 3) or shape[1] > most[0] or shape[2] > most[1]:
+        refuse("shape", f"(C, H, W), C 1 or 3, and at most {most[0]}x{most[1]} pixels", shape)
+    channels, height, width = shape
     x = torch.empty(count, 3, height, width)
     for k in range(count):
         photo = photos[k % len(photos)]

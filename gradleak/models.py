@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from gradleak.files import sound, whole
 from gradleak.identity import UndescribableError, given, made
 from gradleak.randomness import MODEL, generator, seeded
-from gradleak.scales import POSITIVE, check_numbers, check_whole, refuse
+from gradleak.scales import POSITIVE, check_kind, check_numbers, check_whole, refuse
 
 Shape = tuple[int, int, int]
 """(C, H, W) of one image."""
@@ -116,8 +116,17 @@ def _check(arguments: Mapping[str, Any]) -> None:
             check_whole(name, value)
         elif name == "widths":
             check_sizes(name, value)
-        elif name == "activation" and (not callable(value) or isinstance(value, nn.Module)):
+        elif name == "activation" and not _makes_a_module(value):
             refuse(name, "a function or class that makes a module, such as nn.ReLU", value)
+
+
+def _makes_a_module(make: object) -> bool:
+    if not callable(make) or isinstance(make, nn.Module):
+        return False
+    try:
+        return isinstance(make(), nn.Module)
+    except TypeError:  # it wants arguments
+        return False
 
 
 @constructor
@@ -274,12 +283,22 @@ def _truncated_normal(weight: Tensor, std: float, rng: torch.Generator) -> None:
 def save(model: nn.Module, path: Path, **facts: str | int | float) -> None:
     """Write the model's state and facts about it to a safetensors file, whole or not at all.
 
-    Raises ValueError for weights that are not finite.
+    Raises ValueError for weights that are not finite or no dense tensors, and for facts that JSON
+    does not hold; OSError where nothing can be written.
     """
-    state = {k: v.contiguous() for k, v in model.state_dict().items()}
-    _refuse_infinite(state)
-    with whole(path) as scratch:
-        save_file(state, scratch, metadata={"facts": json.dumps(facts)})
+    check_kind("model", model, nn.Module)
+    check_kind("path", path, (str, Path))
+    try:  # each of its own memory: weights may be tied
+        state = {k: v.detach().clone().contiguous() for k, v in model.state_dict().items()}
+        _refuse_infinite(state)
+        told = json.dumps(facts)
+        with whole(Path(path)) as scratch:
+            save_file(state, scratch, metadata={"facts": told})
+    except (AttributeError, TypeError, RuntimeError, NotImplementedError) as error:
+        raise ValueError(
+            f"the state of {type(model).__name__}, or a fact about it, is none that a file of "
+            f"tensors and texts can hold: {error}"
+        ) from error
 
 
 def load(model: nn.Module, path: Path) -> dict[str, str | int | float]:
@@ -294,6 +313,8 @@ def load(model: nn.Module, path: Path) -> dict[str, str | int | float]:
         _refuse_infinite(state)
         with safe_open(path, framework="pt") as file:
             facts = json.loads(file.metadata()["facts"])
+        if not isinstance(facts, dict):
+            raise ValueError(f"its facts are {facts!r:.99}")
         model.load_state_dict(state)
     return facts
 

@@ -1,7 +1,6 @@
 """Training the attacked networks, with a gradient defense active, and keeping checkpoints."""
 
 import copy
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,9 +15,11 @@ from tqdm import tqdm
 from gradleak.client import Client
 from gradleak.data import Images
 from gradleak.defenses import NoDefense
+from gradleak.gradients import network
 from gradleak.identity import UndescribableError, digest, given, made
 from gradleak.models import load, save
 from gradleak.randomness import BATCHES, generator
+from gradleak.scales import check_kind, check_number, check_whole, refuse
 
 REVISION = 0  # raised by hand when training gives other networks
 
@@ -50,6 +51,8 @@ def checkpoints(
     Raises ValueError for steps, a batch or a rate that are none, and where weights are no longer
     finite.
     """
+    check_kind("client", client, Client)
+    check_kind("images", images, Images)
     wanted = _steps(steps)
     _check(batch_size, lr, len(images))
     options = {"batch_size": batch_size, "optimizer": optimizer, "lr": lr, "seed": seed}
@@ -59,7 +62,7 @@ def checkpoints(
     model = copy.deepcopy(client.model)
     device = next(model.parameters()).device
     worker = Client(model, client.defense, client.loss)
-    update = optimizer(model.parameters(), lr=lr)
+    update = _optimizer(optimizer, model, lr)
     batches = _batches(len(images), batch_size, seed)
     for step in tqdm(range(wanted[-1] + 1), desc="train", delay=2, disable=None):
         if step in wanted:
@@ -96,7 +99,7 @@ def trained(
     options: those of `checkpoints`. Files are named after everything that training depends on.
     Raises ValueError where that has no stable description, as for a loss that is a lambda.
     """
-    how = _how(client, images, options)
+    how, folder = _how(client, images, options), Path(folder)
     files = {step: folder / f"{digest(how, step)}.safetensors" for step in _steps(steps)}
     missing = [step for step, path in files.items() if step and not path.exists()]
     if missing:
@@ -112,6 +115,7 @@ def trained(
 
 def _steps(steps: Iterable[int]) -> list[int]:
     """The steps in order, each once; ValueError for none, and for what is no step."""
+    check_kind("steps", steps, Iterable, "such as [0, 100]")
     wanted = list(steps)
     whole = [isinstance(step, int | np.integer) and not isinstance(step, bool) for step in wanted]
     if not (wanted and all(whole) and min(wanted) >= 0):
@@ -121,13 +125,21 @@ def _steps(steps: Iterable[int]) -> list[int]:
     return sorted(set(wanted))
 
 
+def _optimizer(make: Callable[..., Any], model: nn.Module, lr: float) -> torch.optim.Optimizer:
+    """An optimizer of the model's parameters; ValueError for what makes none that just steps."""
+    if not callable(make):
+        refuse("optimizer", "what makes an optimizer of parameters and lr", make, "torch.optim.SGD")
+    update = make(model.parameters(), lr=lr)
+    if not isinstance(update, torch.optim.Optimizer) or isinstance(update, torch.optim.LBFGS):
+        refuse("optimizer", "one that makes an optimizer that steps without a closure", make)
+    return update
+
+
 def _check(batch_size: int, lr: float, count: int) -> None:
-    if not isinstance(batch_size, int | np.integer) or batch_size < 1:
-        raise ValueError(f"a batch is a whole number of images, at least 1, got {batch_size!r}")
+    check_whole("batch_size", batch_size, 1)
     if batch_size > count:
         raise ValueError(f"a batch of {batch_size} is larger than the {count} training images")
-    if not isinstance(lr, int | float) or not 0 <= lr < math.inf:
-        raise ValueError(f"a learning rate is a finite number, at least 0, got lr={lr!r}")
+    check_number("lr", lr, "[0, 1e308]")
 
 
 def _how(client: Client, images: Images, options: Mapping[str, Any]) -> str:
@@ -138,11 +150,23 @@ def _how(client: Client, images: Images, options: Mapping[str, Any]) -> str:
 
 @torch.no_grad()
 def accuracy(model: nn.Module, images: Images, batch_size: int = 500) -> float:
-    """Share of images whose label has the largest logit. Raises ValueError for no images."""
+    """Share of images whose label has the largest logit.
+
+    Raises ValueError for no images, a model in train mode, and one that gives no logits (N, C).
+    """
+    check_kind("model", model, nn.Module)
+    check_kind("images", images, Images)
+    check_whole("batch_size", batch_size, 1)
     if not len(images):
         raise ValueError("there are no images to take the accuracy over: take some")
+    network.check_mode(model)
     device = next(model.parameters()).device
-    guesses = [model(x.to(device)).argmax(1).cpu() for x in images.x.split(batch_size)]
+    try:
+        guesses = [model(x.to(device)).argmax(1).cpu() for x in images.x.split(batch_size)]
+    except (RuntimeError, AttributeError, TypeError, IndexError) as error:
+        raise ValueError(
+            f"the model does not give logits (N, classes) for images {images.shape}: {error}"
+        ) from error
     return (torch.cat(guesses) == images.y).sum().item() / len(images)
 
 

@@ -170,3 +170,47 @@ def test_a_changed_image_has_another_digest():
         assert [a == b for a, b in zip(part.digests, before, strict=True)] == [1, 1, 0, 1, 1]
     assert not set(replace(digits, x=digits.x.double()).digests) & set(before)
     assert not set(replace(digits, x=digits.x.view(5, 1, 4, 16)).digests) & set(before)
+
+
+def test_what_one_writes_into_images_is_not_anothers():
+    before = gl.data.batch("digits", [3])[0]
+    gl.data.load("digits").x.mul_(0.5)
+    assert torch.equal(gl.data.batch("digits", [3])[0], before)
+    gl.data.load("digits").x[3].zero_()
+    assert torch.equal(gl.data.batch("digits", [3])[0], before)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"x": [[1.0]]}, {"x": np.ones((1, 1, 2, 2))}, {"y": [0]}, {"index": torch.tensor(0)},
+        {"x": torch.rand(1, 1, 2, 2, requires_grad=True)}, {"x": torch.rand(1, 4).to_sparse()},
+        {"index": (0.5,)}, {"index": ("a",)}, {"index": None},
+    ],
+)  # fmt: skip
+def test_images_that_are_none_are_refused(changes):
+    given = {"x": torch.rand(1, 1, 2, 2), "y": torch.tensor([0]), "index": (0,)} | changes
+    with pytest.raises(ValueError, match=r"must be|positions"):
+        gl.data.Images("mine", "test", **given, classes=2)
+
+
+def test_indices_become_a_tuple():
+    for index in ([0, 1], np.arange(2), torch.arange(2), range(2)):
+        images = gl.data.Images("mine", "test", torch.rand(2, 3), torch.zeros(2), index, 2)
+        assert images.index == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("shape", "count"),
+    [((2, 8, 8), 1), ((3, 8), 1), ((3, 9999, 8), 1), (8, 1), ((3, 8, 8), 0), ((3, 8, 8), 1.5),
+     ((3, 8, -1), 1), (None, 1)],
+)  # fmt: skip
+def test_photographs_have_a_size_and_a_number(shape, count):
+    with pytest.raises(ValueError, match=r"(shape|count) must be"):
+        gl.data.photographs(shape, count)
+
+
+def test_a_home_of_nobody_is_named(monkeypatch):
+    monkeypatch.setenv("GRADLEAK_DATA", "~nobody-of-this-name/x")
+    with pytest.raises(FileNotFoundError, match="GRADLEAK_DATA is ~nobody"):
+        gl.data.load("digits")

@@ -1,7 +1,8 @@
 """A part of one's own that couples attacks, or does another thing than it should, is found out."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -213,6 +214,16 @@ def test_attacks_answer_in_one_form(view):
     ):
         with pytest.raises(ValueError, match=told):
             asked(Answering(f), view)
+
+    good = answered(grey, 0.0)
+    for changes in (
+        {"x": grey.numpy()}, {"x": None}, {"x": [0.5]}, {"log_posterior": None},
+        {"log_posterior": grey[:, 0, 0, 0].cfloat()}, {"log_posterior": np.zeros(3)},
+        {"restarts": None}, {"seconds": None}, {"seconds": "1"}, {"seconds": torch.ones(2)},
+    ):  # fmt: skip
+        (name,) = changes
+        with pytest.raises(ValueError, match=name):
+            asked(Answering(lambda view, c=changes: replace(good, **c)), view)
 
     class Random(Answering):
         pass

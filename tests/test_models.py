@@ -164,3 +164,24 @@ def test_networks_that_are_not_finite_are_neither_kept_nor_taken(tmp_path, value
     path.write_bytes(safetensors.torch.save(model.state_dict(), {"facts": "{}"}))
     with pytest.raises(DamagedError, match="not finite"):
         gl.models.load(model, path)
+
+
+def test_what_no_file_holds_is_named(tmp_path):
+    model, path = gl.models.mlp((1, 8, 8), 10, (4,)), tmp_path / "m.safetensors"
+    with pytest.raises(ValueError, match="or a fact about it"):
+        gl.models.save(model, path, fact=torch.ones(1))
+    for bad in (None, 3):
+        with pytest.raises(ValueError, match="path must be"):
+            gl.models.save(model, bad)
+    gl.models.save(model, str(path), step=3)
+    assert gl.models.load(model, path) == {"step": 3}
+    tied = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 4))
+    tied[1].weight = tied[0].weight
+    gl.models.save(tied, path)
+    gl.models.load(tied, path)
+
+
+@pytest.mark.parametrize("bad", [torch.relu, torch.nn.Threshold, torch.nn.ReLU(), None, lambda: 3])
+def test_an_activation_makes_a_module(bad):
+    with pytest.raises(ValueError, match="activation must be"):
+        gl.models.cnn((1, 8, 8), 10, activation=bad)

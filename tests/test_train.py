@@ -171,7 +171,7 @@ def test_steps_are_whole_numbers(steps, tmp_path):
      *({"batch_size": size} for size in (0, -3, 2.0, "4", None))],
 )  # fmt: skip
 def test_rates_and_batches_that_are_none_are_refused(options):
-    with pytest.raises(ValueError, match=r"a learning rate is|a batch is"):
+    with pytest.raises(ValueError, match=r"(lr|batch_size) must be"):
         next(gl.train.checkpoints(client(), DIGITS, [1], **options))
 
 
@@ -180,3 +180,30 @@ def test_a_network_that_training_has_blown_up_is_not_kept(tmp_path):
         gl.train.trained(client(), DIGITS, [30], tmp_path, lr=1e30)
     assert not list(tmp_path.iterdir())
     assert next(gl.train.checkpoints(client(), DIGITS, [np.int64(1)])).step == 1
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"steps": None}, {"steps": 3}, {"batch_size": True}, {"batch_size": 0}, {"lr": 10**400},
+        {"lr": "a"}, {"optimizer": None}, {"optimizer": "sgd"}, {"optimizer": torch.optim.LBFGS},
+        {"optimizer": lambda parameters, lr: None}, {"client": None}, {"images": DIGITS.x},
+    ],
+)  # fmt: skip
+def test_what_cannot_train_is_refused_by_name(options):
+    (name,) = options
+    given = {"client": client(), "images": DIGITS, "steps": [1], "batch_size": 4} | options
+    with pytest.raises(ValueError, match=name):
+        list(gl.train.checkpoints(**given))
+
+
+def test_accuracy_is_of_a_network_at_rest():
+    drops = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Dropout(), torch.nn.Linear(64, 10))
+    with pytest.raises(ValueError, match=r"train mode.*model.eval\(\)"):
+        gl.train.accuracy(drops, DIGITS)
+    gl.train.accuracy(drops.eval(), DIGITS)
+    for bad in (0, "3", 1.5, None):
+        with pytest.raises(ValueError, match="batch_size must be"):
+            gl.train.accuracy(drops, DIGITS, bad)
+    with pytest.raises(ValueError, match="does not give logits"):
+        gl.train.accuracy(torch.nn.Linear(3, 10), DIGITS)

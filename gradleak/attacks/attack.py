@@ -10,7 +10,7 @@ from torch import Tensor
 from gradleak import look
 from gradleak.client import ServerView
 from gradleak.priors import Sourced
-from gradleak.scales import refuse
+from gradleak.scales import check_number, refuse
 
 
 class SlopeWarning(UserWarning):
@@ -65,16 +65,24 @@ def asked(attack: Attack, view: ServerView, seed: int = 0) -> Reconstruction:
             f"{attack!r:.100} must answer with a Reconstruction, got {type(found).__name__}; end "
             "it with gradleak.attacks.answered(x, begin)"
         )
+    for name in ("x", "log_posterior", "restarts"):
+        value = getattr(found, name)
+        if not isinstance(value, Tensor) or not value.is_floating_point():
+            raise ValueError(
+                f"{attack!r:.100} must answer {name} as a floating-point tensor, got {value!r:.99}; "
+                "end it with gradleak.attacks.answered(x, begin)"
+            )
+    check_number(f"the seconds that {attack!r:.100} answers", found.seconds, "[0, 1e18]")
     image = view.client.image(found.x.new_zeros(1, *view.shape)).shape[1:]
     if found.x.shape not in ((len(view), *view.shape), (len(view), *image)):
         raise ValueError(
             f"{attack!r:.100} must answer x of one image a client, {(len(view), *image)}, got "
             f"{tuple(found.x.shape)}"
         )
-    scores = found.log_posterior.shape, found.restarts.shape[:1], found.x.dtype.is_floating_point
-    if scores != ((len(view),), (len(view),), True):
+    scores = found.log_posterior.shape, found.restarts.shape[:1]
+    if scores != ((len(view),), (len(view),)):
         raise ValueError(
-            f"{attack!r:.100} must answer floating-point x, log_posterior ({len(view)},) and "
+            f"{attack!r:.100} must answer log_posterior ({len(view)},) and "
             f"restarts ({len(view)}, R); end it with gradleak.attacks.answered(x, begin)"
         )
     if len(view) > 1 and look.due(type(attack)):

@@ -25,6 +25,12 @@ CREATE TABLE IF NOT EXISTS asked (name TEXT, chapter TEXT, id TEXT, told TEXT,
 CREATE TABLE IF NOT EXISTS commands (name TEXT, chapter TEXT, command TEXT,
                                      PRIMARY KEY (name, chapter));
 """
+TABLES = {
+    "rows": ["id", "found", "made"],
+    "pictures": ["id", "shape", "pixels"],
+    "asked": ["name", "chapter", "id", "told"],
+    "commands": ["name", "chapter", "command"],
+}
 
 
 @contextmanager
@@ -101,6 +107,15 @@ def _hold(path: Path, inode: int, process: int) -> None:
     atexit.register(held.close)
 
 
+def _check_columns(db: sqlite3.Connection) -> None:
+    """ValueError where a table of ours is none, or another's."""
+    made = db.execute("SELECT name, type FROM sqlite_master").fetchall()
+    for table, columns in TABLES.items():
+        found = [row[1] for row in db.execute(f"PRAGMA table_info({table})")]
+        if (table, "table") not in made or found != columns:
+            raise ValueError(f"its table {table} has the columns {', '.join(found)}")
+
+
 def _prepare(db: sqlite3.Connection, tries: int = 200) -> None:
     # Of two that give a new file its write-ahead log at once, one is refused without a wait.
     for left in reversed(range(tries)):
@@ -108,6 +123,7 @@ def _prepare(db: sqlite3.Connection, tries: int = 200) -> None:
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = NORMAL")  # a power cut may cost the last batches
             db.executescript(SCHEMA)
+            _check_columns(db)
             return
         except sqlite3.OperationalError:
             if not left:

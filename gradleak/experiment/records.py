@@ -19,6 +19,7 @@ from torch import Tensor
 from gradleak.experiment._database import FILE, opened, read
 from gradleak.experiment.exported import MADE, NAMES, WHOLE, Exported, images, table_of
 from gradleak.files import DamagedError
+from gradleak.scales import check_kind, refuse
 
 Plain = str | int | float
 Asked = Sequence[tuple[str, Mapping[str, Plain]]]
@@ -43,6 +44,11 @@ class Records:
     chapter: str = ""
 
     def __post_init__(self) -> None:
+        check_kind("folder", self.folder, (str, Path))
+        check_kind("name", self.name, str)
+        if not 0 < len(self.name.encode()) < 200 or not self.name.isprintable() or "/" in self.name:
+            refuse("name", "what a file can be called, up to 199 letters without /", self.name)
+        object.__setattr__(self, "folder", Path(self.folder))
         object.__setattr__(self, "chapter", self.chapter or self.name.split("-")[0])
 
     @classmethod
@@ -86,8 +92,8 @@ class Records:
             "SELECT command FROM commands WHERE name = ? AND ? IN (chapter, '%') ORDER BY rowid"
         )
         with read(self.folder) as db:
-            made = [json.loads(text) for (text,) in db.execute(query, by)]
-            commands = [command for (command,) in db.execute(select, by)]
+            made = [_object(text) for (text,) in db.execute(query, by)]
+            commands = [str(command) for (command,) in db.execute(select, by)]
 
         def told(name: str, where: Iterable[Mapping[str, Any]] = made) -> str:
             return "; ".join(dict.fromkeys(str(m[name]) for m in where if name in m))
@@ -98,7 +104,7 @@ class Records:
             "dataset": told("dataset", (t for _, t in asked)),
             "version": told("version"),
             "rows": len(table),
-            "date": max((m["date"] for m in made), default=""),
+            "date": max((m.get("date", "") for m in made), default=""),
             **{name: told(name) for name in ("hardware", "torch", "python")},
             "names": NAMES,
             "missing": len(asked) - len(table),
@@ -195,7 +201,7 @@ class Records:
         query = f"SELECT id, found FROM rows WHERE {AMONG}"
         with read(self.folder) as db:
             here = db.execute(query, [_listed(id for id, _ in asked)])
-            found = {id: json.loads(text) for id, text in here}
+            found = {id: _object(text) for id, text in here}
         return table_of([(id, told, found[id]) for id, told in asked if id in found])
 
     def _knows(self, asked: Sequence[tuple[str, ...]], command: tuple[str, ...]) -> bool:
@@ -230,10 +236,20 @@ class Records:
         return missing
 
 
+def _object(text: object) -> dict[str, Any]:
+    """What a cell of the database tells; ValueError, which `read` names, for what is no object."""
+    held = json.loads(text) if isinstance(text, str) else text
+    if not isinstance(held, dict):
+        raise ValueError(f"a row holds {held!r:.99}, and not what was found")
+    return held
+
+
 @cache
 def _adopt(records: Records, exported: Exported, changed: int) -> None:
     """Take over the rows and pictures of an export, once as long as it does not change."""
     facts, table = exported.facts(), exported.read()
+    if "id" not in table:
+        raise DamagedError(f"{exported.path} does not name its rows (no column id): {WHOLE}")
     if facts.get("names") != NAMES:
         chapter, profile = [*exported.name.split("-"), "quick"][:2]
         raise ValueError(

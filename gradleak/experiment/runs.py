@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +17,7 @@ from gradleak.experiment.exported import made
 from gradleak.experiment.records import Plain, Records
 from gradleak.experiment.trials import Trial, check_labels
 from gradleak.identity import digest
+from gradleak.scales import check_kind
 
 
 def run(trials: Sequence[Trial], records: Records, command: str = "") -> pd.DataFrame:
@@ -30,6 +31,7 @@ def run(trials: Sequence[Trial], records: Records, command: str = "") -> pd.Data
     how to run it again, kept with the facts. Raises ValueError for trials of several data sets,
     which want records each.
     """
+    _check(trials, records)
     trials = [replace(t) for t in trials]  # named anew: a network may have been trained since
     datasets = {t.images.name for t in trials}
     if len(datasets) != 1:
@@ -37,6 +39,7 @@ def run(trials: Sequence[Trial], records: Records, command: str = "") -> pd.Data
     keep_blocks()
     asked = [(t.row_id(i), {**told, "index": i})
              for t in trials for told in [t.parameters()] for i in t.images.index]  # fmt: skip
+    _check_labels_differ(asked)
     keep = {t.row_id(i) for t in trials for i in t.images.index if i in t.keep}
     records.ask(asked, command)
     carry(trials, records)
@@ -60,6 +63,7 @@ def measured(
     besides: networks, images, plain values, or several of them; () for nothing. on: where they
     compute, for the facts; None: the better device of those present.
     """
+    check_kind("records", records, Records, "gradleak.experiment.Records(folder, name)")
     for labels, _, _ in cells:
         check_labels(labels, {"id", "seconds"})
     each = {digest(dict(labels), decides): (dict(labels), find) for labels, decides, find in cells}
@@ -69,7 +73,11 @@ def measured(
     work = {name: find for name, (_, find) in each.items() if name in missing}
     for name, find in tqdm(work.items(), desc=records.name, delay=2, disable=_quiet()):
         begin = time.perf_counter()
-        found = dict(find())
+        found = find()
+        if not isinstance(found, Mapping):
+            raise ValueError(f"{find!r:.99} must return a dict, column -> value, got {found!r:.99}")
+        check_labels(found, ())
+        found = dict(found)
         if found.keys() & {"id", "seconds", *each[name][0]}:
             raise ValueError(
                 f"what is found, {', '.join(found)}, is called as a label or id, seconds"
@@ -77,6 +85,24 @@ def measured(
         found["seconds"] = round(time.perf_counter() - begin, 4)
         records.add({name: found}, {}, made(on or named()))
     return records.rows(asked)
+
+
+def _check(trials: object, records: object) -> None:
+    check_kind("trials", trials, (list, tuple), "one alone: [trial]")
+    for trial in trials:
+        check_kind("trials", trial, Trial)
+    check_kind("records", records, Records, "gradleak.experiment.Records(folder, name)")
+
+
+def _check_labels_differ(asked: Sequence[tuple[str, Mapping[str, Plain]]]) -> None:
+    told: dict[Hashable, str] = {}
+    for name, labels in asked:
+        known = told.setdefault((name, *labels.items()), repr(labels))
+        if known != repr(labels):
+            raise ValueError(
+                "two trials differ only in labels that Python takes for equal, as 1, 1.0 and True "
+                f"are: {known:.300} and {labels!r:.300}; give both the same, or texts"
+            )
 
 
 def _quiet() -> bool | None:

@@ -13,10 +13,12 @@ from gradleak.data import Images
 from gradleak.device import precision
 from gradleak.experiment.records import Plain
 from gradleak.identity import digest
+from gradleak.scales import check_kind
 
 # Columns that are computed, or that tell of the trial itself.
-FOUND = {"id", "dataset", "split", "index", "seed", "mse", "psnr", "ssim", "psnr_x", "ssim_x",
-         "log_posterior", "seconds", "device", "version"}  # fmt: skip
+TAKEN = {"id", "dataset", "split", "index", "seed", "mse", "psnr", "ssim", "psnr_x", "ssim_x",
+         "log_posterior", "seconds", "device", "version", "true_defense", "transform",
+         "batch_size"}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -45,9 +47,12 @@ class Trial:
             raise ValueError(f"an attack inherits from gradleak.Attack, {self.attack!r} does not")
         if type(self.seed) is not int or self.seed < 0:
             raise ValueError(f"a seed is a whole number, at least 0, got {self.seed!r}")
-        check_labels(
-            self.labels, FOUND | {"true_defense", "transform"} | self.attack.columns().keys()
-        )
+        check_kind("client", self.client, Client)
+        check_kind("images", self.images, Images, "such as gradleak.data.load(name).take(range(9))")
+        check_kind("keep", self.keep, Collection, "the indices of images")
+        columns = self.attack.columns()
+        check_labels(columns, TAKEN)
+        check_labels(self.labels, TAKEN | columns.keys())
         if not len(set(self.images.index)) == len(self.images) > 0:
             raise ValueError(
                 f"a trial attacks one image or more, each under an index of its own; got "
@@ -148,7 +153,10 @@ def check_labels(labels: Mapping[str, Plain], taken: Collection[str]) -> None:
             )
     if labels.keys() & taken:
         both = ", ".join(sorted(labels.keys() & taken))
-        raise ValueError(f"labels may not be called as what is found: {both}; choose other names")
+        raise ValueError(
+            f"labels and an attack's columns may not be called as what is found or told: {both}; "
+            "choose other names"
+        )
 
 
 def grid(**axes: Iterable[Any]) -> list[dict[str, Any]]:

@@ -1,5 +1,6 @@
 """Records outlive kills, go on anywhere, and are published as plain files."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -22,7 +23,7 @@ from hypothesis import strategies as st
 
 import gradleak as gl
 from gradleak.experiment import Exported, Records, batches, made, run, runs
-from gradleak.experiment.trials import FOUND
+from gradleak.experiment.trials import TAKEN
 from gradleak.files import DamagedError
 
 DIGITS = gl.data.load("digits").take(range(5))
@@ -272,7 +273,7 @@ def test_other_committed_records_are_of_the_same_kind(tmp_path):
 
 
 LABELS = st.dictionaries(
-    st.text(min_size=1).filter(lambda name: name.strip() and name not in FOUND),
+    st.text(min_size=1).filter(lambda name: name.strip() and name not in TAKEN),
     st.one_of(st.text(), st.sampled_from(["None", "NA", "", "01", "1", "1e5", "true"]),
               st.integers(-99, 99), st.floats(allow_nan=False), st.booleans()),
     max_size=3,
@@ -298,7 +299,7 @@ def test_labels_come_back_as_what_they_were(labels):
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        *(({name: "x"}, f"what is found: {name}") for name in ("id", "index", "psnr", "seed",
+        *(({name: "x"}, f"or told: {name}") for name in ("id", "index", "psnr", "seed",
           "ssim_x", "seconds", "dataset", "belief", "prior", "optimizer", "true_defense",
           "transform")),
         ({" ": 1}, "not blank"), ({3: 1}, "not blank"), ("defense", "a dictionary"),
@@ -453,3 +454,33 @@ def test_a_finished_run_in_a_read_only_folder_can_be_read(as_somebody, tmp_path,
         assert sorted(folder.iterdir()) == before
         os.setresuid(*[os.getresuid()[2]] * 3)
         folder.chmod(0o755)
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "a\0b", "x" * 300, "two\nlines", None, 3])
+def test_names_of_records_are_those_of_files(tmp_path, name):
+    with pytest.raises(ValueError, match="name must be"):
+        Records(tmp_path, name)
+    assert Records(str(tmp_path), "some").folder == tmp_path
+
+
+@pytest.mark.parametrize("held", ["[]", "null", None, "3", '"text"', "{"])
+def test_a_row_that_holds_nothing_is_named_with_its_file(tmp_path, held):
+    records = Records(tmp_path, "some")
+    records.ask([("a", {"index": 0})], "")
+    records.add({"a": {"seconds": 0.0}}, {}, HERE)
+    with contextlib.closing(sqlite3.connect(tmp_path / "records.sqlite")) as db, db:
+        db.execute("UPDATE rows SET found = ?", [held])
+    with pytest.raises(DamagedError, match=r"records\.sqlite is no database of records"):
+        records.read()
+
+
+@pytest.mark.parametrize(
+    "schema",
+    ["CREATE TABLE rows (id TEXT)", "CREATE VIEW rows AS SELECT 1 AS id, 2 AS found, 3 AS made",
+     "CREATE TABLE asked (name TEXT, told TEXT)"],
+)  # fmt: skip
+def test_tables_of_others_are_none_of_ours(tmp_path, schema):
+    with contextlib.closing(sqlite3.connect(tmp_path / "records.sqlite")) as db, db:
+        db.execute(schema)
+    with pytest.raises(DamagedError, match=r"records\.sqlite is no database of records"):
+        Records(tmp_path, "some").ask([("a", {"index": 0})], "")

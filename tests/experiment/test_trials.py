@@ -1,5 +1,6 @@
 import dataclasses
 import itertools
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -312,7 +313,7 @@ def test_a_release_is_shared_by_equal_clients_and_images_only(records, tmp_path)
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"labels": {"psnr": 1}}, "labels may not be called as what is found: psnr"),
+        ({"labels": {"psnr": 1}}, "may not be called as what is found or told: psnr"),
         ({"seed": 0.9}, "a seed is a whole number"),
         ({"attack": "dlg"}, "an attack inherits from gradleak.Attack"),
     ],
@@ -488,3 +489,80 @@ def test_images_of_a_trial_have_indices_of_their_own():
     ):
         with pytest.raises(ValueError, match="each under an index of its own"):
             dataclasses.replace(trials()[0], images=images)
+
+
+@dataclasses.dataclass(frozen=True)
+class Grey(gl.Attack):
+    """Answers mid-grey, under columns of its own."""
+
+    told: tuple[tuple[str, object], ...] = ()
+
+    def columns(self):
+        return dict(self.told)
+
+    def attack(self, view, seed=0):
+        return gl.attacks.answered(torch.full((len(view), *view.shape), 0.5), 0.0)
+
+
+CLIENT = gl.Client(MODEL)
+
+
+@pytest.mark.parametrize("name", ["psnr", "id", "index", "batch_size", "true_defense", "seconds"])
+def test_no_column_hides_what_was_found(name):
+    with pytest.raises(ValueError, match=rf"may not be called.*: {name}"):
+        gl.Trial(CLIENT, Grey(((name, 1),)), DIGITS, {})
+    with pytest.raises(ValueError, match=rf"may not be called.*: {name}"):
+        gl.Trial(CLIENT, Grey(), DIGITS, {name: 1})
+    with pytest.raises(ValueError, match=r"may not be called.*: how"):
+        gl.Trial(CLIENT, Grey((("how", 1),)), DIGITS, {"how": 2})
+
+
+@pytest.mark.parametrize("value", [None, [1], torch.ones(1), 1j, float("nan"), b"a", 2**70])
+def test_columns_of_an_attack_are_plain(value):
+    with pytest.raises(ValueError, match="the label how is"):
+        gl.Trial(CLIENT, Grey((("how", value),)), DIGITS, {})
+
+
+@pytest.mark.parametrize("two", [(1, True), (1, 1.0), (0, False), (0.0, -0.0), (2, 2.0)])
+def test_labels_that_python_takes_for_equal_are_refused(records, two):
+    with pytest.raises(ValueError, match=r"takes for equal.*give both the same, or texts"):
+        runs.run([gl.Trial(CLIENT, Grey(), DIGITS, {"who": label}) for label in two], records)
+    both = [gl.Trial(CLIENT, Grey(), DIGITS, {"who": label}) for label in ("1", 1)]
+    runs.run(both, records)
+    assert records.export(records.folder).read().who.tolist() == 5 * ["1"] + 5 * [1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"client": None}, "client must be a Client"),
+        ({"client": MODEL}, "client must be a Client"),
+        ({"images": None}, "images must be a Images"),
+        ({"images": (DIGITS.x, DIGITS.y)}, "images must be a Images"),
+        ({"keep": 3}, "keep must be a Collection"),
+        ({"keep": None}, "keep must be a Collection"),
+    ],
+)
+def test_parts_of_a_trial_are_what_they_are_called(changes, told):
+    with pytest.raises(ValueError, match=told):
+        gl.Trial(**{"client": CLIENT, "attack": Grey(), "images": DIGITS, "labels": {}} | changes)
+
+
+@pytest.mark.parametrize("bad", ["r.csv", None, 3, Path("r")])
+def test_records_are_records(bad):
+    with pytest.raises(ValueError, match=r"records must be a Records.*Records\(folder, name\)"):
+        runs.run([gl.Trial(CLIENT, Grey(), DIGITS, {})], bad)
+    with pytest.raises(ValueError, match="records must be a Records"):
+        runs.measured([], bad)
+
+
+@pytest.mark.parametrize("bad", [gl.Trial(CLIENT, Grey(), DIGITS, {}), None, [3], "trial"])
+def test_trials_are_a_list_of_them(records, bad):
+    with pytest.raises(ValueError, match="trials must be"):
+        runs.run(bad, records)
+
+
+@pytest.mark.parametrize("found", [None, 3.0, [1], {"a": None}, {"a": torch.ones(2)}, {3: 1}])
+def test_functions_return_columns(records, found):
+    with pytest.raises(ValueError, match=r"must return a dict|the label a is|a label's name"):
+        runs.measured([({"who": "me"}, (), lambda: found)], records)
