@@ -1,7 +1,6 @@
 """Training the attacked networks, with a gradient defense active, and keeping checkpoints."""
 
 import copy
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from gradleak.defenses import NoDefense
 from gradleak.identity import UndescribableError, digest, given, made
 from gradleak.models import load, save
 from gradleak.randomness import BATCHES, generator
+from gradleak.scales import check_number
 
 REVISION = 0  # raised by hand when training gives other networks
 
@@ -126,8 +126,7 @@ def _check(batch_size: int, lr: float, count: int) -> None:
         raise ValueError(f"a batch is a whole number of images, at least 1, got {batch_size!r}")
     if batch_size > count:
         raise ValueError(f"a batch of {batch_size} is larger than the {count} training images")
-    if not isinstance(lr, int | float) or not 0 <= lr < math.inf:
-        raise ValueError(f"a learning rate is a finite number, at least 0, got lr={lr!r}")
+    check_number("lr", lr, "[0, inf)", "it is the learning rate")
 
 
 def _how(client: Client, images: Images, options: Mapping[str, Any]) -> str:

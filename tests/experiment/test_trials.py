@@ -488,3 +488,9 @@ def test_images_of_a_trial_have_indices_of_their_own():
     ):
         with pytest.raises(ValueError, match="each under an index of its own"):
             dataclasses.replace(trials()[0], images=images)
+
+
+@pytest.mark.parametrize("axis", [None, 3, 0.5, gl.Box()])
+def test_an_axis_is_some_values(axis):
+    with pytest.raises(ValueError, match=r"the axis b must be a Iterable.*\[value\]"):
+        grid(a=[1], b=axis)
