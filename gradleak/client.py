@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from gradleak import gradients, look
 from gradleak.defenses import Defense, Distribution, Ignore, InputDefense, NoDefense, Transform
+from gradleak.device import ordinary, usable
 from gradleak.gradients import HALF, Given, Gradient, Loss, in_float32, received
 from gradleak.randomness import START, check_seed, generator
-from gradleak.scales import check_call, check_kind, check_whole
+from gradleak.scales import check_call, check_kind, check_whole, is_plain, refuse
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,8 @@ class Client:
 
     def gradient(self, x: Tensor, y: Tensor) -> Gradient:
         """The true gradient of each of N clients, differentiable in x; never in half precision."""
+        check_kind("x", x, Tensor, "use torch.as_tensor(x)")
+        check_kind("y", y, Tensor, "use torch.as_tensor(y)")
         x = self._as_seen(x)
         if self.batch_size is None:
             x, y = x.unsqueeze(1), y.unsqueeze(1)
@@ -82,7 +85,7 @@ class Client:
 
     @property
     def _reference(self) -> Tensor:
-        return next(p for p in self.model.parameters() if p.requires_grad)
+        return gradients.network.first_trainable(self.model)
 
     def _some(self, shape: Sequence[int]) -> Tensor:
         """Some x of a shape, where the clients' own is not at hand."""
@@ -99,14 +102,15 @@ class Client:
 
     def log_prob(self, g: Gradient, x: Tensor, y: Tensor) -> Tensor:
         """log p(g | x, y) of each of N clients, (N,)."""
+        check_kind("g", g, Gradient, "gradleak.Gradient({name: tensor (N, ...)})")
         return self.distribution(x, y).log_prob(g)
 
+    @ordinary
     def slope(self, g: Gradient, x: Tensor, y: Tensor) -> Tensor:
         """The slope of log p(g | x, y) in x, like x; with g for equally many x each."""
-        x = x.detach().requires_grad_()
+        x = usable(x).detach().requires_grad_()
         with torch.enable_grad():  # so that gradients of networks stay in factors
-            (slope,) = torch.autograd.grad(self.in_float32.log_prob(g, x, y).sum(), x)
-        return slope
+            return gradients.slope(self.in_float32.log_prob(g, x, y).sum(), x)
 
     @property
     def in_float32(self) -> Client:
@@ -130,6 +134,7 @@ class Client:
         """The images in what the network sees, (N, *shape): a transform may have added to them."""
         return seen if self.transform is None else self.transform.image(seen)
 
+    @ordinary
     def release(
         self, x: Tensor, y: Tensor, *, seed: int = 0, key: Sequence[int] | None = None
     ) -> ServerView:
@@ -141,7 +146,7 @@ class Client:
         fit the model, labels that do not fit the loss, layers in train mode, and gradients that
         are zero, not finite, or the same whatever x is.
         """
-        gradients.network.check_mode(self.model)
+        gradients.network.check(self.model)
         x, y = self.placed(x, y)
         self._check(x, y)
         key = _keys(key, len(x))
@@ -155,6 +160,7 @@ class Client:
         g = self.defense_at(x)(true_gradient).sample([(seed, k) for k in key])
         return ServerView(self, g.map(Tensor.detach), y, tuple(x.shape[1:]), key)
 
+    @ordinary
     def view(
         self, g: Given, y: object = None, *, shape: Sequence[int], key: Sequence[int] | None = None
     ) -> ServerView:
@@ -167,11 +173,14 @@ class Client:
         shape: that of one example as the network sees it, such as (1, 28, 28).
         key: N integers that tell the clients apart (default 0 to N-1).
         Raises ValueError for what is missing, unknown, of another shape or layout, not finite or
-        zero. Parameters that were not sent are those that the client's defense, `gradleak.Ignore`,
-        leaves out. Whether any x explains the gradients tells `gradleak.fit`, after an attack.
+        zero, and for a model in train mode or not finite. Parameters that were not sent are those
+        that the client's defense, `gradleak.Ignore`, leaves out. Whether any x explains the
+        gradients tells `gradleak.fit`, after an attack.
         """
+        self._check_model()
         return self._seen(received.gradient(self.model, g, self._sent()), y, shape, key)
 
+    @ordinary
     def view_of_update(
         self, before: Given, after: Given, lr: float, y: object = None, *, shape: Sequence[int],
         steps: int = 1, key: Sequence[int] | None = None,
@@ -188,8 +197,13 @@ class Client:
                 "takes its own at other weights, and nothing here unrolls them; ask for the "
                 "weights after one step"
             )
+        self._check_model()
         g = received.update(self.model, before, after, lr, self._sent())
         return self._seen(g, y, shape, key)
+
+    def _check_model(self) -> None:
+        gradients.network.check(self.model)
+        gradients.network.check_finite(self.model)
 
     def _sent(self) -> list[str]:
         """Names of the parameters whose gradients a server sees."""
@@ -335,6 +349,7 @@ class ServerView:
             f"labels {labels}, {self.client})"
         )
 
+    @ordinary
     def __getitem__(self, index: slice | Sequence[int]) -> ServerView:
         """The view of some of the clients: a slice, or a sequence of positions."""
         places = _places(index, len(self))
@@ -350,10 +365,12 @@ class ServerView:
         """Raise ValueError where an attack would answer with what g does not tell.
 
         That is so without a client, for g that is zero or not finite, for labels that the loss
-        does not take, for a model that was put into train mode; and for a seed that is none.
+        does not take, for a model that was put into train mode, frozen or cast since; and for a
+        seed that is none.
         """
         check_seed("seed", seed)
-        gradients.network.check_mode(self.client.model)
+        gradients.network.check(self.client.model)
+        received.check_fits(self.client.model, self.g)
         if not len(self) or self.g.attacks != len(self):
             raise ValueError(
                 f"nothing to attack: the view has {len(self)} keys and g of {self.g.attacks} "
@@ -414,6 +431,8 @@ class ServerView:
 def _keys(key: object, clients: int) -> tuple[int, ...]:
     key = range(clients) if key is None else key
     check_kind("key", key, (Sequence, Tensor, np.ndarray), "one number for each client")
+    if not isinstance(key, Sequence) and key.ndim != 1:
+        refuse("key", f"{clients} numbers, one for each client", key)
     key = check_seed("key", *key)
     if len(key) != clients:
         raise ValueError(f"{len(key)} keys for {clients} clients; give one for each")
@@ -437,18 +456,19 @@ def _check_gradient(what: str, g: Gradient) -> None:
 def _tensor(name: str, value: object) -> Tensor:
     try:
         # A copy of what is no tensor: an array may be read-only, or run backwards.
+        received.check_unmasked(value)
         tensor = value if isinstance(value, Tensor) else torch.from_numpy(np.array(value))
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(
             f"{name} is a {type(value).__name__} of which no tensor can be made: {error}; give a "
             "tensor or an array of numbers"
         ) from error
-    if tensor.layout is not torch.strided or tensor.is_complex():
+    if not is_plain(tensor) or tensor.is_complex():
         raise ValueError(
-            f"{name} is {tensor.layout} of {tensor.dtype}; give a dense tensor of real numbers: "
-            ".to_dense(), torch.view_as_real(...)"
+            f"{name} is {tensor.layout} of {tensor.dtype} on {tensor.device}; give a dense tensor "
+            "of real numbers: .to_dense(), .dequantize(), .float(), torch.view_as_real(...)"
         )
-    return tensor
+    return usable(tensor)
 
 
 def _places(index: slice | Sequence[int], count: int) -> list[int]:
@@ -456,7 +476,8 @@ def _places(index: slice | Sequence[int], count: int) -> list[int]:
         return list(range(count))[index]
     places = _tensor("the index of a view", index)
     whole = not places.is_floating_point() and places.dtype is not torch.bool
-    if places.numel() and not (places.ndim == 1 and whole and (places.abs() <= count).all()):
+    whole = whole and bool((places.abs() <= count).all())
+    if places.ndim != 1 or (places.numel() and not whole):
         raise ValueError(f"a view is cut by a slice or a list of positions, got {index!r:.200}")
     try:
         return [range(count)[i] for i in places.tolist()]

@@ -169,7 +169,7 @@ def _sampled(who: str, drawn: object, like: Gradient) -> Tensor:
             "set what is hidden to zero instead of leaving it out"
         )
     each = [_shaped(f"{who}: {name}", v, like[name]) for name, v in drawn.items()]
-    return torch.cat([v.flatten(1) for v in each], 1)
+    return torch.cat([v.reshape(len(v), -1) for v in each], 1)
 
 
 def _valued(who: str, log_p: object, leaves: list[Tensor], rows: slice) -> dict[str, Tensor]:
@@ -186,7 +186,7 @@ def _valued(who: str, log_p: object, leaves: list[Tensor], rows: slice) -> dict[
     found, slopes = {"log_prob": log_p.detach()}, []
     if log_p.requires_grad:
         slopes = torch.autograd.grad(log_p.sum(), leaves, allow_unused=True, retain_graph=True)
-        slopes = [s[rows].flatten(1) for s in slopes if s is not None]
+        slopes = [s[rows].reshape(n, -1) for s in slopes if s is not None]
     flat = not slopes or not any(s.any() for s in slopes)
     if leaves and flat and n > 1 and log_p.isfinite().all() and log_p[0] != log_p[1]:
         raise ValueError(

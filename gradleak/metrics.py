@@ -20,7 +20,7 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 from torch import Tensor
 
-from gradleak.scales import check_number, check_numbers, check_shapes, refuse
+from gradleak.scales import check_kind, check_number, check_numbers, check_shapes, refuse
 
 ROUNDING = 1e-5  # what a resized or turned image may be beyond [0, 1]
 WINDOW = 7  # pixels a side of SSIM's windows
@@ -63,7 +63,8 @@ def ssim(x_hat: Tensor, x: Tensor) -> Tensor:
     _check(x_hat, x)
     if x.ndim != 4 or min(x.shape[2:]) < WINDOW:
         return torch.full((len(x),), torch.nan, dtype=torch.double)
-    pairs = zip(x_hat.clamp(0, 1).cpu().double().numpy(), x.cpu().double().numpy(), strict=True)
+    a, b = (v.detach().cpu().double().numpy() for v in (x_hat.clamp(0, 1), x))
+    pairs = zip(a, b, strict=True)
     values = [structural_similarity(a, b, data_range=1.0, channel_axis=0) for a, b in pairs]
     return torch.tensor(values).where(in_range(x).cpu(), torch.nan)
 
@@ -91,8 +92,11 @@ def within(x_hat: Tensor, x: Tensor, delta: float) -> Tensor:
 
 def nearest(x: Tensor, among: Tensor) -> Tensor:
     """The place in `among` (M, ...) of the image nearest to each of x (N, ...), (N,)."""
+    check_kind("x", x, Tensor)
+    check_kind("among", among, Tensor)
     check_shapes(x=x[:1], among=among[:1])
-    return torch.cdist(x.flatten(1), among.flatten(1)).argmin(1)
+    kind = torch.promote_types(torch.promote_types(x.dtype, among.dtype), torch.float32)
+    return torch.cdist(x.flatten(1).to(kind), among.flatten(1).to(kind)).argmin(1)
 
 
 def match(x_hat: Tensor, x: Tensor) -> Tensor:
@@ -102,11 +106,14 @@ def match(x_hat: Tensor, x: Tensor) -> Tensor:
     x.flatten(0, 1)). It looks at x, so it is an oracle. Raises ValueError for shapes that differ
     or without both axes.
     """
+    check_kind("x_hat", x_hat, Tensor)
+    check_kind("x", x, Tensor)
     if x_hat.shape != x.shape or x.ndim < 3:
         raise ValueError(
             f"x_hat and x are (N, B, ...), N clients of B examples each; they are "
             f"{tuple(x_hat.shape)} and {tuple(x.shape)}"
         )
+    check_shapes(x_hat=x_hat, x=x)
     return torch.stack([found[_order(found, true)] for found, true in zip(x_hat, x, strict=True)])
 
 
@@ -165,7 +172,7 @@ def interval(values: Sequence[float]) -> Interval:
     A single value or equal values have no spread to resample: the interval is the mean. Raises
     ValueError for values that are not finite, and for those that are true or false: see `share`.
     """
-    values = np.asarray(values)
+    values = _array("values", values)
     if values.dtype == bool:
         raise ValueError("values are true or false, and their mean a share: use metrics.share")
     values = _numbers("values", values)
@@ -185,7 +192,7 @@ def share(values: Sequence[bool]) -> Interval:
     For shares, as of leaks, where resampling fails: of none in twelve its upper end is 24 %.
     Raises ValueError for no values, and for values that are not true or false.
     """
-    values = np.asarray(values)
+    values = _array("values", values)
     if not values.size or not np.isin(values, (0, 1)).all():
         raise ValueError(f"a share needs values that are true or false, got {values}")
     count, n = int(values.sum()), values.size
@@ -196,17 +203,31 @@ def share(values: Sequence[bool]) -> Interval:
 def crossing(means: Mapping[float, Interval], target: float) -> float | None:
     """Where means that fall with a quantity first reach a target, on a log scale; None: nowhere."""
     check_number("target", target, "(-inf, inf)")
+    check_kind("means", means, Mapping, "such as {scale: interval(values)}")
     check_numbers("means", list(means), "(0, inf)", "its keys are on a log scale")
-    points = [(at, value.mean) for at, value in means.items()]
+    for value in means.values():
+        check_kind("means", value, Interval, "see metrics.interval")
+    points = [(at, means[at].mean) for at in sorted(means)]
     for (before, high), (after, low) in pairwise(points):
         if high >= target >= low and high > low:
             return before * (after / before) ** ((high - target) / (high - low))
     return None
 
 
+def _array(name: str, values: object) -> np.ndarray:
+    """What holds numbers as an array; a tensor of any kind that holds them."""
+    try:
+        if isinstance(values, Tensor):
+            values = values.detach().to_dense().cpu()
+            values = values.double() if values.is_floating_point() else values
+        return np.asarray(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        refuse(name, "a sequence of numbers, one an image", values, str(error))
+
+
 def _numbers(name: str, values: Sequence[float]) -> np.ndarray:
     """One number an image, as an array."""
-    array = np.asarray(values)
+    array = _array(name, values)
     if array.ndim != 1 or array.dtype.kind not in "biuf":
         refuse(name, "a sequence of numbers, one an image", values)
     return array.astype(float)
@@ -244,6 +265,11 @@ def floors(
     x: Tensor, public: Tensor, metric: Callable[[Tensor, Tensor], Tensor] = psnr
 ) -> dict[str, Interval]:
     """What can be had without a gradient: mid-grey and the mean of public images (M, C, H, W)."""
+    check_kind("x", x, Tensor)
+    check_kind("public", public, Tensor)
     check_shapes(x=x[:1], public=public[:1])
     guesses = {"mid-grey": torch.full_like(x, 0.5), "mean image": public.mean(0).expand_as(x)}
-    return {name: interval(metric(guess, x).tolist()) for name, guess in guesses.items()}
+    found = {name: metric(guess, x) for name, guess in guesses.items()}
+    for values in found.values():
+        check_kind("what metric returns", values, Tensor, "one number for each of x, (N,)")
+    return {name: interval(values) for name, values in found.items()}

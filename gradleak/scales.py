@@ -3,10 +3,12 @@
 Each check names the setting, what it may be, what it got, and a cure where one is not plain.
 """
 
+import sys
 from collections.abc import Collection, Sequence
 from functools import cache
-from numbers import Integral, Real
+from numbers import Integral
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -40,7 +42,8 @@ def check_scale(name: str, value: Scale, interval: str, cure: str = "") -> None:
     if not isinstance(value, Tensor):
         return check_number(name, value, interval, cure)
     real = value.dtype.is_floating_point or value.dtype in (torch.int32, torch.int64)
-    if value.ndim > 1 or not real or not all(_inside(v, interval) for v in value.view(-1).tolist()):
+    fit = real and is_plain(value) and value.ndim < 2
+    if not fit or not all(_inside(v, interval) for v in value.view(-1).tolist()):
         refuse(name, f"a number in {interval}, or a tensor (N,) of such", value, cure)
 
 
@@ -67,7 +70,7 @@ def check_flag(name: str, value: bool) -> None:
 
 def check_kind(name: str, value: object, kind: type | tuple[type, ...], cure: str = "") -> None:
     """Raise ValueError unless `value` is an instance of a class, or of one of some."""
-    if not isinstance(value, kind):
+    if type(value) is not kind and not isinstance(value, kind):  # the first is quicker
         kinds = kind if isinstance(kind, tuple) else (kind,)
         refuse(name, " or ".join(f"a {k.__name__}" for k in kinds), value, cure)
 
@@ -83,8 +86,8 @@ def check_shapes(**tensors: Tensor) -> None:
     """Raise ValueError unless all are tensors of one shape, of at least one row and one number."""
     for name, value in tensors.items():
         check_kind(name, value, Tensor, "use torch.as_tensor(...)")
-        if not value.is_floating_point():
-            refuse(name, "floating-point numbers", value.dtype, "use .float()")
+        if not value.is_floating_point() or not is_plain(value):
+            refuse(name, "dense floating-point numbers", value.dtype, "use .float(), .to_dense()")
     (first, like), *rest = tensors.items()
     for name, value in rest:
         if value.shape != like.shape:
@@ -109,8 +112,17 @@ def refuse(name: str, wanted: str, got: object, cure: str = "") -> None:
     raise ValueError(f"{name} must be {wanted}, got {got!r:.200}{cure and '; '}{cure}")
 
 
+def is_plain(value: Tensor) -> bool:
+    """Whether a tensor is dense and holds its numbers, not quantised and of 16 bits or more."""
+    strange = value.is_meta or value.is_nested or value.is_quantized
+    strange = strange or (value.is_floating_point() and value.element_size() == 1)
+    return not strange and value.layout is torch.strided
+
+
 def _is_number(value: object) -> bool:
-    return type(value) is float or (isinstance(value, Real) and not isinstance(value, bool))
+    if isinstance(value, int):
+        return not isinstance(value, bool) and abs(value) <= sys.float_info.max
+    return isinstance(value, float | np.integer | np.floating)
 
 
 def _inside(value: float, interval: str) -> bool:

@@ -215,6 +215,11 @@ BAD = {
     "label of the last alone": (X, torch.tensor([0, 1, 2, -1]), "do not take x .* from -1 to 2"),
     "a label that does not count": (X, torch.tensor([0, 1, 2, -100]), "label -100 is not a"),
     "a batch": (X[None], Y[None], "see batch_size"),
+    "a masked array": (np.ma.masked_array(X.numpy(), X.numpy() > 0.5), Y, "mask; fill in"),
+    "masked labels": (X, np.ma.masked_array(Y.numpy(), [True] * 4), "y is a Masked.*fill in"),
+    "a meta tensor": (X.to("meta"), Y, "on meta; give a dense tensor"),
+    "labels on meta": (X, Y.to("meta"), "y is .*on meta; give a dense tensor"),
+    "8 bits": (X.to(torch.float8_e4m3fn), Y, "float8"),
 }  # fmt: skip
 
 
@@ -283,7 +288,21 @@ def test_a_view_and_errors_say_how_many_clients_of_how_many_examples(model):
 
 
 @pytest.mark.parametrize(
-    "index", [[1.7], [True, False, True, True], [4], [-5], 2, "a", [None], [[0, 1]], [2**70]]
+    "index",
+    [
+        [torch.tensor([])],
+        [[]],
+        np.array(1),
+        [1.7],
+        [True, False, True, True],
+        [4],
+        [-5],
+        2,
+        "a",
+        [None],
+        [[0, 1]],
+        [2**70],
+    ],
 )
 def test_places_that_are_none_are_refused(model, index):
     with pytest.raises(ValueError, match="view"):
@@ -445,6 +464,11 @@ def test_more_local_steps_are_no_gradient(model, steps):
         (dict(key=[1.5]), "whole numbers, at least 0"),
         (dict(key=["a"]), "whole numbers, at least 0"),
         (dict(key=3), "key must be a Sequence"),
+        (dict(key=np.array(3)), "key must be 1 numbers"),
+        (dict(key=torch.tensor(3)), "key must be 1 numbers"),
+        (dict(key=torch.ones(1, 1)), "key must be 1 numbers"),
+        (dict(y=np.ma.masked_array([3], [True])), "labels are numbers.*mask"),
+        (dict(y=torch.tensor([3], device="meta")), "labels are numbers"),
         (dict(y=-100), "is not a number"),
     ],
 )
@@ -530,3 +554,123 @@ def test_other_beliefs_about_the_same_network_are_welcome(model):
         gl.Client(model, gl.Direction(), smoothed),
     ):
         gl.bayes(belief, gl.Box(), optimizer=STEPS).attack(view)
+
+
+def poison(model):
+    with torch.no_grad():
+        list(model.parameters())[-1][0] = torch.nan
+
+
+def poison_statistics(model):
+    model[0].running_mean[0] = torch.inf
+
+
+@pytest.mark.parametrize(
+    ("change", "cure"),
+    [
+        (poison, "not finite.*load the weights"),
+        (poison_statistics, "'0.running_mean' of the model is not finite"),
+        (lambda net: net.train(), r"train mode.*model.eval\(\)"),
+        (lambda net: net.requires_grad_(False), "no trainable parameters"),
+        (lambda net: net[2].weight.register_hook(print), "has a hook"),
+    ],
+)
+def test_views_of_models_that_are_unfit_are_refused(change, cure):
+    net = nn.Sequential(nn.BatchNorm2d(1), nn.Flatten(), nn.Linear(64, 10)).eval()
+    client, g = gl.Client(net), autograd(net, *digits(1))
+    client.view(g, 0, shape=SHAPE)
+    state = {k: v.clone() for k, v in net.state_dict().items()}
+    change(net)
+    with pytest.raises(ValueError, match=cure):
+        client.view(g, 0, shape=SHAPE)
+    with pytest.raises(ValueError, match=cure):
+        client.view_of_update(state, state, 0.1, 0, shape=SHAPE)
+
+
+@pytest.mark.parametrize(
+    ("change", "cure"),
+    [
+        (lambda m: m.double(), "not one of the model as it stands.*make the view anew"),
+        (lambda m: m.requires_grad_(False), "no trainable parameters"),
+        (lambda m: m.conv1.requires_grad_(False), "'conv1.weight' is not one of the model"),
+        (lambda m: m.conv1.weight.register_hook(print), "has a hook"),
+        (lambda m: m.add_module("drop", nn.Dropout().train()), "train mode"),
+    ],
+)
+def test_a_model_that_changed_since_its_view_is_refused(model, change, cure):
+    x, y = digits(1)
+    client = gl.Client(model)
+    view = client.release(x, y)
+    short = gl.inverting_gradients(client, optimizer=gl.Adam(steps=1))
+    change(model)
+    for use in (short.attack, gl.attacks.FirstLayer().attack, lambda view: gl.fit(view, x)):
+        with pytest.raises(ValueError, match=cure):
+            use(view)
+
+
+MODES = {
+    "inference": torch.inference_mode,
+    "no gradients": torch.no_grad,
+    "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
+}
+
+
+def everything(client, x, y, g):
+    """Numbers of a release, a view, two attacks, a fit and the gradients themselves."""
+    view = client.release(x, y)[[0]]
+    climbed = gl.inverting_gradients(client, optimizer=gl.Adam(steps=3)).attack(view).x
+    believed = gl.Client(client.model, gl.GaussianNoise(0.1))
+    return [
+        *view.g.values(),
+        *gl.inverting_gradients(client, optimizer=gl.Adam(steps=1))
+        .attack(client.view(g, y, shape=x.shape[1:]))
+        .x,
+        climbed,
+        gl.attacks.FirstLayer().attack(view).x,
+        gl.attacks.labels(view),
+        gl.fit(view, x).residual,
+        *gl.gradient(client.model, x[:, None], y[:, None]).values(),
+        believed.slope(view.g, 0.5 * x, y),
+    ]
+
+
+@pytest.mark.parametrize("made", ["inside", "outside"])
+@pytest.mark.parametrize("mode", MODES)
+def test_what_is_found_does_not_depend_on_the_callers_mode(mode, made):
+    model = gl.models.mlp(SHAPE, 10, (16,))
+    x, y = digits(1)
+    g = autograd(model, x, y)
+    expected = everything(gl.Client(model), x, y, g)
+    other = copy.deepcopy(model)  # of which nothing was found out yet
+    with MODES[mode]():
+        if made == "inside":
+            x, y, g = x.clone(), y.clone(), {k: v.clone() for k, v in g.items()}
+        found = everything(gl.Client(other), x, y, g)
+    after = everything(gl.Client(other), x, y, g)
+    for a, b, c in zip(found, expected, after, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(c, b, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("bad", [None, 3, "a", [[0.5]], np.ones((1, 1, 8, 8))])
+def test_gradients_and_densities_take_tensors(model, bad):
+    x, y = digits(1)
+    client = gl.Client(model, gl.GaussianNoise(0.1))
+    law = client.distribution(x, y)
+    g = law.sample([(0, 0)])
+    calls = {
+        "x must be a Tensor": [lambda: client.gradient(bad, y), lambda: client.log_prob(g, bad, y),
+                               lambda: gl.gradient(model, bad, y)],
+        "y must be a Tensor": [lambda: client.gradient(x, bad), lambda: client.log_prob(g, x, bad),
+                               lambda: gl.gradient(model, x, bad)],
+        "model must be a Module": [lambda: gl.gradient(bad, x, y)],
+        "g must be a Gradient": [lambda: client.log_prob(bad, x, y), lambda: law.log_prob(bad),
+                                 lambda: gl.Laplace(g, 0.1).log_prob(bad)],
+        "entries must be": [lambda: gl.Gradient(bad), lambda: gl.Gradient({"w": bad})],
+        "keys must be|random keys|must be whole": [lambda: law.sample(bad),
+                                                   lambda: law.sample([bad])],
+    }  # fmt: skip
+    for match, some in calls.items():
+        for call in some:
+            with pytest.raises(ValueError, match=match):
+                call()

@@ -220,3 +220,61 @@ def test_what_is_not_finite_is_matched_last():
     for shape in [(3,), (3, 4), (2, 3, 4)]:
         with pytest.raises(ValueError, match=r"N clients of B examples"):
             gl.metrics.match(torch.rand(shape), torch.rand(shape[-2:]))
+
+
+def test_a_crossing_does_not_depend_on_the_order_of_the_means():
+    means = {at: gl.interval([mean]) for at, mean in ((1.0, 3.0), (4.0, 1.0), (16.0, 0.0))}
+    for order in itertools.permutations(means):
+        found = gl.metrics.crossing({at: means[at] for at in order}, 2.0)
+        assert found == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize("means", [[1.0, 2.0], {1.0: 3.0, 4.0: 1.0}, None, {1.0: None}])
+def test_means_are_intervals_by_number(means):
+    with pytest.raises(ValueError, match="means must be a"):
+        gl.metrics.crossing(means, 2.0)
+
+
+FORMS = [torch.Tensor.bfloat16, torch.Tensor.half, torch.Tensor.double, torch.Tensor.to_sparse,
+         lambda v: v.requires_grad_(), torch.Tensor.numpy, torch.Tensor.tolist]  # fmt: skip
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_tensors_of_any_kind_are_numbers(form):
+    v = torch.tensor([0.5, 0.0, 1.0, 0.25])
+    given = form(v.clone())
+    assert gl.interval(given) == gl.interval(v)
+    assert gl.metrics.holm(given) == gl.metrics.holm(v)
+    assert gl.paired(given, given) == gl.paired(v, v)
+    assert gl.metrics.share(form(v.round())) == gl.metrics.share(v.round().bool())
+
+
+@pytest.mark.parametrize("bad", [torch.ones(3, device="meta"), [torch.ones((), requires_grad=True)],
+                                 object(), 0.5, [[1.0], [1.0, 2.0]]])  # fmt: skip
+def test_what_holds_no_numbers_is_refused(bad):
+    for call in (gl.interval, gl.metrics.holm, lambda v: gl.paired(v, v), gl.metrics.share):
+        with pytest.raises(ValueError, match=r"values|p must be|a must be"):
+            call(bad)
+
+
+X = torch.rand(2, 3, 1, 8, 8)
+NONE = [None, X.numpy(), X.long(), X[:0], X.to("meta"), "a"]
+
+
+@pytest.mark.parametrize("bad", NONE, ids=map(str, range(len(NONE))))
+def test_what_is_no_reconstruction_is_refused(bad):
+    for call in (gl.metrics.match, gl.metrics.nearest, gl.psnr, gl.metrics.floors):
+        with pytest.raises(ValueError, match=r"must be|holds nothing|take one example"):
+            call(bad, bad)
+
+
+def test_precision_and_slopes_of_images_do_not_matter():
+    x = X[0]
+    for a, b in ((x.half(), x.half()), (x.half(), x.double()), (x.bfloat16(), x)):
+        assert gl.metrics.nearest(a, b.flip(0)).tolist() == [2, 1, 0]
+    assert torch.equal(gl.ssim(x.clone().requires_grad_(), x), gl.ssim(x, x))
+
+
+def test_a_metric_gives_one_number_an_image():
+    with pytest.raises(ValueError, match="what metric returns must be a Tensor"):
+        gl.metrics.floors(X[0], X[1], lambda a, b: 0.5)

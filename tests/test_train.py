@@ -167,7 +167,7 @@ def test_steps_are_whole_numbers(steps, tmp_path):
 
 @pytest.mark.parametrize(
     "options",
-    [*({"lr": lr} for lr in (float("nan"), float("inf"), -0.1, "0.1", None)),
+    [*({"lr": lr} for lr in (float("nan"), float("inf"), -0.1, "0.1", None, 10**400)),
      *({"batch_size": size} for size in (0, -3, 2.0, "4", None))],
 )  # fmt: skip
 def test_rates_and_batches_that_are_none_are_refused(options):

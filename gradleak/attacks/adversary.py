@@ -22,7 +22,7 @@ from gradleak.attacks.maximise import Adam, Objective, Part, Smoothing, maximize
 from gradleak.attacks.stack import Row, merge
 from gradleak.client import Client, ServerView
 from gradleak.defenses import Defense, Distribution, Uninformative
-from gradleak.device import as_many_as_fit, in_chunks
+from gradleak.device import as_many_as_fit, in_chunks, ordinary
 from gradleak.gradients import Gradient
 from gradleak.priors import END, Moment, Prior, check_prior
 from gradleak.randomness import START, generator
@@ -92,6 +92,7 @@ AT_ONCE = {"cpu": 64, "cuda": 4096}  # attacks held at a time; on a CPU more wer
 SCORED_AT_ONCE = 2**24  # entries of the gradients that are held to score attacks at the end
 
 
+@ordinary
 def attack_all(
     attacks: Sequence[tuple[Adversary, ServerView]], seed: int = 0, chunk: int | None = None
 ) -> list[Reconstruction]:
@@ -260,8 +261,12 @@ def _look(adversary: Adversary, view: ServerView) -> None:
         look.at_defense(client.defense, held, g, view.g)
         look.done(client.defense, *how)
     if look.due(prior, *how):
-        moment = Moment(0, max(1, adversary.optimizer.steps))
+        steps = max(1, adversary.optimizer.steps)
+        moment, held = Moment(0, steps), prior.given(view)
         look.at_prior(prior, lambda rows: (prior.given(view[rows]), moment), x)
+        for step in range(steps + 1):
+            at = held.at(Moment(step, steps))
+            check_prior(f"the prior {prior!r:.100}: what at(moment) returns at step {step}", at)
         look.done(prior, *how)
 
 

@@ -22,6 +22,7 @@ from gradleak.attacks.attack import Reconstruction, answered
 from gradleak.client import Client, ServerView
 from gradleak.data import Images
 from gradleak.defenses import GaussianNoise
+from gradleak.device import ordinary
 from gradleak.gradients import Gradient
 from gradleak.priors import fit, log_uniform
 from gradleak.randomness import AMORTISED, generator, seeded
@@ -46,7 +47,7 @@ class Directions(nn.Module):
     @classmethod
     def leading(cls, g: Gradient, rank: int) -> Directions:
         """The leading principal directions (not centred) of N gradients, at most N of them."""
-        flat = {name: value.flatten(1) for name, value in g.items()}
+        flat = {name: value.reshape(len(value), -1) for name, value in g.items()}
         gram = sum((v @ v.T).double() for v in flat.values())
         values, vectors = torch.linalg.eigh(gram)
         real = int((values > 1e-6 * values[-1]).sum())
@@ -61,7 +62,7 @@ class Directions(nn.Module):
 
     def forward(self, g: Gradient) -> Tensor:
         """The coordinates of N gradients, (N, K)."""
-        return sum(g[k].flatten(1) @ directions.T for k, directions in self.entries.items())
+        return sum(g[k].reshape(g.attacks, -1) @ v.T for k, v in self.entries.items())
 
 
 class Answering(nn.Module):
@@ -115,6 +116,7 @@ class Amortised(Learnt):
         network = fit(network, loss, self.steps, self.lr, "amortised")
         return Answering(directions, network, images.classes)
 
+    @ordinary
     def attack(self, view: ServerView, seed: int = 0) -> Reconstruction:
         """The posterior mean of each client's image, (N, C, H, W); nothing is random.
 

@@ -19,6 +19,7 @@ from gradleak.attacks._running import Run, run
 from gradleak.attacks.attack import Attack, Reconstruction, answered
 from gradleak.client import ServerView
 from gradleak.defenses import NoDefense
+from gradleak.device import ordinary
 from gradleak.gradients import Gradient
 from gradleak.models import Normalize
 from gradleak.scales import check_number
@@ -44,6 +45,7 @@ class FirstLayer(Attack):
     def __post_init__(self) -> None:
         check_number("tolerance", self.tolerance, "[0, inf]")
 
+    @ordinary
     def attack(self, view: ServerView, seed: int = 0) -> Reconstruction:
         """The images, (N, C, H, W), before any normalisation.
 
@@ -61,7 +63,8 @@ class FirstLayer(Attack):
                 "a mixture of them: this needs clients of one example (batch_size=None)"
             )
         layer, image, undo = _first(view)
-        own = [v.flatten(1).any(1) for k, v in view.g.items() if k.rpartition(".")[0] == layer]
+        of = [v for k, v in view.g.items() if k.rpartition(".")[0] == layer]
+        own = [v.reshape(len(v), -1).any(1) for v in of]
         active = torch.stack(own).any(0)
         found = layer_input(view.g.rows(active.nonzero().flatten()), layer)
         if found.residual.numel() and (worst := found.residual.max()) > self.tolerance:
@@ -198,6 +201,7 @@ def _bound(weight: Tensor, delta: Tensor, fit: Tensor) -> Tensor:
     return torch.where(most > (1 + ONE_EXAMPLE) * least, by_mask, least / delta.abs().max(1).values)
 
 
+@ordinary
 def labels(view: ServerView) -> Tensor:
     """The labels of each client's examples under cross-entropy: (N,), or (N, B) for batches.
 
@@ -260,7 +264,7 @@ def _logits(view: ServerView, once: Run) -> str:
         )
     y = torch.arange(len(once.x), device=once.x.device) % last.z.shape[-1]
     try:
-        with warnings.catch_warnings():
+        with torch.enable_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a loss that takes other labels
             loss = client.loss(once.output, y)
         (delta,) = torch.autograd.grad(loss, last.z, allow_unused=True)

@@ -19,6 +19,7 @@ from torch import Tensor
 from gradleak.attacks.attack import Attack, Reconstruction, answered
 from gradleak.client import Client, ServerView
 from gradleak.defenses import Defense, NoDefense
+from gradleak.device import ordinary
 from gradleak.gradients import Gradient
 from gradleak.randomness import NOISE, generator
 from gradleak.scales import (
@@ -201,6 +202,7 @@ class ExactAnswer(Attack):
         check_kind("prior", self.prior, FinitePrior)
         check_number("delta", self.delta, WEIGHT, "it is a distance in pixels")
 
+    @ordinary
     def attack(self, view: ServerView, seed: int = 0) -> Reconstruction:
         """The best example, with the logarithm of its chance; hidden labels leave all possible."""
         view.check(seed)
@@ -241,7 +243,8 @@ class GaussianLaw:
         """
         gram = 0.0
         for name in released:
-            entries = [each[name].flatten(1).split(2**14, dim=1) for each in (released, *others)]
+            flat = (each[name].reshape(each.attacks, -1) for each in (released, *others))
+            entries = [each.split(2**14, dim=1) for each in flat]
             for part in map(torch.cat, zip(*entries, strict=True)):
                 gram = gram + (part @ part.T).double()
         return cls(gram.cpu(), released.attacks)

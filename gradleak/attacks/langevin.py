@@ -13,6 +13,7 @@ from torch import Tensor
 
 from gradleak.attacks.attack import Attack, Reconstruction, answered, refuse_blind
 from gradleak.client import Client, ServerView
+from gradleak.device import ordinary
 from gradleak.priors import END, Learned, Moment
 from gradleak.randomness import LANGEVIN, generator
 from gradleak.scales import WEIGHT, check_call, check_kind, check_number, check_whole, per_attack
@@ -111,6 +112,7 @@ class PosteriorSamples(Attack):
                 f"{getattr(tried, 'shape', tried)} from (2, {self.count}, 1, 8, 8)"
             )
 
+    @ordinary
     def attack(self, view: ServerView, seed: int = 0) -> Reconstruction:
         """An answer for each client, and its samples. Raises ValueError where labels are hidden."""
         begin, how = time.perf_counter(), self.langevin

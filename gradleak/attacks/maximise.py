@@ -7,6 +7,8 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from gradleak.device import ordinary
+from gradleak.gradients import slope as slope_of
 from gradleak.priors import END, Moment
 from gradleak.randomness import BALL, generator
 from gradleak.scales import (
@@ -67,6 +69,7 @@ steps it took to the last slope that was finite, (N,)."""
 LOOK = 100  # after so many steps without a finite slope a climb is given up
 
 
+@ordinary
 def maximize(
     f: Objective, x: Tensor, optimizer: Adam, project: Callable[[Tensor], Tensor] = lambda x: x
 ) -> Tensor:
@@ -125,7 +128,7 @@ def _advanced(
     x, mean, square, met = climb
     for step in steps:
         x = x.detach().requires_grad_()
-        (slope,) = torch.autograd.grad(f(x, Moment(step, optimizer.steps)).sum(), x)
+        slope = slope_of(f(x, Moment(step, optimizer.steps)).sum(), x)
         finite = slope.isfinite().flatten(1).all(1)
         met = torch.where(finite, step + 1, met)
         slope = torch.where(per_attack(finite, slope).bool(), slope, 0)

@@ -13,7 +13,9 @@ from torch import Tensor
 from gradleak.attacks.attack import Reconstruction
 from gradleak.client import ServerView
 from gradleak.defenses import Distribution
+from gradleak.device import ordinary
 from gradleak.gradients import Gradient
+from gradleak.scales import check_kind
 
 DRAWS = 20  # of each client's release
 ENTRIES = 2**24  # of them that are held at a time
@@ -47,20 +49,24 @@ class Fit:
         return close if self.deviations is None else close | (self.deviations >= -UNLIKELY)
 
 
+@ordinary
 @torch.no_grad()
 def fit(view: ServerView, found: Reconstruction | Tensor, seed: int = 0) -> Fit:
     """How well an answer, or any x (N, *shape), explains the view under its own client.
 
     x is what the network sees, as attacks answer. Costs two dozen draws of a release, no search.
-    Raises ValueError where labels are hidden, and for x of another shape.
+    Raises ValueError where labels are hidden, for views that tell nothing (`ServerView.check`), for
+    what is no tensor, and for x of another shape.
     """
-    x = torch.as_tensor(found.x if isinstance(found, Reconstruction) else found)
+    check_kind("view", view, ServerView, "what `Client.release` returns")
+    view.check(seed)
+    x = found.x if isinstance(found, Reconstruction) else found
+    x, y = view.client.placed(x, view.labels)
     if x.shape != (len(view), *view.shape):
         raise ValueError(
             f"x is what the network sees of each client, {(len(view), *view.shape)}, got "
             f"{tuple(x.shape)}"
         )
-    x, y = view.client.placed(x, view.labels)
     step = max(1, ENTRIES // view.g.size)
     parts = [slice(k, k + step) for k in range(0, len(view), step)]
     found = zip(*(_fit(view[rows], x[rows], y[rows], seed) for rows in parts), strict=True)

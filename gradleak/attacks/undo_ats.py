@@ -16,6 +16,7 @@ from torch.distributions import LowRankMultivariateNormal
 from gradleak.attacks.attack import Attack, Reconstruction, answered, asked
 from gradleak.client import ServerView
 from gradleak.defenses import ATS, Transformation
+from gradleak.device import ordinary
 from gradleak.priors import LowRankGaussian
 from gradleak.scales import POSITIVE, check_call, check_kind, check_number
 
@@ -74,6 +75,7 @@ class UndoATS(Attack):
         _check(self.ats, self.images, self.noise)
         check_call("answer", self.answer)
 
+    @ordinary
     def attack(self, view: ServerView, seed: int = 0) -> Reconstruction:
         """The images before their transformation."""
         begin = time.perf_counter()

@@ -19,6 +19,7 @@ from gradleak.attacks._learnt import Learnt
 from gradleak.attacks.attack import Reconstruction, answered
 from gradleak.client import ServerView
 from gradleak.data import Images
+from gradleak.device import ordinary
 from gradleak.priors import UNet, fit, log_uniform, waves
 from gradleak.randomness import UNROLLED, generator, seeded
 from gradleak.scales import per_attack
@@ -89,6 +90,7 @@ class Unrolled(Learnt):
             x = [made[-1](*shown).clamp(0, 1) for shown in seen]
         return Stages(start, made)
 
+    @ordinary
     def attack(self, view: ServerView, seed: int = 0) -> Reconstruction:
         """Nearly the posterior mean of each client's image, (N, C, H, W); nothing is random.
 

@@ -56,7 +56,7 @@ def _log_prob(noisy: Normal | Laplace, g: Gradient) -> Tensor:
             # Where g is zero, apart is minus the entry, and the chance is an even function of it.
             hidden, hidden_slope = noisy.within(apart, per_attack(bound[rows], apart), rows)
             sent, sent_slope = noisy.entry(apart, rows)
-            total = torch.where(g != 0, sent, hidden).flatten(1).sum(1)
+            total = torch.where(g != 0, sent, hidden).reshape(len(apart), -1).sum(1)
             return total, torch.where(g != 0, sent_slope, hidden_slope)
 
         total = noisy.loc.only(name).entrywise(term, g.only(name))
@@ -68,7 +68,7 @@ def _log_prob(noisy: Normal | Laplace, g: Gradient) -> Tensor:
 
 def _survivors(g: Gradient) -> dict[str, Tensor]:
     """How many entries of each parameter are not zero, (M,)."""
-    return {name: (v != 0).flatten(1).sum(1) for name, v in g.items()}
+    return {name: (v != 0).reshape(len(v), -1).sum(1) for name, v in g.items()}
 
 
 def _smallest(g: Gradient) -> dict[str, Tensor]:
@@ -83,7 +83,7 @@ def _smallest(g: Gradient) -> dict[str, Tensor]:
                     f"leave it out: gradleak.Ignore('{name}', then=Censored(...))"
                 )
     return {
-        name: torch.where(v == 0, torch.inf, v.abs()).flatten(1).min(1).values
+        name: torch.where(v == 0, torch.inf, v.abs()).reshape(len(v), -1).min(1).values
         for name, v in g.items()
     }
 

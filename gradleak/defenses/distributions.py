@@ -52,6 +52,7 @@ class Normal:
 
     def log_prob(self, g: Gradient) -> Tensor:
         """Sum of the entries' log densities, (N,)."""
+        check_kind("g", g, Gradient)
         return g.size * self.log_constant - self.loc.sq_distance(g) / (2 * self.scale**2)
 
     @property
@@ -86,6 +87,7 @@ class Laplace:
 
     def log_prob(self, g: Gradient) -> Tensor:
         """Sum of the entries' log densities, (N,)."""
+        check_kind("g", g, Gradient)
         return g.size * self.log_constant - self.loc.abs_distance(g) / self.scale
 
     @property
@@ -221,6 +223,8 @@ def _check(loc: Gradient, scale: Scale) -> None:
 
 def _drawn(what: int, like: Gradient, keys: Sequence[tuple[int, ...]], draw: Draw) -> Gradient:
     """Numbers of the shapes of `like` on the CPU, those of attack n from (what, keys[n]) alone."""
+    for each in (keys, *keys[:1]) if isinstance(keys, Sequence) else (keys,):
+        check_kind("keys", each, Sequence, "a tuple for each attack, such as [(seed, 0)]")
     if len(keys) != like.attacks:
         raise ValueError(f"{like.attacks} gradients but {len(keys)} random keys; give one for each")
     drawn = {k: torch.empty(v.shape) for k, v in like.items()}

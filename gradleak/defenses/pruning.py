@@ -36,7 +36,7 @@ class MagnitudePruning:
         """A point mass at the gradient that is left."""
 
         def pruned(v: Tensor) -> Tensor:
-            size = v.flatten(1).abs()
+            size = v.reshape(len(v), -1).abs()
             least = size.kthvalue(_hidden(self.rate, size.shape[1]) + 1, dim=1, keepdim=True).values
             return v * (size >= least).view_as(v)
 

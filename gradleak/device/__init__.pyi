@@ -2,7 +2,7 @@ from . import precision
 from .choice import named
 from .chunks import CACHED, as_many_as_fit, blocks, in_chunks, out_of_memory
 from .memory import LiveMemory, MovedMemory, free, keep_blocks
-from .precision import PRECISIONS, MatrixInputs, products, unrounded
+from .precision import PRECISIONS, MatrixInputs, ordinary, products, unrounded, usable
 
 __all__ = [
     "CACHED",
@@ -16,8 +16,10 @@ __all__ = [
     "in_chunks",
     "keep_blocks",
     "named",
+    "ordinary",
     "out_of_memory",
     "precision",
     "products",
     "unrounded",
+    "usable",
 ]

@@ -5,8 +5,10 @@ it. `MatrixInputs` rounds them in software, on any device: just as exact as a ca
 faster. Images, Adam's state and what was released stay in float32 under both.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+from functools import wraps
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -18,6 +20,8 @@ from torch.utils._python_dispatch import (
 from torch.utils._pytree import tree_map_only
 
 from gradleak.names import choose
+
+Run = TypeVar("Run", bound=Callable)
 
 PRECISIONS = {"float32": 23, "tf32": 10, "bfloat16": 7}
 """Bits of the fraction that each format keeps."""
@@ -53,6 +57,28 @@ def unrounded() -> Iterator[None]:
     """Inside, float32 is float32, whatever was chosen outside."""
     with products("float32"), _disable_current_modes():
         yield
+
+
+def ordinary(run: Run) -> Run:
+    """The same function, which leaves autocast and inference mode, if its caller is in one."""
+
+    @wraps(run)
+    def left(*args, **named):
+        casts = [kind for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind)]
+        if not casts and not torch.is_inference_mode_enabled():
+            return run(*args, **named)
+        with ExitStack() as stack:
+            for kind in casts:
+                stack.enter_context(torch.autocast(kind, enabled=False))
+            stack.enter_context(torch.inference_mode(False))
+            return run(*args, **named)
+
+    return left
+
+
+def usable(v: Tensor) -> Tensor:
+    """v, or a copy where it was made in inference mode, and so knows no derivatives."""
+    return v.clone() if v.is_inference() else v
 
 
 def chosen() -> str:

@@ -160,5 +160,10 @@ def check_labels(labels: Mapping[str, Plain], taken: Collection[str]) -> None:
 
 
 def grid(**axes: Iterable[Any]) -> list[dict[str, Any]]:
-    """Every combination: grid(a=[1, 2], b=[3]) is [{'a': 1, 'b': 3}, {'a': 2, 'b': 3}]."""
+    """Every combination: grid(a=[1, 2], b=[3]) is [{'a': 1, 'b': 3}, {'a': 2, 'b': 3}].
+
+    Raises ValueError for an axis that is no list of values.
+    """
+    for name, values in axes.items():
+        check_kind(f"the axis {name}", values, Iterable, "of one value: [value]")
     return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from gradleak.metrics import Interval, Paired, holm
+from gradleak.scales import check_kind
 
 Lines = Mapping[str, Mapping[float | str, Interval]]
 
@@ -27,8 +28,16 @@ def images(*rows: Tensor, labels: Sequence[str] = (), scores: Sequence[Tensor] =
     labels: one for each row. scores: one tensor (n,) in dB for each row but the first, written
     under its pictures.
     """
-    if labels and len(labels) != len(rows):
-        raise ValueError(f"{len(rows)} rows but {len(labels)} labels")
+    check_kind("labels", labels, Sequence, "one text a row")
+    check_kind("scores", scores, Sequence, "one tensor for each row but the first")
+    for values in (*rows, *scores):
+        check_kind("a row of pictures, or of scores,", values, Tensor, "use torch.as_tensor(...)")
+    named, scored = len(labels) in (0, len(rows)), len(scores) in (0, len(rows) - 1)
+    if not (rows and named and scored):
+        raise ValueError(
+            f"{len(rows)} rows but {len(labels)} labels and scores of {len(scores)}: give at least "
+            "one row, a label for each, and scores for each but the first"
+        )
     shapes = [tuple(row.shape) for row in rows if row.ndim != 4 or row.shape[1] not in (1, 3)]
     if shapes:
         raise ValueError(

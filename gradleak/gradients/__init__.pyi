@@ -5,6 +5,7 @@ from .container import Gradient, layer_of
 from .half import HALF, in_float32
 from .hooks import Loss
 from .outer import Outer
+from .plain import slope
 from .reading import Given
 
 __all__ = [
@@ -26,4 +27,5 @@ __all__ = [
     "plain",
     "products",
     "received",
+    "slope",
 ]

@@ -82,7 +82,7 @@ def _found(
     g = Gradient(way(model, x, y, loss, slopes))
     if y._version:
         raise RuntimeError("the loss writes into its labels")
-    found = [torch.cat([v.detach().flatten(1) for v in g.values()], 1)]
+    found = [torch.cat([v.detach().reshape(len(v), -1) for v in g.values()], 1)]
     if slopes:
         found.append(_slope(g, x).flatten(1))
     return found

@@ -9,25 +9,32 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import grad, vmap
 
+from gradleak.device import ordinary, usable
 from gradleak.gradients import hooks, network, plain
 from gradleak.gradients.agreement import attention, first_that_agrees
 from gradleak.gradients.container import Entry, Gradient
 from gradleak.gradients.hooks import Loss
 from gradleak.gradients.normalisation import WrittenOut
+from gradleak.scales import check_kind
 
 VERDICTS: WeakKeyDictionary[nn.Module, dict[object, str]] = WeakKeyDictionary()
 """How a model's gradients are computed, by what the answer depends on."""
 
 
 @attention
+@ordinary
 def gradient(model: nn.Module, x: Tensor, y: Tensor, loss: Loss = F.cross_entropy) -> Gradient:
     """The gradient of the loss with respect to the trainable parameters, for N attacks.
 
     x is (N, B, *shape) and y (N, B): attack n's loss is the mean over its own B examples.
     Differentiable in x where x requires it. Parameters that do not require gradients are
     constants, and those that do not enter the loss have the gradient zero. `path` tells how it is
-    computed, and what is refused.
+    computed, and what is refused; so is what is no module or tensor.
     """
+    check_kind("model", model, nn.Module)
+    check_kind("x", x, Tensor)
+    check_kind("y", y, Tensor)
+    x, y = usable(x), usable(y)
     way = _WAYS[path(model, x, y, loss)]
     return Gradient(way(model, x, y, loss, x.requires_grad and torch.is_grad_enabled()))
 

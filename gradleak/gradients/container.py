@@ -10,6 +10,7 @@ from torch import Tensor
 from gradleak.gradients import entrywise, products
 from gradleak.gradients.half import HALF
 from gradleak.gradients.outer import Outer, times
+from gradleak.scales import check_kind
 
 Entry = Tensor | Outer
 
@@ -25,12 +26,16 @@ class Gradient(Mapping[str, Tensor]):
     """
 
     def __init__(self, entries: Mapping[str, Entry]) -> None:
+        if type(entries) is not dict:  # the usual case, in each step of a climb
+            check_kind("entries", entries, Mapping, "name -> tensor (N, *parameter shape)")
+        if not {Tensor, Outer}.issuperset(map(type, entries.values())):
+            _check(entries)
         self._entries = {k: _single(v) for k, v in entries.items()}
         # Of an observation, what is derived is computed once.
         self._constant = all(
             isinstance(v, Tensor) and not v.requires_grad for v in self._entries.values()
         )
-        if self._constant or not {Tensor, Outer}.issuperset(map(type, self._entries.values())):
+        if self._constant:
             _check(self._entries)  # those of a climb's steps are made of what was checked
         self._derived: dict[Hashable, Gradient | Tensor | Mapping[str, Tensor]] = {}
 

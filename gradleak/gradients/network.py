@@ -13,7 +13,7 @@ def check(model: nn.Module) -> None:
     """ValueError, which names the cure, for a network whose gradient would not be what was meant.
 
     Those are wrapped or compiled ones, in train mode where that matters, not initialised, complex,
-    or without a trainable parameter.
+    with hooks on parameters or none in them, of inference mode, or without a trainable parameter.
     """
     for name, module in model.named_modules():
         if inside := _inside(module):
@@ -30,8 +30,40 @@ def check(model: nn.Module) -> None:
                 f"'{name}' is complex; hold it as two real parameters and join them in the forward "
                 "(torch.view_as_complex)"
             )
-    if not any(p.requires_grad for p in model.parameters()):
-        raise ValueError("the model has no trainable parameters, so it releases no gradient")
+        if p._backward_hooks or p._post_accumulate_grad_hooks:
+            raise ValueError(
+                f"'{name}' has a hook, which may change its gradient unseen: remove it, and say "
+                "what it does as a defense, gradleak.Client(model, defense)"
+            )
+        if p.is_inference():
+            raise ValueError(
+                f"'{name}' was made in inference mode, so it has no gradient: make the model "
+                "outside of torch.inference_mode(), or copy.deepcopy it there"
+            )
+        if p.requires_grad and not p.numel():
+            raise ValueError(
+                f"'{name}' is trainable and holds no number: give it requires_grad_(False), or "
+                "leave it out of the model"
+            )
+    first_trainable(model)
+
+
+def first_trainable(model: nn.Module) -> nn.Parameter:
+    """The first trainable parameter. Raises ValueError where there is none."""
+    for p in model.parameters():
+        if p.requires_grad:
+            return p
+    raise ValueError("the model has no trainable parameters, so it releases no gradient")
+
+
+def check_finite(model: nn.Module) -> None:
+    """ValueError for weights, or buffers, that are not finite."""
+    for name, v in (*model.named_parameters(), *model.named_buffers()):
+        if not v.isfinite().all():
+            raise ValueError(
+                f"'{name}' of the model is not finite, so no x has a gradient there: load the "
+                "weights at which the gradient was taken"
+            )
 
 
 def check_mode(model: nn.Module) -> int:

@@ -50,6 +50,13 @@ def loss_at(
     return total
 
 
+def slope(total: Tensor, x: Tensor) -> Tensor:
+    """The slope of a scalar in x; zero where it does not depend on x in a way that has one."""
+    if not total.requires_grad:
+        return torch.zeros_like(x)
+    return torch.autograd.grad(total, x, materialize_grads=True)[0]
+
+
 @contextmanager
 def left_as_found(model: nn.Module) -> Iterator[None]:
     """What a forward keeps on its modules (a count, a feature, a pruned weight) is gone after."""

@@ -10,7 +10,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from gradleak.device import usable
 from gradleak.names import nearest
+from gradleak.scales import is_plain
 
 Given = Mapping[str, object] | Sequence[object] | str | PathLike[str]
 """Arrays or tensors by parameter name, or in the parameters' order, or a file of them."""
@@ -28,7 +30,7 @@ def read(what: str, given: Given, model: nn.Module) -> dict[str, Tensor]:
     for what is none of these, unknown names, and values that are no numbers.
     """
     if isinstance(given, str | PathLike):
-        given = _loaded(Path(given).expanduser())
+        given = _loaded(Path(given))
     owners = _owners(model)
     named = given if isinstance(given, Mapping) else _in_order(what, given, model, owners)
     names = _known(what, [k for k, v in named.items() if v is not None], owners)
@@ -110,8 +112,9 @@ def _bare(name: str) -> str:
 
 def _tensor(what: str, value: object) -> Tensor:
     try:
+        check_unmasked(value)
         if isinstance(value, Tensor):
-            tensor = value.detach().to_dense()
+            tensor = usable(value.detach().to_dense())
         else:
             array = np.asarray(value)
             if array.dtype.kind in "bcmMOSU":  # which NumPy would cast without a word
@@ -119,18 +122,31 @@ def _tensor(what: str, value: object) -> Tensor:
             plain = array.dtype.kind == "f" and array.itemsize <= 8
             kind = array.dtype.newbyteorder("=") if plain else np.float64
             tensor = torch.tensor(np.array(array, dtype=kind, order="C"))
-        if tensor.is_complex() or tensor.dtype is torch.bool or tensor.is_meta:
+        if tensor.is_complex() or tensor.dtype is torch.bool or not is_plain(tensor):
             raise TypeError(f"a tensor of {tensor.dtype} on {tensor.device}")
     except (TypeError, ValueError, RuntimeError, NotImplementedError) as error:
         raise ValueError(
-            f"{what} is no tensor or array of real numbers but {type(value).__name__} ({error})"
+            f"{what} is no tensor or array of real numbers but {type(value).__name__} ({error}); "
+            "give such a one: value.float(), .dequantize(), torch.as_tensor(value)"
         ) from error
     return tensor
 
 
+def check_unmasked(value: object) -> None:
+    """TypeError for a masked array, or a list of them, whose hidden numbers would count."""
+    parts = value if isinstance(value, list | tuple) else [value]
+    if any(isinstance(part, np.ma.MaskedArray) for part in parts):
+        raise TypeError("an array with a mask; fill in what it hides, value.filled(0)")
+
+
 def _loaded(path: Path) -> dict[str, object] | list[object]:
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}")
+    try:
+        path = path.expanduser()
+        there = path.is_file()
+    except (OSError, RuntimeError, ValueError):  # a name too long, a user who is none
+        there = False
+    if not there:
+        raise FileNotFoundError(f"there is no file {path!s:.200}; give a path that exists")
     readers = {".safetensors": load_file, ".npz": _npz}
     if path.suffix.lower() not in readers:
         raise ValueError(

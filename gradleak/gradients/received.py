@@ -5,7 +5,6 @@ What is wrong is refused by name, with its cure, before anything is attacked.
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from numbers import Real
 
 import numpy as np
 import torch
@@ -13,7 +12,11 @@ from torch import Tensor, nn
 
 from gradleak.gradients.container import Gradient
 from gradleak.gradients.half import in_float32
-from gradleak.gradients.reading import Given, read
+from gradleak.gradients.reading import Given, check_unmasked, read
+from gradleak.scales import check_number, is_plain
+
+FEW = 3  # numbers, among which two vectors may point the same way by chance
+ALIKE, HELD = 0.999, 0.5  # a gradient's cosine with the weights; the share of them after a step
 
 Tensors = Mapping[str, Tensor]
 
@@ -26,7 +29,7 @@ def gradient(model: nn.Module, given: Given, needed: Collection[str]) -> Gradien
     unknown, of another shape or layout, not finite, or zero for a whole client.
     """
     entries = _stacked("gradient", model, read("gradient", given, model), needed)
-    if all(torch.equal(v[0].to(held), held) for held, v in _beside(model, entries)):
+    if (_of_weights(model, entries)[0] > ALIKE).any():
         raise ValueError("these are the model's weights and not their gradient: take p.grad")
     return _checked("gradient", model, entries)
 
@@ -37,18 +40,17 @@ def update(
     """(before - after) / lr: the gradient that one step of plain SGD from the model took.
 
     before, after: weights, as `given` above. Raises ValueError as `gradient` does, and where the
-    weights before are not the model's, nothing changed, or lr is not positive and finite.
+    weights before are not the model's, those after are far from them, nothing changed, or lr is not
+    positive and finite.
     """
     lr = lr.item() if isinstance(lr, Tensor) and lr.numel() == 1 else lr
-    if isinstance(lr, bool) or not isinstance(lr, Real) or not 0 < lr < math.inf:
-        raise ValueError(
-            f"lr is the learning rate of the client's step, a positive and finite number, got {lr}"
-        )
+    check_number("lr", lr, "(0, inf)", "it is the learning rate of the client's step")
     sides = {}
     for what, weights in (("weights before", before), ("weights after", after)):
         sides[what] = _stacked(what, model, read(what, weights, model), needed)
     start, end = sides.values()
     _check_start(model, start, end)
+    _check_end(model, end)
     beside = zip(end, _beside(model, end), strict=True)
     change = {k: held.cpu().double() - v.cpu().double() for k, (held, v) in beside}
     _check_rounding(end, change)
@@ -60,6 +62,18 @@ def like(model: nn.Module) -> Gradient:
     """Something of the gradient's shapes: the trainable parameters themselves, of one client."""
     parameters = model.named_parameters()
     return Gradient({k: p.detach().unsqueeze(0) for k, p in parameters if p.requires_grad})
+
+
+def check_fits(model: nn.Module, g: Gradient) -> None:
+    """Raise ValueError where g cannot be of the model as it stands, by name, shape or precision."""
+    held = like(model)
+    for name, v in g.items():
+        own = held.get(name)
+        if own is None or (own.shape[1:], own.dtype) != (v.shape[1:], v.dtype):
+            raise ValueError(
+                f"the view's gradient of '{name}' is not one of the model as it stands, which was "
+                "frozen, cast or changed since: undo that, or make the view anew"
+            )
 
 
 def check_same(believed: nn.Module, own: nn.Module, x: Tensor) -> None:
@@ -114,8 +128,9 @@ def labels(y: object, clients: int, batch_size: int | None) -> Tensor:
     Whole numbers become int64. Raises ValueError for what is no number, and for too few axes.
     """
     try:
+        check_unmasked(y)
         y = y.detach() if isinstance(y, Tensor) else torch.tensor(np.array(y))
-        if y.is_complex() or not y.numel():
+        if y.is_complex() or not is_plain(y) or not y.numel():
             raise ValueError(f"got {y.dtype} of shape {tuple(y.shape)}")
         y = y if y.is_floating_point() else y.long()
     except (TypeError, ValueError, RuntimeError) as error:
@@ -209,6 +224,29 @@ def _check_start(model: nn.Module, start: Tensors, end: Tensors) -> None:
                 f"{apart:.2g}; {own}the gradient was taken where the client began, so "
                 "model.load_state_dict(before) first" + (", or swap the two" if swapped else "")
             )
+
+
+def _check_end(model: nn.Module, end: Tensors) -> None:
+    """Weights after a step still hold those before; a change of them, or a gradient, hardly."""
+    _, share = _of_weights(model, end)
+    if (lost := share < HELD).any():
+        raise ValueError(
+            f"the weights after, of client {_which(lost)}, hold nearly nothing of those before, as "
+            "a change of weights or a gradient would: give before + change, or `view` the gradient "
+            "(it takes -change / lr, and of so large a step (before - after) / lr)"
+        )
+
+
+def _of_weights(model: nn.Module, entries: Tensors) -> Tensor:
+    """Each client's cosine with the model's weights, and share of them, (2, N).
+
+    Not a number of weights that are zero, or too few to tell.
+    """
+    pairs = [(w.flatten(), v.to(w).reshape(len(v), -1)) for w, v in _beside(model, entries)]
+    each = [torch.stack([v @ w, v.square().sum(1), (w @ w).expand(len(v))]) for w, v in pairs]
+    inner, square, own = sum(each)
+    own = own if sum(len(w) for w, _ in pairs) > FEW else own * torch.nan
+    return torch.stack([inner / square.sqrt() / own.sqrt(), inner / own])
 
 
 def _check_rounding(end: Tensors, change: Tensors) -> None:

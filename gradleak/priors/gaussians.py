@@ -80,6 +80,7 @@ class GaussianMixture(Prior):
         _check_count("components", components, len(images))
         check_number("blur", blur, POSITIVE)
         check_whole("seed", seed)
+        check_number("seed", seed, "[0, 4294967295]", "scikit-learn takes no larger one")
         found = Fitted(components, reg_covar=blur**2, random_state=seed, max_iter=50, tol=0.1)
         found.fit(images.x.flatten(1).double().cpu().numpy())
         chances, means = torch.tensor(found.weights_), torch.tensor(found.means_)

@@ -80,7 +80,11 @@ class Prior(Sourced):
 
     def log_prob(self, x: Tensor) -> Tensor:
         """log p(x) + const of each attack, (N,)."""
-        raise NotImplementedError(f"{type(self).__name__} needs a method log_prob(x) -> (N,)")
+        raise NotImplementedError(
+            f"{type(self).__name__} needs a method log_prob(x) -> (N,), one number for each x "
+            "(N, ...): such as return -x.square().flatten(1).sum(1), or x.new_zeros(len(x)) for a "
+            "prior that only projects"
+        )
 
     def project(self, x: Tensor) -> Tensor:
         """The nearest x that the prior holds possible; x itself, if it does not say otherwise."""

@@ -640,3 +640,72 @@ def test_a_belief_in_another_batch_size_is_refused(truth, belief):
     other = replace(client, batch_size=belief)
     with pytest.raises(ValueError, match=rf"batch_size={belief}, those of the view have {truth}"):
         gl.dlg(other, optimizer=gl.Adam(steps=1)).attack(client.release(x, y))
+
+
+class Words(nn.Module):
+    """Looks whole numbers up, which have no slope."""
+
+    def __init__(self):
+        super().__init__()
+        self.table, self.head = nn.Embedding(17, 2), nn.Linear(128, 10)
+
+    def forward(self, x):
+        return self.head(self.table((16 * x).long().flatten(1)).flatten(1))
+
+
+@dataclass(frozen=True)
+class Constant:
+    """Believes the same of all gradients."""
+
+    def __call__(self, gradient):
+        return gl.defenses.Density(lambda g: torch.zeros(gradient.attacks))
+
+
+@pytest.mark.filterwarnings("ignore::gradleak.gradients.LoopWarning")
+@pytest.mark.parametrize("count", [1, 5])  # the chunk is measured before more than three
+@pytest.mark.parametrize("prior", [gl.Flat(), gl.Box(), PRIOR])
+@pytest.mark.parametrize(("network", "belief"), [(Words, gl.Direction()), (None, Constant())])
+def test_a_log_density_without_x_in_it_is_told(model, network, belief, prior, count):
+    x, y = gl.data.batch("digits", range(count))
+    net = network() if network else model
+    view = gl.Client(net).release(x, y)
+    with pytest.raises(ValueError, match=r"slope of .* is zero at every start"):
+        gl.bayes(gl.Client(net, belief), prior, optimizer=SHORT).attack(view)
+
+
+def test_of_two_flat_parts_the_start_is_the_answer(model, digits):
+    client = gl.Client(model)
+    found = gl.prior_only(client, gl.Flat(), optimizer=SHORT).attack(client.release(*digits))
+    assert found.x.isfinite().all()
+
+
+class Bad(gl.Prior):
+    """Is no prior any more from a step on."""
+
+    def __init__(self, step, then):
+        self.step, self.then = step, then
+
+    def log_prob(self, x):
+        return -x.square().flatten(1).sum(1)
+
+    def at(self, moment):
+        return self if moment.step < self.step else self.then
+
+
+@pytest.mark.parametrize("then", [None, 0.5, gl.Box])
+@pytest.mark.parametrize("step", [1, 20, 40])  # the last is the end
+def test_a_prior_that_turns_bad_later_is_refused_first(model, digits, step, then):
+    client = gl.Client(model)
+    with pytest.raises(ValueError, match=f"at step {step} must be a Prior"):
+        gl.bayes(gl.Client(model, gl.GaussianNoise(0.1)), Bad(step, then), optimizer=SHORT).attack(
+            client.release(*digits)
+        )
+
+
+def test_a_prior_without_a_density_names_the_cure(model, digits):
+    class Bare(gl.Prior):
+        pass
+
+    client = gl.Client(model, gl.GaussianNoise(0.1))
+    with pytest.raises(NotImplementedError, match=r"Bare needs a method log_prob.*such as return"):
+        gl.bayes(client, Bare(), optimizer=SHORT).attack(client.release(*digits))

@@ -164,3 +164,19 @@ def test_bad_questions_are_refused():
     with pytest.raises(ValueError, match="labels"):
         gl.fit(view.without_labels(), X)
     assert not gl.fit(view, X * torch.nan).explained.any()
+
+
+@pytest.mark.parametrize("x", [None, "a", object(), [["a"]], X.to("meta"), X.bool()])
+def test_what_is_no_answer_is_refused(x):
+    with pytest.raises(ValueError, match="x is "):
+        gl.fit(gl.Client(network()).release(X, Y), x)
+
+
+def test_what_is_no_view_or_an_empty_one_is_refused():
+    view = gl.Client(network()).release(X, Y)
+    with pytest.raises(ValueError, match="nothing to attack"):
+        gl.fit(view[[]], X[:0])
+    for bad in (None, view.g, X):
+        with pytest.raises(ValueError, match="view must be a ServerView"):
+            gl.fit(bad, X)
+    assert torch.equal(gl.fit(view, X.numpy()).residual, gl.fit(view, X).residual)

@@ -566,3 +566,9 @@ def test_trials_are_a_list_of_them(records, bad):
 def test_functions_return_columns(records, found):
     with pytest.raises(ValueError, match=r"must return a dict|the label a is|a label's name"):
         runs.measured([({"who": "me"}, (), lambda: found)], records)
+
+
+@pytest.mark.parametrize("axis", [None, 3, 0.5, gl.Box()])
+def test_an_axis_is_some_values(axis):
+    with pytest.raises(ValueError, match=r"the axis b must be a Iterable.*\[value\]"):
+        grid(a=[1], b=axis)

@@ -118,3 +118,25 @@ def test_names_in_tables_are_texts_whatever_they_hold(row, column):
         assert shown.tags <= {"table", "thead", "tbody", "tr", "th", "td", "br", "small"}
         for name in (row, column):
             assert marks(name) in marks(shown.text)
+
+
+ROW = torch.rand(2, 1, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("rows", "options"),
+    [
+        ([], {}),
+        ([None], {}),
+        ([ROW.numpy()], {}),
+        ([ROW, 3], {}),
+        ([ROW], {"labels": 3}),
+        ([ROW], {"scores": 3}),
+        ([ROW, ROW], {"scores": [[1.0, 2.0]]}),
+        ([ROW, ROW], {"scores": [torch.ones(2)] * 2}),
+        ([ROW, ROW], {"labels": ["a"]}),
+    ],
+)
+def test_rows_labels_and_scores_that_are_none_are_refused(rows, options):
+    with pytest.raises(ValueError, match=r"must be a|give at least one row"):
+        gl.figures.images(*rows, **options)

@@ -1,5 +1,8 @@
+import copy
+
 import pytest
 import torch
+import torch.nn.functional as F
 import zoo
 from torch import nn
 
@@ -72,3 +75,81 @@ def test_tokens_are_refused_with_both_cures():
     model = nn.Sequential(nn.Embedding(9, 4), nn.Flatten(), nn.Linear(12, 3))
     with pytest.raises(ValueError, match=r"attack their embeddings.*gradleak.attacks.tokens"):
         gl.Client(model).release(torch.randint(9, (2, 3)), torch.tensor([0, 1]))
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize(
+    "hook",
+    [
+        lambda p: p.register_hook(lambda g: g.clamp(-0.01, 0.01)),
+        lambda p: p.register_hook(print),
+        lambda p: p.register_post_accumulate_grad_hook(lambda p: p.grad.clamp_(-0.01, 0.01)),
+    ],
+)
+def test_hooks_on_parameters_are_refused_until_they_are_removed(hook, late):
+    model, x, y = zoo.mlp(), torch.rand(1, 8), torch.tensor([0])
+    client = gl.Client(model) if late else None
+    handle = hook(list(model.parameters())[-1])
+    with pytest.raises(ValueError, match=r"has a hook.*remove it.*defense"):
+        (client or gl.Client(model)).release(x, y)
+    handle.remove()
+    (client or gl.Client(model)).release(x, y)
+
+
+def test_a_model_of_inference_mode_is_refused_and_a_copy_of_it_taken():
+    with torch.inference_mode():
+        model = zoo.mlp()
+    with pytest.raises(ValueError, match=r"inference mode.*copy.deepcopy"):
+        gl.Client(model)
+    gl.Client(copy.deepcopy(model)).release(torch.rand(1, 8), torch.tensor([0]))
+
+
+@pytest.mark.parametrize("shape", [(0,), (3, 0)])
+def test_trainable_parameters_without_numbers_are_refused(shape):
+    model = nn.Linear(8, 3)
+    model.more = nn.Parameter(torch.zeros(shape))
+    with pytest.raises(ValueError, match=r"'more' .* holds no number.*requires_grad_\(False\)"):
+        gl.Client(model)
+    model.more.requires_grad_(False)
+    gl.Client(model).release(torch.rand(1, 8), torch.tensor([0]))
+
+
+class Scaled(nn.Module):
+    """Logits times a learnt number, as in CLIP."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.dense, self.scale = nn.Linear(8, 3), nn.Parameter(torch.tensor(1.5))
+
+    def forward(self, x):
+        return self.scale.exp() * self.dense(x)
+
+
+BELIEFS = [gl.GaussianNoise(0.1), gl.LaplaceNoise(0.1), gl.Direction(), gl.LayerDirections(),
+           gl.UnknownMask(0.5, gl.GaussianNoise(0.1)), gl.Censored(gl.GaussianNoise(0.1)),
+           gl.Survivors("scale", gl.GaussianNoise(0.1))]  # fmt: skip
+
+
+@pytest.mark.parametrize("defense", [gl.NoDefense(), gl.GaussianNoise(0.1), gl.LaplaceNoise(0.1),
+                                     gl.MagnitudePruning(0.5)])  # fmt: skip
+def test_a_number_may_be_a_parameter(defense):
+    model, x, y = Scaled(), torch.rand(5, 8), torch.arange(5) % 3
+    view = gl.Client(model, defense).release(x, y)
+    if defense == gl.NoDefense():
+        true = torch.autograd.grad(F.cross_entropy(model(x[:1]), y[:1]), model.scale)
+        torch.testing.assert_close(view.g["scale"][:1], torch.stack(true))
+    received = gl.Client(model, defense).view(dict(view.g), y, shape=(8,))
+    for belief in BELIEFS:
+        client = gl.Client(model, belief)
+        found = gl.bayes(client, gl.Box(), optimizer=gl.Adam(steps=2)).attack(received)
+        assert found.log_posterior.isfinite().all()
+    assert gl.fit(view, x).residual.isfinite().all()
+
+
+def test_a_step_of_such_a_network_is_a_gradient():
+    model, x, y = Scaled(), torch.rand(1, 8), torch.tensor([1])
+    g = gl.Client(model).release(x, y).g
+    after = {k: p.detach() - 0.1 * g[k][0] for k, p in model.named_parameters()}
+    found = gl.Client(model).view_of_update(model.state_dict(), after, 0.1, y, shape=(8,)).g
+    torch.testing.assert_close(found["scale"], g["scale"], rtol=1e-4, atol=1e-5)

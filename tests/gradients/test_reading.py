@@ -181,3 +181,27 @@ def test_other_files_are_refused(tmp_path):
         np.save(file, np.ones(3))
     with pytest.raises(ValueError, match=r"array.npz is damaged"):
         read("gradient", tmp_path / "array.npz", net)
+
+
+ODD = {
+    "masked": lambda v: np.ma.masked_array(v.numpy(), v.numpy() > 0),
+    "masked rows": lambda v: [np.ma.masked_array(row.numpy()) for row in v],
+    "quantised": lambda v: torch.quantize_per_tensor(v, 0.1, 0, torch.qint8),
+    "meta": lambda v: v.to("meta"),
+    "8 bits": lambda v: v.to(torch.float8_e4m3fn),
+    "nested": lambda v: torch.nested.nested_tensor([v]),
+}
+
+
+@pytest.mark.filterwarnings("ignore")  # PyTorch's own, of prototypes
+@pytest.mark.parametrize("form", ODD)
+def test_tensors_that_hold_no_plain_numbers_are_refused(form):
+    g = values()
+    with pytest.raises(ValueError, match=r"'3.weight' of the gradient is no tensor or array"):
+        read("gradient", {**g, "3.weight": ODD[form](g["3.weight"])}, model())
+
+
+@pytest.mark.parametrize("path", ["a" * 5000, "a" * 5000 + ".npz", "~nobody-here/x.npz", "a\0.npz"])
+def test_paths_that_no_system_has_are_not_there(path):
+    with pytest.raises(FileNotFoundError, match=r"there is no file .*give a path that exists"):
+        read("gradient", path, model())

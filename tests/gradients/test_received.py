@@ -1,6 +1,7 @@
 import copy
 import math
 import re
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -199,11 +200,26 @@ def test_several_clients_begin_where_the_model_is():
 
 
 @pytest.mark.parametrize(
-    "lr", [0, -0.1, NAN, INF, "0.1", None, True, 1j, [0.1], np.array([0.1, 0.1]), torch.zeros(2)]
+    "lr",
+    [
+        0,
+        -0.1,
+        NAN,
+        INF,
+        "0.1",
+        None,
+        True,
+        1j,
+        [0.1],
+        np.array([0.1, 0.1]),
+        torch.zeros(2),
+        10**400,
+        Fraction(1, 10),
+    ],
 )
 def test_a_learning_rate_is_a_positive_number(lr):
     net = network()
-    with pytest.raises(ValueError, match="lr is the learning rate"):
+    with pytest.raises(ValueError, match=r"lr must be a number.*learning rate"):
         received.update(net, net.state_dict(), stepped(net)[0], lr, names(net))
 
 
@@ -322,3 +338,38 @@ def test_something_of_the_gradients_shapes():
         k: v.shape
         for k, v in gl.gradient(net, torch.rand(1, 1, 2, 6, 6), torch.tensor([[1]])).items()
     }
+
+
+@pytest.mark.parametrize("clients", [1, 3])
+@pytest.mark.parametrize("factor", [1, -1, -0.1, -1e-4, 0])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_change_or_a_gradient_is_no_weights_after(seed, factor, clients):
+    net = network()
+    for p in net.parameters():
+        torch.nn.init.normal_(p, std=0.3, generator=torch.Generator().manual_seed(seed))
+    wrong = {k: factor * v for k, v in true(net, clients).items()}
+    with pytest.raises(ValueError, match=r"hold nearly nothing of those before.*before \+ change"):
+        received.update(net, net.state_dict(), wrong, 0.1, names(net))
+
+
+def test_networks_of_zeros_and_of_one_number_take_any_step():
+    for net in (nn.Linear(6, 3), nn.Linear(1, 1, bias=False)):
+        for p in net.parameters():
+            nn.init.zeros_(p)
+        after = {k: torch.randn(p.shape) for k, p in net.named_parameters()}
+        received.update(net, net.state_dict(), after, 0.1, list(after))
+    one = nn.Linear(1, 1, bias=False)
+    received.update(one, one.state_dict(), {"weight": -one.weight}, 0.1, ["weight"])
+    received.gradient(one, {"weight": 3 * one.weight}, ["weight"])
+
+
+@pytest.mark.parametrize("factor", [1, 1.001, 0.5, 1e-4])
+@pytest.mark.parametrize("rounding", [torch.Tensor.float, torch.Tensor.bfloat16])
+def test_scaled_or_rounded_weights_are_no_gradient(factor, rounding):
+    net = network()
+    wrong = {k: rounding(factor * p.detach()) for k, p in net.named_parameters()}
+    with pytest.raises(ValueError, match=r"the model's weights.*p.grad"):
+        received.gradient(net, wrong, names(net))
+    both = {k: torch.stack([v, wrong[k].float()]) for k, v in true(net).items()}
+    with pytest.raises(ValueError, match=r"the model's weights"):
+        received.gradient(net, both, names(net))

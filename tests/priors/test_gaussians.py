@@ -53,3 +53,10 @@ def test_attacks_climb_it_and_images_it_was_fitted_to_are_refused(tmp_path):
     trial(1.0, train.take([3, 99]))
     with pytest.raises(ValueError, match=r"images \[100, 101\] of digits \(train\) are attacked"):
         trial(1.0, train.take([99, 100, 101]))
+
+
+@pytest.mark.parametrize("seed", [2**32, 10**400])
+def test_seeds_that_scikit_learn_does_not_take_are_refused(seed):
+    few = gl.data.load("digits").take(range(20))
+    with pytest.raises(ValueError, match=r"seed must be a number in .*scikit-learn"):
+        gl.GaussianMixture.fit(few, 1, seed=seed)
