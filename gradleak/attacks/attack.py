@@ -69,7 +69,7 @@ def asked(attack: Attack, view: ServerView, seed: int = 0) -> Reconstruction:
         value = getattr(found, name)
         if not isinstance(value, Tensor) or not value.is_floating_point():
             raise ValueError(
-                f"{attack!r:.100} must answer {name} as a floating-point tensor, got {value!r:.99}; "
+                f"{attack!r:.99} must answer {name} as a floating-point tensor, got {value!r:.99}; "
                 "end it with gradleak.attacks.answered(x, begin)"
             )
     check_number(f"the seconds that {attack!r:.100} answers", found.seconds, "[0, 1e18]")

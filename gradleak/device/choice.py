@@ -12,7 +12,7 @@ def named(name: str = "auto") -> torch.device:
     """
     check_kind("device", name, str, 'such as "cpu"')
     there = torch.cuda.is_available()
-    if name.startswith("cuda") and not there:
+    if name == "cuda" and not there:
         raise ValueError("there is no graphics card that PyTorch sees here: take auto or cpu")
     if name == "auto":
         name = "cuda" if there else "cpu"
