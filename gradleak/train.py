@@ -1,7 +1,7 @@
 """Training the attacked networks, with a gradient defense active, and keeping checkpoints."""
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,14 +80,7 @@ def checkpoints(
         keys = [(seed, step, k) for k in range(batch_size)]
         x = x if client.transform is None else client.transform(x, keys)
         update.zero_grad()
-        if isinstance(client.defense, NoDefense):
-            # The mean of gradients is the gradient of the mean loss, taken as it usually is.
-            client.loss(model.train()(x), y).backward()
-            model.eval()
-        else:
-            g = worker.distribution(x, y).sample(keys)
-            for name, parameter in model.named_parameters():
-                parameter.grad = g[name].mean(0) if name in g else None
+        _differentiate(worker, x, y, keys)
         update.step()
 
 
@@ -123,6 +116,19 @@ def _steps(steps: Iterable[int]) -> list[int]:
             f"checkpoints need training steps, whole numbers of at least 0, got {wanted}"
         )
     return sorted(set(wanted))
+
+
+def _differentiate(worker: Client, x: Tensor, y: Tensor, keys: Sequence[tuple[int, ...]]) -> None:
+    """Leave the mean of what clients release on the worker's parameters."""
+    model = worker.model
+    if isinstance(worker.defense, NoDefense):
+        # The mean of gradients is the gradient of the mean loss, taken as it usually is.
+        worker.loss(model.train()(x), y).backward()
+        model.eval()
+        return
+    g = worker.distribution(x, y).sample(keys)
+    for name, parameter in model.named_parameters():
+        parameter.grad = g[name].mean(0) if name in g else None
 
 
 def _optimizer(make: Callable[..., Any], model: nn.Module, lr: float) -> torch.optim.Optimizer:

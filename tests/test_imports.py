@@ -29,9 +29,11 @@ def room(parts):
 
 
 def imported(path):
-    """What a file imports of the package: (module, name) of each."""
-    found = []
-    for node in ast.walk(ast.parse(path.read_text())):
+    """What a file imports of the package when it runs: (module, name) of each."""
+    found, tree = [], ast.parse(path.read_text())
+    typing = [node for node in tree.body if ast.unparse(node).startswith("if TYPE_CHECKING:")]
+    tree.body = [node for node in tree.body if node not in typing]
+    for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom):
             assert not node.level, f"{path}: imports say where from: gradleak.{node.module}"
             if node.module and node.module.split(".")[0] == "gradleak":

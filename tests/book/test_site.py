@@ -32,8 +32,18 @@ def test_contents_list_every_chapter():
 
 
 INNER = {"hooks", "convolution", "vjps", "outer", "products", "chunks", "loop", "html", "stack"}
-INNER |= {"normalisation", "half", "cli", "version", "look", "names", "randomness", "scales"}
-INNER |= {"files", "markdown"}
+INNER |= {
+    "normalisation",
+    "half",
+    "cli",
+    "version",
+    "look",
+    "names",
+    "randomness",
+    "scales",
+    "checks",
+}
+INNER |= {"files", "markdown", "checks"}
 
 
 def test_api_page_lists_every_module():
