@@ -292,7 +292,7 @@ def shares(rows):
     found = {}
     columns = rows.adversary, rows.scale, rows.share, rows.images
     for name, scale, share, n in zip(*columns, strict=True):
-        counted = gl.metrics.share([k < round(share * n) for k in range(n)])
+        counted = gl.interval([float(k < round(share * n)) for k in range(n)])
         exactly = gl.metrics.Interval(share, share, share, n)
         found.setdefault(name, {})[scale] = exactly if name == "exact" else counted
     return found
