@@ -52,7 +52,9 @@ def _column(name: str, cells: Sequence[str]) -> Any:
     if name == "id":  # digits alone may make a name
         return pd.Series(cells, dtype=str)
     known = {cell: _meant(cell) for cell in set(cells)}
-    return pd.Series([known[cell] for cell in cells], dtype=None if cells else object)
+    # Beside a float pandas would round a whole number that no float holds.
+    exact = any(type(v) is int and abs(v) > 2**53 for v in known.values())
+    return pd.Series([known[cell] for cell in cells], dtype=object if exact or not cells else None)
 
 
 def _said(value: Any) -> str:

@@ -76,8 +76,9 @@ def measured(
         found = find()
         if not isinstance(found, Mapping):
             raise ValueError(f"{find!r:.99} must return a dict, column -> value, got {found!r:.99}")
-        check_labels(found, ())
-        found = dict(found)
+        found = {k: v.item() if getattr(v, "shape", None) == () else v for k, v in found.items()}
+        unknown = {k for k, v in found.items() if isinstance(v, float) and v != v}
+        check_labels({k: v for k, v in found.items() if k not in unknown}, ())
         if found.keys() & {"id", "seconds", *each[name][0]}:
             raise ValueError(
                 f"what is found, {', '.join(found)}, is called as a label or id, seconds"

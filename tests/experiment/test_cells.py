@@ -24,6 +24,7 @@ values = st.one_of(
 
 @given(st.lists(values, min_size=1), values.map(str))
 @example(TEXTS, "01")
+@example([0.0, 2**53 + 1], "")
 @example([1, "1", "01", True, 1.0, "True"], "")
 def test_cells_and_names_come_back_as_what_they_were(column, name):
     table = pd.DataFrame({"id": [str(i) for i in range(len(column))]})

@@ -2,6 +2,7 @@ import dataclasses
 import itertools
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -572,3 +573,14 @@ def test_functions_return_columns(records, found):
 def test_an_axis_is_some_values(axis):
     with pytest.raises(ValueError, match=r"the axis b must be a Iterable.*\[value\]"):
         grid(a=[1], b=axis)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [float("nan"), float("inf"), np.float32(0.5), torch.tensor(0.5), np.int64(3), True, "a"],
+)
+def test_what_a_function_found_is_not_lost(records, value):
+    """Hours may lie behind it: numbers of NumPy and PyTorch are taken, and what is unknown is."""
+    table = runs.measured([({"who": "me"}, (), lambda: {"found": value})], records)
+    plain = value.item() if hasattr(value, "item") else value
+    assert table.found[0] == plain or (plain != plain and pd.isna(table.found[0]))
