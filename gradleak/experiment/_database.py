@@ -108,12 +108,13 @@ def _hold(path: Path, inode: int, process: int) -> None:
 
 
 def _check_columns(db: sqlite3.Connection) -> None:
-    """ValueError where a table of ours is none, or another's."""
-    made = db.execute("SELECT name, type FROM sqlite_master").fetchall()
+    """ValueError where what is called as a table of ours is none, or another's."""
+    kinds = dict(db.execute("SELECT name, type FROM sqlite_master"))
     for table, columns in TABLES.items():
         found = [row[1] for row in db.execute(f"PRAGMA table_info({table})")]
-        if (table, "table") not in made or found != columns:
-            raise ValueError(f"its table {table} has the columns {', '.join(found)}")
+        kind = kinds.get(table, "table")
+        if kind != "table" or found not in ([], columns):  # what is not there is made next
+            raise ValueError(f"its {kind} {table} has the columns {', '.join(found)}")
 
 
 def _prepare(db: sqlite3.Connection, tries: int = 200) -> None:
@@ -122,8 +123,8 @@ def _prepare(db: sqlite3.Connection, tries: int = 200) -> None:
         try:
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = NORMAL")  # a power cut may cost the last batches
-            db.executescript(SCHEMA)
             _check_columns(db)
+            db.executescript(SCHEMA)
             return
         except sqlite3.OperationalError:
             if not left:
