@@ -101,14 +101,14 @@ class Images:
 
         Raises IndexError outside the split, and ValueError for what is no position.
         """
-        # Of a range, however long, the ends tell.
-        ends = [*index[:1], *index[-1:]] if isinstance(index, range) else index
-        outside = [i for i in _positions(ends) if not 0 <= i < len(self)]
+        # Of a range, however long, the ends tell; it is not written out before they fit.
+        ends = [*index[:1], *index[-1:]] if isinstance(index, range) else _positions(index)
+        outside = [i for i in ends if not 0 <= i < len(self)]
         if outside:
             raise IndexError(
                 f"{self.name} {self.split} has images 0 to {len(self) - 1}, not {outside[:5]}"
             )
-        index = _positions(index)
+        index = [*index] if isinstance(index, range) else ends
         places = tuple(self.index[i] for i in index)
         return replace(self, x=self.x[index], y=self.y[index], index=places)
 

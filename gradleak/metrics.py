@@ -220,9 +220,13 @@ def _array(name: str, values: object) -> np.ndarray:
         if isinstance(values, Tensor):
             values = values.detach().to_dense().cpu()
             values = values.double() if values.is_floating_point() else values
-        return np.asarray(values)
+        array = np.asarray(values)
     except (TypeError, ValueError, RuntimeError) as error:
         refuse(name, "a sequence of numbers, one an image", values, str(error))
+    plain = isinstance(values, Sequence) and array.dtype.kind in "iuf"
+    if plain and any(isinstance(v, bool | np.bool_) for v in values):
+        refuse(name, "numbers, or all true or false", values)
+    return array
 
 
 def _numbers(name: str, values: Sequence[float]) -> np.ndarray:
@@ -246,7 +250,7 @@ def holm(p: Sequence[float]) -> list[float]:
 
     Rejecting where they are below 5 % keeps the chance of any false rejection below 5 %.
     """
-    p = _numbers("p", p)
+    p = _array("p", p)
     check_numbers("p", p.tolist(), "[0, 1]")
     return [float(v) for v in multipletests(list(p), method="holm")[1]] if len(p) else []
 

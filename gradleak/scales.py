@@ -4,7 +4,7 @@ Each check names the setting, what it may be, what it got, and a cure where one 
 """
 
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from functools import cache
 from numbers import Integral
 
@@ -97,14 +97,6 @@ def check_shapes(**tensors: Tensor) -> None:
             )
     if not like.ndim or not like.numel():
         raise ValueError(f"{first} holds nothing, its shape is {tuple(like.shape)}; give rows")
-
-
-def check_names(name: str, names: Collection[str], known: Collection[str]) -> None:
-    """Raise ValueError unless all `names` are among the known ones."""
-    if unknown := [n for n in names if n not in known]:
-        raise ValueError(
-            f"{name} has no {', '.join(map(str, unknown))}; there are {', '.join(known)}"
-        )
 
 
 def refuse(name: str, wanted: str, got: object, cure: str = "") -> None:

@@ -32,7 +32,10 @@ FLAGS = [
     "--host-resolver-rules=MAP * ~NOTFOUND",
 ]
 
-settings.register_profile("gradleak", deadline=None)  # no timing in a test
+# No timing in a test, and the same examples each time: what passes here passes anywhere.
+# `pytest --hypothesis-profile=explore` draws others.
+settings.register_profile("gradleak", deadline=None, derandomize=True)
+settings.register_profile("explore", deadline=None, derandomize=False, max_examples=1000)
 settings.load_profile("gradleak")
 
 

@@ -1,5 +1,6 @@
 """Each number that a public call takes: good ones are taken, bad ones refused by name, at once."""
 
+import copy
 import math
 import traceback
 import warnings
@@ -195,7 +196,8 @@ SUBJECTS = {
     "GaussianMixture.fit": Call(
         lambda **k: gl.GaussianMixture.fit(digits(), **k),
         {"components": 1, "blur": 0.1, "seed": 0},
-        {"components": lambda v: count(v) and v <= 20, "blur": positive, "seed": whole},
+        {"components": lambda v: count(v) and v <= 20,
+         "blur": lambda v: positive(v) and v >= 1e-6, "seed": whole},
     ),
     "LowRankGaussian.fit": Call(
         lambda rank: priors.LowRankGaussian.fit(digits(), rank), {"rank": 2},
@@ -217,7 +219,7 @@ SUBJECTS = {
          "highest": lambda v: positive(v) and v >= 0.5, "count": whole},
     ),
     "fit": Call(
-        lambda **k: priors.fit(net(), lambda m: m(X).square().sum(), **k, what=""),
+        lambda **k: priors.fit(copy.deepcopy(net()), lambda m: m(X).square().sum(), **k, what=""),
         {"steps": 1, "lr": 0.1}, {"steps": whole, "lr": positive},
     ),
     "Adam": Call(
@@ -317,13 +319,14 @@ SUBJECTS = {
          "n": lambda v: type(v) is int and 2 <= v < 1000},
     ),
     "mass": Call(
-        plane().mass, {"delta": 0.2}, {"delta": lambda v: number(v) and 0.05 <= v < 1e3}
+        plane().mass, {"delta": 0.2}, {"delta": lambda v: positive(v) and v >= 0.05}
     ),
     "within plane": Call(
         plane().within, {"point": torch.zeros(2), "delta": 0.2}, {"delta": not_negative}
     ),
     "within": Call(
-        metrics.within, {"x_hat": X, "x": X, "delta": 1.0}, {"delta": not_negative}
+        metrics.within, {"x_hat": X, "x": X, "delta": 1.0},
+        {"delta": lambda v: number(v) and 0 <= v < INF},
     ),
     "interval": Call(
         gl.interval, {"values": (1.0, 2.0)},

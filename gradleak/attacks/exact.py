@@ -247,6 +247,11 @@ class GaussianLaw:
             entries = [each.split(2**14, dim=1) for each in flat]
             for part in map(torch.cat, zip(*entries, strict=True)):
                 gram = gram + (part @ part.T).double()
+        if not gram.isfinite().all():
+            raise ValueError(
+                "some gradients are not finite, or their squares are not: check the model's "
+                "weights and the loss, and leave such examples out"
+            )
         return cls(gram.cpu(), released.attacks)
 
     @cached_property

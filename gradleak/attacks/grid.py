@@ -48,7 +48,8 @@ class Plane:
         width = float(self.axis[1] - self.axis[0])
         if delta < width:
             raise ValueError(f"delta {delta:.3g} is smaller than a cell, {width:.3g}: use more")
-        reach = torch.arange(-int(delta / width), int(delta / width) + 1) * width
+        cells = min(int(delta / width), len(self.axis) - 1)  # there are none farther away
+        reach = torch.arange(-cells, cells + 1) * width
         ball = (reach[:, None] ** 2 + reach**2 <= delta**2).double()
         found = fftconvolve(self.density.numpy() * self.cell, ball.numpy(), mode="same")
         return torch.from_numpy(found).clamp(0, 1)

@@ -7,16 +7,22 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gradleak import gradients, look
 from gradleak.device import usable
-from gradleak.gradients import HALF, Gradient, received
+from gradleak.gradients import HALF, Gradient, reading
 from gradleak.randomness import START, check_seed, generator
 from gradleak.scales import check_kind, is_plain, refuse
 
 if TYPE_CHECKING:
     from gradleak.client.client import Client
+
+
+def check_weights(model: nn.Module) -> None:
+    """Raise ValueError unless gradients can be told of the model, and its weights are finite."""
+    gradients.network.check(model)
+    gradients.network.check_finite(model)
 
 
 def check_data(client: Client, x: Tensor, y: Tensor) -> None:
@@ -127,11 +133,35 @@ def keys(key: object, clients: int) -> tuple[int, ...]:
     return key
 
 
+def labels(y: object, clients: int, batch_size: int | None) -> Tensor:
+    """Labels of N clients, (N, ...) or (N, B, ...); those of one client may come alone.
+
+    Whole numbers become int64. Raises ValueError for what is no number, and for too few axes.
+    """
+    try:
+        reading.check_unmasked(y)
+        y = y.detach() if isinstance(y, Tensor) else torch.tensor(np.array(y))
+        if y.is_complex() or not is_plain(y) or not y.numel():
+            raise ValueError(f"got {y.dtype} of shape {tuple(y.shape)}")
+        y = y if y.is_floating_point() else y.long()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"labels are numbers, None where they are hidden: {error}") from error
+    size = [] if batch_size is None else [batch_size]
+    alone = [*y.shape[: len(size)]] == size and [*y.shape[: 1 + len(size)]] != [1, *size]
+    if clients == 1 and alone and (y.ndim == len(size) or y.is_floating_point()):
+        y = y.unsqueeze(0)
+    if [*y.shape[: 1 + len(size)]] != [clients, *size]:
+        raise ValueError(
+            f"labels of {clients} clients begin with {(clients, *size)}, got {tuple(y.shape)}"
+        )
+    return y
+
+
 def tensor(name: str, value: object) -> Tensor:
     """A dense tensor of real numbers of a tensor, array or list; ValueError where none can be."""
     try:
         # A copy of what is no tensor: an array may be read-only, or run backwards.
-        received.check_unmasked(value)
+        reading.check_unmasked(value)
         tensor = value if isinstance(value, Tensor) else torch.from_numpy(np.array(value))
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(

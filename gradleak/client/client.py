@@ -165,8 +165,7 @@ class Client:
         that the client's defense, `gradleak.Ignore`, leaves out. Whether any x explains the
         gradients tells `gradleak.fit`, after an attack.
         """
-        gradients.network.check(self.model)
-        gradients.network.check_finite(self.model)
+        checks.check_weights(self.model)
         return self._seen(received.gradient(self.model, g, self._sent()), y, shape, key)
 
     @ordinary
@@ -186,8 +185,7 @@ class Client:
                 "takes its own at other weights, and nothing here unrolls them; ask for the "
                 "weights after one step"
             )
-        gradients.network.check(self.model)
-        gradients.network.check_finite(self.model)
+        checks.check_weights(self.model)
         g = received.update(self.model, before, after, lr, self._sent())
         return self._seen(g, y, shape, key)
 
@@ -214,7 +212,7 @@ class Client:
             ) from error
         x = x.expand(clients, *x.shape[1:])
         if y is not None:
-            y = received.labels(y, clients, self.batch_size)
+            y = checks.labels(y, clients, self.batch_size)
             _, y = self.placed(x, y.to(x.dtype) if y.is_floating_point() else y)
         checks.check_data(self, x, x.new_zeros(clients, *axes) if y is None else y)
         if y is not None:

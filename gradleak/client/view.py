@@ -106,7 +106,7 @@ class ServerView:
             )
         example = 0 if client.batch_size is not None else slice(1)
         x = torch.full((1, *self.shape), 0.5).to(next(iter(self.g.values())))
-        received.check_same(client.model, self.client.model, x[example])
+        gradients.network.check_same(client.model, self.client.model, x[example])
         whole = received.like(self.client.model)
         if missing := whole.keys() - self.g.keys():
             try:

@@ -25,12 +25,6 @@ CREATE TABLE IF NOT EXISTS asked (name TEXT, chapter TEXT, id TEXT, told TEXT,
 CREATE TABLE IF NOT EXISTS commands (name TEXT, chapter TEXT, command TEXT,
                                      PRIMARY KEY (name, chapter));
 """
-TABLES = {
-    "rows": ["id", "found", "made"],
-    "pictures": ["id", "shape", "pixels"],
-    "asked": ["name", "chapter", "id", "told"],
-    "commands": ["name", "chapter", "command"],
-}
 
 
 @contextmanager
@@ -63,6 +57,7 @@ def read(folder: Path) -> Iterator[sqlite3.Connection]:
             shutil.copyfile(each, Path(copy, each.name))
         with closing(sqlite3.connect(Path(copy, FILE))) as db:
             _prepare(db)
+            _check(db)
             yield db
 
 
@@ -101,19 +96,31 @@ def _named(path: Path) -> Iterator[None]:
 def _hold(path: Path, inode: int, process: int) -> None:
     # Closing the last connection writes the log back, which takes a disk's time: one stays open.
     held = sqlite3.connect(path, check_same_thread=False)
-    ((sound,),) = held.execute("PRAGMA quick_check(1)")
-    if sound != "ok":
-        raise sqlite3.DatabaseError(sound)
+    try:
+        _check(held)
+    except BaseException:
+        held.close()
+        raise
     atexit.register(held.close)
 
 
-def _check_columns(db: sqlite3.Connection) -> None:
-    """ValueError where a table of ours is none, or another's."""
-    made = db.execute("SELECT name, type FROM sqlite_master").fetchall()
-    for table, columns in TABLES.items():
-        found = [row[1] for row in db.execute(f"PRAGMA table_info({table})")]
-        if (table, "table") not in made or found != columns:
-            raise ValueError(f"its table {table} has the columns {', '.join(found)}")
+def _check(db: sqlite3.Connection) -> None:
+    """Raise where the file is damaged, or a table of ours is none, or another's."""
+    ((sound,),) = db.execute("PRAGMA quick_check(1)")
+    if sound != "ok":
+        raise sqlite3.DatabaseError(sound)
+    with closing(sqlite3.connect(":memory:")) as ours:
+        ours.executescript(SCHEMA)
+        for table, columns in _columns(ours).items():
+            if (found := _columns(db).get(table, [])) != columns:
+                raise ValueError(f"its table {table} has the columns {', '.join(found)}")
+
+
+def _columns(db: sqlite3.Connection) -> dict[str, list[str]]:
+    """Each table with its columns."""
+    tables = db.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+    query = "SELECT name FROM pragma_table_info(?)"
+    return {table: [name for (name,) in db.execute(query, [table])] for (table,) in tables}
 
 
 def _prepare(db: sqlite3.Connection, tries: int = 200) -> None:
@@ -123,7 +130,6 @@ def _prepare(db: sqlite3.Connection, tries: int = 200) -> None:
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA synchronous = NORMAL")  # a power cut may cost the last batches
             db.executescript(SCHEMA)
-            _check_columns(db)
             return
         except sqlite3.OperationalError:
             if not left:

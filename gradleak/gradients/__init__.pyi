@@ -1,4 +1,4 @@
-from . import convolution, entrywise, hooks, network, plain, products, received
+from . import convolution, entrywise, hooks, network, plain, products, reading, received
 from .agreement import LoopWarning
 from .compute import general, gradient, path
 from .container import Gradient, layer_of
@@ -26,6 +26,7 @@ __all__ = [
     "path",
     "plain",
     "products",
+    "reading",
     "received",
     "slope",
 ]

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from gradleak.gradients.half import in_float32
+
 
 def check(model: nn.Module) -> None:
     """ValueError, which names the cure, for a network whose gradient would not be what was meant.
@@ -66,6 +68,31 @@ def check_finite(model: nn.Module) -> None:
             )
 
 
+def check_same(believed: nn.Module, own: nn.Module, x: Tensor) -> None:
+    """Raise ValueError where an adversary's network is not the view's, by weights and output at x.
+
+    x: (1, *shape) of the right shape. Loss and defense may differ: those are beliefs. So may the
+    precision in which the same weights are held.
+    """
+    if believed is own:
+        return
+    believed, own = in_float32(believed), in_float32(own)
+    ours, theirs = _state(believed), _state(own)
+    apart = [f"'{k}'" for k in theirs if k not in ours or not _equal(ours[k], theirs[k])]
+    apart += [f"'{k}'" for k in ours if k not in theirs]
+    if not apart:
+        x = x.to(next(own.parameters()))
+        with torch.no_grad():
+            same = all(map(_close, _tensors(believed(x)), _tensors(own(x))))
+        apart = [] if same else ["what comes out of the same weights"]
+    if apart:
+        raise ValueError(
+            f"the adversary's network is not the one of the view's client: {apart[0]} differs; "
+            "make the adversary from view.client, such as "
+            "gradleak.inverting_gradients(view.client)"
+        )
+
+
 def check_mode(model: nn.Module) -> int:
     """How many modules are in train mode; ValueError if one of them is random or mixes examples."""
     training = [module for module in model.modules() if module.training]
@@ -114,3 +141,24 @@ def _inside(module: nn.Module) -> str | None:
     if module._compiled_call_impl is not None:
         return "a network on which .compile() was not called"
     return None
+
+
+def _state(model: nn.Module) -> dict[str, Tensor]:
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    alike = (a.device, a.dtype, a.requires_grad) == (b.device, b.dtype, b.requires_grad)
+    return alike and torch.equal(a, b)
+
+
+def _close(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and torch.allclose(a, b, rtol=1e-3, atol=1e-6, equal_nan=True)
+
+
+def _tensors(output: object) -> list[Tensor]:
+    """Those of a network's output, which may be a tensor, or a dict or a tuple of them."""
+    if isinstance(output, Tensor):
+        return [output]
+    parts = output.values() if isinstance(output, Mapping) else output
+    return [v for part in parts if part is not None for v in _tensors(part)]

@@ -4,6 +4,7 @@ Under vmap PyTorch 2.14 takes mean and deviation for constants in the gradient o
 the weight of a normalisation by the input's own statistics, so that its slope in x is wrong.
 """
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -36,36 +37,21 @@ def _layer_norm(
     return z if bias is None else z + bias
 
 
-def _instance_norm(
-    input: Tensor,
-    running_mean: Tensor | None = None,
-    running_var: Tensor | None = None,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    use_input_stats: bool = True,
-    momentum: float = 0.1,
-    eps: float = 1e-5,
-) -> Tensor:
-    if running_mean is not None:
-        rest = (weight, bias, use_input_stats, momentum, eps)
-        return F.instance_norm(input, running_mean, running_var, *rest)
-    return _by_channel(_normalised(input, list(range(2, input.ndim)), eps), weight, bias)
+def _written_out(function: Callable[..., Tensor], axes: list[int]) -> Callable[..., Tensor]:
+    """A norm of each channel by the input's own statistics, over `axes` and those of space."""
+    signature = inspect.signature(function)
 
+    def norm(*args: Any, **kwargs: Any) -> Tensor:
+        bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        given = bound.arguments
+        if given["running_mean"] is not None:
+            return function(*args, **kwargs)
+        z = given["input"]
+        z = _normalised(z, [*axes, *range(2, z.ndim)], given["eps"])
+        return _by_channel(z, given["weight"], given["bias"])
 
-def _batch_norm(
-    input: Tensor,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    training: bool = False,
-    momentum: float = 0.1,
-    eps: float = 1e-5,
-) -> Tensor:
-    if running_mean is not None:
-        rest = (weight, bias, training, momentum, eps)
-        return F.batch_norm(input, running_mean, running_var, *rest)
-    return _by_channel(_normalised(input, [0, *range(2, input.ndim)], eps), weight, bias)
+    return norm
 
 
 def _by_channel(z: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
@@ -82,6 +68,6 @@ def _normalised(z: Tensor, axes: list[int], eps: float) -> Tensor:
 _INSTEAD = {
     F.layer_norm: _layer_norm,
     torch.layer_norm: _layer_norm,
-    F.instance_norm: _instance_norm,
-    F.batch_norm: _batch_norm,
+    F.instance_norm: _written_out(F.instance_norm, []),
+    F.batch_norm: _written_out(F.batch_norm, [0]),
 }

@@ -6,14 +6,12 @@ What is wrong is refused by name, with its cure, before anything is attacked.
 import math
 from collections.abc import Collection, Mapping, Sequence
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from gradleak.gradients.container import Gradient
-from gradleak.gradients.half import in_float32
-from gradleak.gradients.reading import Given, check_unmasked, read
-from gradleak.scales import check_number, is_plain
+from gradleak.gradients.reading import Given, read
+from gradleak.scales import check_number
 
 FEW = 3  # numbers, among which two vectors may point the same way by chance
 ALIKE, HELD = 0.999, 0.5  # a gradient's cosine with the weights; the share of them after a step
@@ -74,76 +72,6 @@ def check_fits(model: nn.Module, g: Gradient) -> None:
                 f"the view's gradient of '{name}' is not one of the model as it stands, which was "
                 "frozen, cast or changed since: undo that, or make the view anew"
             )
-
-
-def check_same(believed: nn.Module, own: nn.Module, x: Tensor) -> None:
-    """Raise ValueError where an adversary's network is not the view's, by weights and output at x.
-
-    x: (1, *shape) of the right shape. Loss and defense may differ: those are beliefs. So may the
-    precision in which the same weights are held.
-    """
-    if believed is own:
-        return
-    believed, own = in_float32(believed), in_float32(own)
-    ours, theirs = _state(believed), _state(own)
-    apart = [f"'{k}'" for k in theirs if k not in ours or not _equal(ours[k], theirs[k])]
-    apart += [f"'{k}'" for k in ours if k not in theirs]
-    if not apart:
-        x = x.to(next(own.parameters()))
-        with torch.no_grad():
-            same = all(map(_close, _tensors(believed(x)), _tensors(own(x))))
-        apart = [] if same else ["what comes out of the same weights"]
-    if apart:
-        raise ValueError(
-            f"the adversary's network is not the one of the view's client: {apart[0]} differs; "
-            "make the adversary from view.client, such as "
-            "gradleak.inverting_gradients(view.client)"
-        )
-
-
-def _state(model: nn.Module) -> dict[str, Tensor]:
-    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
-
-
-def _equal(a: Tensor, b: Tensor) -> bool:
-    alike = (a.device, a.dtype, a.requires_grad) == (b.device, b.dtype, b.requires_grad)
-    return alike and torch.equal(a, b)
-
-
-def _close(a: Tensor, b: Tensor) -> bool:
-    return a.shape == b.shape and torch.allclose(a, b, rtol=1e-3, atol=1e-6, equal_nan=True)
-
-
-def _tensors(output: object) -> list[Tensor]:
-    """Those of a network's output, which may be a tensor, or a dict or a tuple of them."""
-    if isinstance(output, Tensor):
-        return [output]
-    parts = output.values() if isinstance(output, Mapping) else output
-    return [v for part in parts if part is not None for v in _tensors(part)]
-
-
-def labels(y: object, clients: int, batch_size: int | None) -> Tensor:
-    """Labels of N clients, (N, ...) or (N, B, ...); those of one client may come alone.
-
-    Whole numbers become int64. Raises ValueError for what is no number, and for too few axes.
-    """
-    try:
-        check_unmasked(y)
-        y = y.detach() if isinstance(y, Tensor) else torch.tensor(np.array(y))
-        if y.is_complex() or not is_plain(y) or not y.numel():
-            raise ValueError(f"got {y.dtype} of shape {tuple(y.shape)}")
-        y = y if y.is_floating_point() else y.long()
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"labels are numbers, None where they are hidden: {error}") from error
-    size = [] if batch_size is None else [batch_size]
-    alone = [*y.shape[: len(size)]] == size and [*y.shape[: 1 + len(size)]] != [1, *size]
-    if clients == 1 and alone and (y.ndim == len(size) or y.is_floating_point()):
-        y = y.unsqueeze(0)
-    if [*y.shape[: 1 + len(size)]] != [clients, *size]:
-        raise ValueError(
-            f"labels of {clients} clients begin with {(clients, *size)}, got {tuple(y.shape)}"
-        )
-    return y
 
 
 def _stacked(

@@ -12,7 +12,6 @@ from gradleak.data import Images, Source
 from gradleak.identity import given, made
 from gradleak.priors.prior import Prior
 from gradleak.scales import (
-    POSITIVE,
     WEIGHT,
     Scale,
     check_kind,
@@ -78,11 +77,17 @@ class GaussianMixture(Prior):
         from sklearn.mixture import GaussianMixture as Fitted  # it takes seconds to import
 
         _check_count("components", components, len(images))
-        check_number("blur", blur, POSITIVE)
+        check_number("blur", blur, "[1e-6, 1e18]", "a covariance in float64 has no inverse below")
         check_whole("seed", seed)
         check_number("seed", seed, "[0, 4294967295]", "scikit-learn takes no larger one")
         found = Fitted(components, reg_covar=blur**2, random_state=seed, max_iter=50, tol=0.1)
-        found.fit(images.x.flatten(1).double().cpu().numpy())
+        try:
+            found.fit(images.x.flatten(1).double().cpu().numpy())
+        except ValueError as error:
+            raise ValueError(
+                f"{components} components with blur {blur:g} cannot be fitted to {len(images)} "
+                f"images; use more blur, fewer components or more images: {error}"
+            ) from error
         chances, means = torch.tensor(found.weights_), torch.tensor(found.means_)
         roots = torch.linalg.cholesky(torch.tensor(found.covariances_))
         mixture = Mixture(chances.float(), means.float(), roots.float(), images.source)

@@ -55,6 +55,11 @@ def test_all_answers_agree_on_a_gaussian(posterior):
         assert (answer - mean).abs().max() <= width
 
 
+def test_all_mass_is_within_what_spans_the_plane(posterior):
+    for delta in (3 * math.sqrt(2), 1e4, 1e18):
+        torch.testing.assert_close(posterior.mass(delta), torch.ones(600, 600).double())
+
+
 def test_mass_within_delta_is_the_closed_form(posterior):
     """Within delta of its mean, a round Gaussian has mass 1 - exp(-delta^2 / 2 spread^2)."""
     mean, spread = closed_form(torch.tensor([0.55, 0.35]).double())

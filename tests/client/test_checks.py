@@ -6,11 +6,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import gradleak as gl
-
-
-@pytest.fixture
-def model():
-    return gl.models.cnn((1, 8, 8), classes=10)
+from gradleak.client import checks
 
 
 def digits(n=3):
@@ -203,3 +199,34 @@ def test_a_batch_size_is_whole_and_positive(bad):
 def test_inputs_without_clients_examples_or_labels_are_refused(model, x, y, batch):
     with pytest.raises(ValueError, match=r"\(N, \*shape\)|\(N, 2"):
         gl.Client(model, batch_size=batch).release(torch.rand(x), torch.zeros(y).long())
+
+
+@given(clients=st.integers(1, 4), batch=st.sampled_from([None, 1, 2, 3]), data=st.data())
+def test_labels_in_any_form(clients, batch, data):
+    axes = [clients] if batch is None else [clients, batch]
+    expected = torch.randint(10, axes)
+    forms = [
+        expected,
+        expected.numpy(),
+        expected.tolist(),
+        expected.int(),
+        expected.numpy().astype("u1"),
+    ]
+    if clients == 1:
+        forms += [expected[0], expected[0].numpy(), expected[0].tolist()]
+    found = checks.labels(data.draw(st.sampled_from(forms)), clients, batch)
+    assert found.dtype is torch.int64
+    assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    "y", [[1, 2], 3, [[1, 2, 3]], "cat", ["a", "b", "c"], [None] * 3, {1: 2}, [], 1j]
+)
+def test_other_labels_are_refused(y):
+    with pytest.raises(ValueError, match="labels"):
+        checks.labels(y, 3, None)
+
+
+def test_soft_labels_of_one_client_may_come_alone():
+    soft = torch.rand(4)
+    assert torch.equal(checks.labels(soft, 1, None), soft[None])

@@ -11,11 +11,6 @@ from torch import nn
 import gradleak as gl
 
 
-@pytest.fixture
-def model():
-    return gl.models.cnn((1, 8, 8), classes=10)
-
-
 def digits(n=3):
     return gl.data.batch("digits", range(n))
 

@@ -153,3 +153,64 @@ def test_a_step_of_such_a_network_is_a_gradient():
     after = {k: p.detach() - 0.1 * g[k][0] for k, p in model.named_parameters()}
     found = gl.Client(model).view_of_update(model.state_dict(), after, 0.1, y, shape=(8,)).g
     torch.testing.assert_close(found["scale"], g["scale"], rtol=1e-4, atol=1e-5)
+
+
+def plain():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(2, 3, 4), nn.Tanh(), nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(27, 5)
+    ).eval()
+
+
+def other_bias(net):
+    with torch.no_grad():
+        net[4].bias[0] += 1e-6
+
+
+def other_statistics(net):
+    net[2].running_mean += 1
+
+
+def other_layer(net):
+    net[1] = nn.Sigmoid()
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (other_bias, "'4.bias' differs"),
+        (other_statistics, "'2.running_mean' differs"),
+        (other_layer, "what comes out of the same weights differs"),
+        (lambda net: net.double(), "'0.weight' differs"),
+        (lambda net: net[0].requires_grad_(False), "'0.weight' differs"),
+        (lambda net: net.append(nn.Linear(5, 5)), "'5.weight' differs"),
+    ],
+)
+def test_another_network_is_told(change, told):
+    net = plain()
+    x = torch.rand(1, 2, 6, 6)
+    other = copy.deepcopy(net)
+    network.check_same(other, net, x)
+    network.check_same(net, net, x)
+    change(other)
+    with pytest.raises(ValueError, match=f"{told}.*view.client"):
+        network.check_same(other, net, x)
+    if "5." not in told:
+        with pytest.raises(ValueError, match=told):
+            network.check_same(net, other, x)
+
+
+def test_outputs_that_are_dicts_and_tuples_are_compared():
+    class Many(nn.Module):
+        def __init__(self, factor):
+            super().__init__()
+            self.factor, self.linear = factor, nn.Linear(2, 2)
+
+        def forward(self, x):
+            return {"a": self.linear(x), "b": (None, self.linear(x) * self.factor)}
+
+    net, other = Many(1), Many(2)
+    other.load_state_dict(net.state_dict())
+    network.check_same(copy.deepcopy(net), net, torch.rand(1, 2))
+    with pytest.raises(ValueError, match="the same weights differs"):
+        network.check_same(other, net, torch.rand(1, 2))
