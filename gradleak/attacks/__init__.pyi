@@ -1,8 +1,9 @@
 from . import analytic, exact, grid, latents
-from .adversary import AT_ONCE, Adversary, attack_all, log_posterior
+from .adversary import AT_ONCE, Adversary, attack_all
 from .amortised import Amortised
 from .analytic import FirstLayer, labels, layer_input, tokens
 from .attack import Attack, Reconstruction, SlopeWarning, answered, asked
+from .batch import log_posterior
 from .exact import ExactAnswer, FinitePrior
 from .langevin import Langevin, Mean, MostWithin, PosteriorSamples, Sample
 from .latents import FreshLatents, Joint, Known, ReadOff, StandardNormal, latent

@@ -4,6 +4,7 @@ Layers may be registered in any other order. Only the public description is used
 """
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from gradleak.client import ServerView
-from gradleak.gradients import layer_of
+from gradleak.gradients import ALONE, layer_of
 from gradleak.randomness import PROBE, generator
 
 
@@ -54,18 +55,17 @@ def run(view: ServerView) -> Run:
         return keep
 
     modules, names = dict(client.model.named_modules()), dict.fromkeys(map(layer_of, view.g))
-    handles = [modules[name].register_forward_hook(note(name), with_kwargs=True)
-               for name in names if name in modules]  # fmt: skip
-    try:
-        output = client.model(x)
-    except (RuntimeError, ValueError, IndexError, TypeError) as error:
-        raise ValueError(
-            f"the network does not run on examples of shape {tuple(shape[1:])}, so the order of "
-            f"its layers is not known; use analytic.layer_input(view.g, layer): {error}"
-        ) from error
-    finally:
-        for handle in handles:
-            handle.remove()
+    with ALONE, ExitStack() as handles:
+        for name in names.keys() & modules.keys():
+            handle = modules[name].register_forward_hook(note(name), with_kwargs=True)
+            handles.callback(handle.remove)
+        try:
+            output = client.model(x)
+        except (RuntimeError, ValueError, IndexError, TypeError) as error:
+            raise ValueError(
+                f"the network does not run on examples of shape {tuple(shape[1:])}, so the order "
+                f"of its layers is not known; use analytic.layer_input(view.g, layer): {error}"
+            ) from error
     if not calls:
         raise ValueError(
             "no layer with released parameters was called with a tensor, so there is none to read "

@@ -6,25 +6,22 @@ those of the literature.
 
 from __future__ import annotations
 
-import itertools
 import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from gradleak import look
 from gradleak.attacks.attack import Attack, Reconstruction, SlopeWarning, refuse_blind
-from gradleak.attacks.maximise import Adam, Objective, Part, Smoothing, maximize_parts
-from gradleak.attacks.stack import Row, merge
+from gradleak.attacks.batch import Batch
+from gradleak.attacks.maximise import Adam, Smoothing
 from gradleak.client import Client, ServerView
-from gradleak.defenses import Defense, Distribution, Uninformative
+from gradleak.defenses import Defense, Distribution
 from gradleak.device import as_many_as_fit, in_chunks, ordinary
-from gradleak.gradients import Gradient
-from gradleak.priors import END, Moment, Prior, check_prior
+from gradleak.priors import Moment, Prior, check_prior
 from gradleak.randomness import START, generator
 from gradleak.scales import Scale, check_kind, check_scale, check_whole
 
@@ -77,19 +74,7 @@ class Adversary(Attack):
         }
 
 
-def log_posterior(adversary: Adversary, g: Gradient, y: Tensor) -> Objective:
-    """log p(x | g, y) + const as a function of x and of the moment of the climb."""
-    client, prior = adversary.client, adversary.prior
-
-    def f(x: Tensor, moment: Moment = END) -> Tensor:
-        temperature = adversary.temperature ** max(1 - 2 * moment.progress, 0)
-        return client.log_prob(g, x, y) / temperature + prior.at(moment).log_prob(x)
-
-    return f
-
-
 AT_ONCE = {"cpu": 64, "cuda": 4096}  # attacks held at a time; on a CPU more were not faster
-SCORED_AT_ONCE = 2**24  # entries of the gradients that are held to score attacks at the end
 
 
 @ordinary
@@ -132,116 +117,6 @@ def attack_all(
     _warn_of_slopes(found[2], blind)
     back = (each[order.argsort()].split(counts) for each in found)
     return [_best(*each, restarts, second * len(each[0])) for each in zip(*back, strict=True)]
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Attacks that are computed together: adversaries with their views, and who each row is."""
-
-    attacks: Sequence[tuple[Adversary, ServerView]]
-    rows: Sequence[Row]
-    seed: int
-
-    @classmethod
-    def of(cls, attacks: Sequence[tuple[Adversary, ServerView]], seed: int) -> Batch:
-        """Each restart of each adversary against each client of its view."""
-        # A prior may read something off the gradients first.
-        attacks = [
-            (replace(a, client=a.client.in_float32, prior=a.prior.given(view)), view)
-            for a, view in attacks
-        ]
-        restarts = attacks[0][0].restarts  # all have as many: `merge` sees to it
-        clients = [(s, c) for s, (_, view) in enumerate(attacks) for c in range(len(view))]
-        return cls(attacks, [(s, c, r) for s, c in clients for r in range(restarts)], seed)
-
-    def part(self, index: Tensor) -> Batch:
-        """Some of the rows."""
-        return replace(self, rows=[self.rows[i] for i in index.tolist()])
-
-    def by_observation(self) -> Tensor:
-        """An order in which rows that attack the same released gradient are neighbours."""
-        which: dict[int, int] = {}
-        where = [(which.setdefault(id(view), len(which)), c) for view, c in self.attacked]
-        return torch.tensor(sorted(range(len(where)), key=where.__getitem__))
-
-    @cached_property
-    def attacked(self) -> list[tuple[ServerView, int]]:
-        """The view and the place in it that each row attacks."""
-        return [(self.attacks[s][1], c) for s, c, _ in self.rows]
-
-    @property
-    def keys(self) -> list[tuple[int, int, int]]:
-        """What the randomness of each row depends on: (seed, client's key, restart)."""
-        return [(self.seed, self.attacks[s][1].key[c], restart) for s, c, restart in self.rows]
-
-    def starts(self) -> Tensor:
-        """Uniform noise in [0, 1], one draw for each row."""
-        view = self.attacks[0][1]
-        draws = [torch.rand(view.shape, generator=generator(START, *key)) for key in self.keys]
-        return torch.stack(draws).to(next(iter(view.g.values())))
-
-    def observed(self) -> Gradient:
-        """The released gradients that rows attack; each stored once if equally many attack each."""
-        where = self.attacked
-        runs = [list(run) for _, run in itertools.groupby(where, key=lambda w: (id(w[0]), w[1]))]
-        if len({len(run) for run in runs}) == 1:
-            where = [run[0] for run in runs]
-        view, first = where[0]
-        if all(v is view and c == first + k for k, (v, c) in enumerate(where)):
-            return view.g.rows(slice(first, first + len(where)))  # no copy
-        return Gradient({k: torch.stack([v.g[k][c] for v, c in where]) for k in view.g})
-
-    def adversary(self, like: Tensor) -> Adversary:
-        """One that stands for all rows, its numbers where `like` is."""
-        clients = [len(view) for _, view in self.attacks]
-        return merge([adversary for adversary, _ in self.attacks], self.rows, clients, like)
-
-    def plain(self, like: Tensor) -> Objective:
-        """The log-posterior of all rows."""
-        y = torch.stack([view.labels[c] for view, c in self.attacked])
-        return log_posterior(self.adversary(like), self.observed(), y)
-
-    def objective(self, like: Tensor) -> Objective:
-        """The same, averaged over a ball where the adversaries ask for one."""
-        ball = self.adversary(like).ball
-        if ball is None:
-            return self.plain(like)
-        points = torch.arange(len(self.rows)).repeat_interleave(ball.samples)
-        return ball.around(self.part(points).plain(like), self.keys)
-
-    def blind(self) -> Tensor:
-        """Whether the slope of log p(g | x, y) is zero at a row's start, (n,), though g is used."""
-        believed = [adversary.belief for adversary, _ in self.attacks]
-        x = self.starts()
-        if all(isinstance(belief, Uninformative) for belief in believed):
-            return torch.zeros(len(x), dtype=torch.bool, device=x.device)
-        y = torch.stack([view.labels[c] for view, c in self.attacked])
-        slope = self.adversary(x).client.slope(self.observed(), x, y)
-        return (slope == 0).flatten(1).all(1)
-
-    def climb(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Where the rows end that start at x (n, *shape), and since when each stood still, (n,)."""
-
-        def part(index: Tensor) -> Part:
-            some = self.part(index)
-            adversary = some.adversary(x)
-            return some.objective(x), adversary.optimizer, adversary.prior.project
-
-        # While the likelihood is still tempered, the log-posterior may fall on the way.
-        tempered = any((torch.as_tensor(a.temperature) > 1).any() for a, _ in self.attacks)
-        optimizer = self.attacks[0][0].optimizer
-        return maximize_parts(part, x, optimizer, optimizer.steps // 2 if tempered else 0)
-
-    def found(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Run each attack from its start: x (n, *shape), log-posterior and last step, (n,) each."""
-        x, stopped = self.climb(self.starts())
-        # The score is made of whole gradients and not of factors, whose rounding would decide
-        # between restarts that fit almost perfectly; so it is made in small parts.
-        size = max(1, SCORED_AT_ONCE // self.attacks[0][1].g.size)
-        with torch.no_grad():
-            parts = torch.arange(len(x)).split(size)
-            scores = [self.part(index).plain(like=x)(x[index], END) for index in parts]
-        return x, torch.cat(scores).nan_to_num(nan=-torch.inf), stopped
 
 
 def _look(adversary: Adversary, view: ServerView) -> None:

@@ -61,10 +61,11 @@ class Client:
         """The true gradient of each of N clients, differentiable in x; never in half precision."""
         check_kind("x", x, Tensor, "use torch.as_tensor(x)")
         check_kind("y", y, Tensor, "use torch.as_tensor(y)")
-        x = checks.as_seen(self, x)
-        if self.batch_size is None:
-            x, y = x.unsqueeze(1), y.unsqueeze(1)
-        return gradients.gradient(self.model, x, y, self.loss)
+        return gradients.gradient(self.model, *self._batches(x, y), self.loss)
+
+    def path(self, x: Tensor, y: Tensor) -> str:
+        """How these gradients are computed, see `gradleak.gradients.path`."""
+        return gradients.path(self.model, *self._batches(x, y), self.loss)
 
     def placed(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """x and y where the model is, x in its precision, though never in half of one.
@@ -188,6 +189,11 @@ class Client:
         checks.check_weights(self.model)
         g = received.update(self.model, before, after, lr, self._sent())
         return self._seen(g, y, shape, key)
+
+    def _batches(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """x (N, B, *shape) as the network sees it, and y (N, B)."""
+        x = checks.as_seen(self, x)
+        return (x, y) if self.batch_size is not None else (x.unsqueeze(1), y.unsqueeze(1))
 
     def _sent(self) -> list[str]:
         """Names of the parameters whose gradients a server sees."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from gradleak.defenses.distributions import PointMass
 from gradleak.defenses.noise import RATE, Defense, InputDefense
-from gradleak.gradients import Gradient
+from gradleak.gradients import ALONE, Gradient
 from gradleak.randomness import DIRECTION, generator
 from gradleak.scales import POSITIVE, check_kind, check_number
 
@@ -118,11 +118,12 @@ def _input_of(name: str, model: nn.Module, x: Tensor) -> Tensor:
     if name not in linear:
         raise ValueError(f"'{name}' is no linear layer of the model; those are {', '.join(linear)}")
     seen: list[Tensor] = []
-    hook = linear[name].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    try:
-        model(x)
-    finally:
-        hook.remove()
+    with ALONE:
+        hook = linear[name].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        try:
+            model(x)
+        finally:
+            hook.remove()
     if len(seen) != 1 or seen[0].ndim != 2:
         raise ValueError(
             f"'{name}' must be called once for each example, with one vector of features"

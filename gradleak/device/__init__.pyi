@@ -1,12 +1,14 @@
 from . import precision
 from .choice import named
 from .chunks import CACHED, as_many_as_fit, blocks, in_chunks, out_of_memory
+from .dispatch import Dispatched
 from .memory import LiveMemory, MovedMemory, free, keep_blocks
 from .precision import PRECISIONS, MatrixInputs, ordinary, products, unrounded, usable
 
 __all__ = [
     "CACHED",
     "PRECISIONS",
+    "Dispatched",
     "LiveMemory",
     "MatrixInputs",
     "MovedMemory",

@@ -10,8 +10,9 @@ from pathlib import Path, PurePosixPath
 import psutil
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+from gradleak.device.dispatch import Dispatched
 
 # Of a control group: its limit, what is used of it, and what of that are files no longer in use.
 V2 = ("memory.max", "memory.current", "inactive_file")
@@ -61,7 +62,7 @@ def _text(path: Path) -> str:
         return ""
 
 
-class LiveMemory(TorchDispatchMode):
+class LiveMemory(Dispatched):
     """Counts the bytes of tensors that are alive, and their peak, on any device."""
 
     def __init__(self) -> None:
@@ -87,7 +88,7 @@ class LiveMemory(TorchDispatchMode):
         self.live -= size
 
 
-class MovedMemory(TorchDispatchMode):
+class MovedMemory(Dispatched):
     """Counts the bytes that operations read and write, on any device; views move none."""
 
     def __init__(self) -> None:

@@ -13,12 +13,12 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import (
-    TorchDispatchMode,
     _disable_current_modes,
     _get_current_dispatch_mode_stack,
 )
 from torch.utils._pytree import tree_map_only
 
+from gradleak.device.dispatch import Dispatched
 from gradleak.names import choose
 
 Run = TypeVar("Run", bound=Callable)
@@ -124,7 +124,7 @@ def _write(matmul: str | bool, convolution: str | bool) -> None:
         torch.backends.cudnn.conv.fp32_precision = convolution
 
 
-class _Bfloat16(TorchDispatchMode):
+class _Bfloat16(Dispatched):
     """Products of float32 tensors are computed in bfloat16, and returned in float32."""
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
@@ -136,7 +136,7 @@ class _Bfloat16(TorchDispatchMode):
         return tree_map_only(Tensor, Tensor.float, result)
 
 
-class MatrixInputs(TorchDispatchMode):
+class MatrixInputs(Dispatched):
     """While this is entered, matrix products and convolutions take inputs of this precision."""
 
     def __init__(self, precision: str) -> None:

@@ -1,4 +1,4 @@
-from . import convolution, entrywise, hooks, network, plain, products, reading, received
+from . import convolution, entrywise, hooks, network, plain, products, reading, received, replay
 from .agreement import LoopWarning
 from .compute import general, gradient, path
 from .container import Gradient, layer_of
@@ -7,8 +7,10 @@ from .hooks import Loss
 from .outer import Outer
 from .plain import slope
 from .reading import Given
+from .turns import ALONE
 
 __all__ = [
+    "ALONE",
     "HALF",
     "Given",
     "Gradient",
@@ -28,5 +30,6 @@ __all__ = [
     "products",
     "reading",
     "received",
+    "replay",
     "slope",
 ]

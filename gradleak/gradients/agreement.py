@@ -142,10 +142,10 @@ def _check_attacks_share_a_run(model: nn.Module, x: Tensor) -> None:
         network.call(model, {**held, **buffers}, a.clone())
         return a
 
-    handle = model.register_forward_hook(unchanged)
-    try:
-        with plain.left_as_found(model), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "There is a performance drop")
+    with plain.left_as_found(model), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "There is a performance drop")
+        handle = model.register_forward_hook(unchanged)
+        try:
             vmap(run)(x)
-    finally:
-        handle.remove()
+        finally:
+            handle.remove()

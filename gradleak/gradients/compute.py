@@ -15,12 +15,14 @@ from gradleak.gradients.agreement import attention, first_that_agrees
 from gradleak.gradients.container import Entry, Gradient
 from gradleak.gradients.hooks import Loss
 from gradleak.gradients.normalisation import WrittenOut
+from gradleak.gradients.turns import alone
 from gradleak.scales import check_kind
 
 VERDICTS: WeakKeyDictionary[nn.Module, dict[object, str]] = WeakKeyDictionary()
 """How a model's gradients are computed, by what the answer depends on."""
 
 
+@alone
 @attention
 @ordinary
 def gradient(model: nn.Module, x: Tensor, y: Tensor, loss: Loss = F.cross_entropy) -> Gradient:
@@ -39,12 +41,14 @@ def gradient(model: nn.Module, x: Tensor, y: Tensor, loss: Loss = F.cross_entrop
     return Gradient(way(model, x, y, loss, x.requires_grad and torch.is_grad_enabled()))
 
 
+@alone
 @attention
 def general(model: nn.Module, x: Tensor, y: Tensor, loss: Loss = F.cross_entropy) -> Gradient:
     """The same through torch.func: a copy of each weight's gradient an attack."""
     return Gradient(_general(model, x, y, loss))
 
 
+@alone
 def path(model: nn.Module, x: Tensor, y: Tensor, loss: Loss = F.cross_entropy) -> str:
     """How `gradient` computes these gradients: "captured", "general" or "loop".
 

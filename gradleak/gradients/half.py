@@ -10,6 +10,8 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
+from gradleak.gradients.turns import alone
+
 HALF = (torch.float16, torch.bfloat16)
 
 Weights = tuple[tuple[int, int], ...]
@@ -17,6 +19,7 @@ Weights = tuple[tuple[int, int], ...]
 _COPIES: WeakKeyDictionary[nn.Module, tuple[Weights, nn.Module]] = WeakKeyDictionary()
 
 
+@alone
 def in_float32(model: nn.Module) -> nn.Module:
     """The model with its weights in float32 if some are in half precision; else the model itself.
 

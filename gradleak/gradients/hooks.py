@@ -5,6 +5,7 @@ Both are read off with hooks, so the module stays as it is and no weight is ever
 """
 
 from collections.abc import Callable
+from contextlib import ExitStack
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,7 @@ from torch.func import vmap
 from gradleak.gradients import convolution, network, vjps
 from gradleak.gradients.convolution import channels_last
 from gradleak.gradients.outer import Outer
+from gradleak.gradients.turns import ALONE
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """loss(model(x), y) -> scalar, the mean over the examples of x."""
@@ -86,16 +88,14 @@ def _run(model: nn.Module, layers: Layers, x: Tensor) -> tuple[Tensor, dict[str,
         # An in-place activation would overwrite z.
         return z.clone() if in_place else z
 
-    handles = [layer.register_forward_hook(keep) for layer in names]
-    if not in_place:
-        others = [m for m in model.modules() if m not in names]
-        handles += [m.register_forward_hook(_lean) for m in others]
     constant = {k: p.detach() for k, p in model.named_parameters()}
-    try:
+    with ALONE, ExitStack() as handles:
+        for layer in names:
+            handles.callback(layer.register_forward_hook(keep).remove)
+        for module in () if in_place else model.modules():
+            if module not in names:
+                handles.callback(module.register_forward_hook(_lean).remove)
         return network.call(model, constant, x), calls
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _lean(layer: nn.Module, args: tuple[object, ...], z: object) -> object:

@@ -9,8 +9,10 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from gradleak.gradients.half import in_float32
+from gradleak.gradients.turns import alone
 
 
+@alone
 def check(model: nn.Module) -> None:
     """ValueError, which names the cure, for a network whose gradient would not be what was meant.
 
@@ -50,6 +52,7 @@ def check(model: nn.Module) -> None:
     first_trainable(model)
 
 
+@alone
 def first_trainable(model: nn.Module) -> nn.Parameter:
     """The first trainable parameter. Raises ValueError where there is none."""
     for p in model.parameters():
@@ -58,6 +61,7 @@ def first_trainable(model: nn.Module) -> nn.Parameter:
     raise ValueError("the model has no trainable parameters, so it releases no gradient")
 
 
+@alone
 def check_finite(model: nn.Module) -> None:
     """ValueError for weights, or buffers, that are not finite."""
     for name, v in (*model.named_parameters(), *model.named_buffers()):
@@ -68,6 +72,7 @@ def check_finite(model: nn.Module) -> None:
             )
 
 
+@alone
 def check_same(believed: nn.Module, own: nn.Module, x: Tensor) -> None:
     """Raise ValueError where an adversary's network is not the view's, by weights and output at x.
 
@@ -83,7 +88,7 @@ def check_same(believed: nn.Module, own: nn.Module, x: Tensor) -> None:
     if not apart:
         x = x.to(next(own.parameters()))
         with torch.no_grad():
-            same = all(map(_close, _tensors(believed(x)), _tensors(own(x))))
+            same = all(map(_close, *(_tensors(call(model, {}, x)) for model in (believed, own))))
         apart = [] if same else ["what comes out of the same weights"]
     if apart:
         raise ValueError(
@@ -93,6 +98,7 @@ def check_same(believed: nn.Module, own: nn.Module, x: Tensor) -> None:
         )
 
 
+@alone
 def check_mode(model: nn.Module) -> int:
     """How many modules are in train mode; ValueError if one of them is random or mixes examples."""
     training = [module for module in model.modules() if module.training]
@@ -106,6 +112,7 @@ def check_mode(model: nn.Module) -> int:
     return len(training)
 
 
+@alone
 def call(model: nn.Module, tensors: Mapping[str, Tensor], x: Tensor) -> object:
     """The model at x with other tensors, by name, for its parameters and buffers.
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from gradleak.device import out_of_memory
 from gradleak.gradients import network
 from gradleak.gradients.hooks import Loss
+from gradleak.gradients.turns import ALONE
 
 
 def entries(
@@ -60,18 +61,19 @@ def slope(total: Tensor, x: Tensor) -> Tensor:
 @contextmanager
 def left_as_found(model: nn.Module) -> Iterator[None]:
     """What a forward keeps on its modules (a count, a feature, a pruned weight) is gone after."""
-    found = [(module, dict(vars(module))) for module in model.modules()]
     # cuDNN's recurrent layers know no derivative in eval mode, and no second one.
     recurrent = any(isinstance(module, nn.RNNBase) for module in model.modules())
-    cudnn = torch.backends.cudnn.enabled
-    torch.backends.cudnn.enabled = cudnn and not recurrent
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.enabled = cudnn
-        for module, attributes in found:
-            vars(module).clear()
-            vars(module).update(attributes)
+    with ALONE:
+        found = [(module, dict(vars(module))) for module in model.modules()]
+        cudnn = torch.backends.cudnn.enabled
+        torch.backends.cudnn.enabled = cudnn and not recurrent
+        try:
+            yield
+        finally:
+            torch.backends.cudnn.enabled = cudnn
+            for module, attributes in found:
+                vars(module).clear()
+                vars(module).update(attributes)
 
 
 @torch.enable_grad()

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from gradleak.gradients.container import Gradient
 from gradleak.gradients.reading import Given, read
+from gradleak.gradients.turns import alone
 from gradleak.scales import check_number
 
 FEW = 3  # numbers, among which two vectors may point the same way by chance
@@ -19,6 +20,7 @@ ALIKE, HELD = 0.999, 0.5  # a gradient's cosine with the weights; the share of t
 Tensors = Mapping[str, Tensor]
 
 
+@alone
 def gradient(model: nn.Module, given: Given, needed: Collection[str]) -> Gradient:
     """The gradients of N clients, as the model's parameters are in device and precision.
 
@@ -32,6 +34,7 @@ def gradient(model: nn.Module, given: Given, needed: Collection[str]) -> Gradien
     return _checked("gradient", model, entries)
 
 
+@alone
 def update(
     model: nn.Module, before: Given, after: Given, lr: float, needed: Collection[str]
 ) -> Gradient:
@@ -56,12 +59,14 @@ def update(
     return _checked("difference of weights over lr", model, steps)
 
 
+@alone
 def like(model: nn.Module) -> Gradient:
     """Something of the gradient's shapes: the trainable parameters themselves, of one client."""
     parameters = model.named_parameters()
     return Gradient({k: p.detach().unsqueeze(0) for k, p in parameters if p.requires_grad})
 
 
+@alone
 def check_fits(model: nn.Module, g: Gradient) -> None:
     """Raise ValueError where g cannot be of the model as it stands, by name, shape or precision."""
     held = like(model)

@@ -9,7 +9,7 @@ from torch import nn
 
 import gradleak as gl
 from gradleak.attacks import maximise
-from gradleak.attacks.adversary import Batch
+from gradleak.attacks.batch import Batch
 from gradleak.device.chunks import in_chunks
 
 SHORT = gl.Adam(steps=40, lr=0.1, decay=0.93, signed=True)

@@ -1,0 +1,198 @@
+"""Attacks that are computed together: a row each, and what the rows climb."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from gradleak.attacks.maximise import Objective, Part, maximize_parts
+from gradleak.attacks.stack import Row, merge
+from gradleak.client import Client, ServerView
+from gradleak.defenses import Uninformative
+from gradleak.gradients import Gradient, replay, slope
+from gradleak.priors import END, Moment
+from gradleak.randomness import START, generator
+from gradleak.scales import Scale, per_attack
+
+if TYPE_CHECKING:
+    from gradleak.attacks.adversary import Adversary
+
+SCORED_AT_ONCE = 2**24  # entries of the gradients that are held to score attacks at the end
+
+Likelihood = Callable[[Tensor, Scale], Tensor]
+"""log p(g | x, y) / temperature as a function of x and of the temperature, (N,)."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Attacks that are computed together: adversaries with their views, and who each row is."""
+
+    attacks: Sequence[tuple[Adversary, ServerView]]
+    rows: Sequence[Row]
+    seed: int
+
+    @classmethod
+    def of(cls, attacks: Sequence[tuple[Adversary, ServerView]], seed: int) -> Batch:
+        """Each restart of each adversary against each client of its view."""
+        # A prior may read something off the gradients first.
+        attacks = [
+            (replace(a, client=a.client.in_float32, prior=a.prior.given(view)), view)
+            for a, view in attacks
+        ]
+        restarts = attacks[0][0].restarts  # all have as many: `merge` sees to it
+        clients = [(s, c) for s, (_, view) in enumerate(attacks) for c in range(len(view))]
+        return cls(attacks, [(s, c, r) for s, c in clients for r in range(restarts)], seed)
+
+    def part(self, index: Tensor) -> Batch:
+        """Some of the rows."""
+        return replace(self, rows=[self.rows[i] for i in index.tolist()])
+
+    def by_observation(self) -> Tensor:
+        """An order in which rows that attack the same released gradient are neighbours."""
+        which: dict[int, int] = {}
+        where = [(which.setdefault(id(view), len(which)), c) for view, c in self.attacked]
+        return torch.tensor(sorted(range(len(where)), key=where.__getitem__))
+
+    @cached_property
+    def attacked(self) -> list[tuple[ServerView, int]]:
+        """The view and the place in it that each row attacks."""
+        return [(self.attacks[s][1], c) for s, c, _ in self.rows]
+
+    @property
+    def keys(self) -> list[tuple[int, int, int]]:
+        """What the randomness of each row depends on: (seed, client's key, restart)."""
+        return [(self.seed, self.attacks[s][1].key[c], restart) for s, c, restart in self.rows]
+
+    def starts(self) -> Tensor:
+        """Uniform noise in [0, 1], one draw for each row."""
+        view = self.attacks[0][1]
+        draws = [torch.rand(view.shape, generator=generator(START, *key)) for key in self.keys]
+        return torch.stack(draws).to(next(iter(view.g.values())))
+
+    def observed(self) -> Gradient:
+        """The released gradients that rows attack; each stored once if equally many attack each."""
+        where = self.attacked
+        runs = [list(run) for _, run in itertools.groupby(where, key=lambda w: (id(w[0]), w[1]))]
+        if len({len(run) for run in runs}) == 1:
+            where = [run[0] for run in runs]
+        view, first = where[0]
+        if all(v is view and c == first + k for k, (v, c) in enumerate(where)):
+            return view.g.rows(slice(first, first + len(where)))  # no copy
+        return Gradient({k: torch.stack([v.g[k][c] for v, c in where]) for k in view.g})
+
+    def adversary(self, like: Tensor) -> Adversary:
+        """One that stands for all rows, its numbers where `like` is."""
+        clients = [len(view) for _, view in self.attacks]
+        return merge([adversary for adversary, _ in self.attacks], self.rows, clients, like)
+
+    def plain(self, like: Tensor, steps: int = 0) -> Objective:
+        """The log-posterior of all rows; replayed if it is to be climbed for that many steps."""
+        adversary, y = self.adversary(like), torch.stack([v.labels[c] for v, c in self.attacked])
+        likelihood = _likelihood(adversary.client, self.observed(), y)
+        if replay.repays(steps) and _path(adversary.client, like, y) != "loop":
+            likelihood = _replayed(likelihood)
+        return _posterior(adversary, likelihood)
+
+    def objective(self, like: Tensor) -> Objective:
+        """What is climbed: the same, averaged over a ball where the adversaries ask for one."""
+        adversary = self.adversary(like)
+        ball, steps = adversary.ball, adversary.optimizer.steps
+        if ball is None:
+            return self.plain(like, steps)
+        points = torch.arange(len(self.rows)).repeat_interleave(ball.samples)
+        return ball.around(self.part(points).plain(like, steps), self.keys)
+
+    def blind(self) -> Tensor:
+        """Whether the slope of log p(g | x, y) is zero at a row's start, (n,), though g is used."""
+        believed = [adversary.belief for adversary, _ in self.attacks]
+        x = self.starts()
+        if all(isinstance(belief, Uninformative) for belief in believed):
+            return torch.zeros(len(x), dtype=torch.bool, device=x.device)
+        y = torch.stack([view.labels[c] for view, c in self.attacked])
+        slope = self.adversary(x).client.slope(self.observed(), x, y)
+        return (slope == 0).flatten(1).all(1)
+
+    def climb(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Where the rows end that start at x (n, *shape), and since when each stood still, (n,)."""
+
+        def part(index: Tensor) -> Part:
+            some = self.part(index)
+            adversary = some.adversary(x)
+            return some.objective(x), adversary.optimizer, adversary.prior.project
+
+        # While the likelihood is still tempered, the log-posterior may fall on the way.
+        tempered = any((torch.as_tensor(a.temperature) > 1).any() for a, _ in self.attacks)
+        optimizer = self.attacks[0][0].optimizer
+        return maximize_parts(part, x, optimizer, optimizer.steps // 2 if tempered else 0)
+
+    def found(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Run each attack from its start: x (n, *shape), log-posterior and last step, (n,) each."""
+        x, stopped = self.climb(self.starts())
+        # The score is made of whole gradients and not of factors, whose rounding would decide
+        # between restarts that fit almost perfectly; so it is made in small parts.
+        size = max(1, SCORED_AT_ONCE // self.attacks[0][1].g.size)
+        with torch.no_grad():
+            parts = torch.arange(len(x)).split(size)
+            scores = [self.part(index).plain(like=x)(x[index], END) for index in parts]
+        return x, torch.cat(scores).nan_to_num(nan=-torch.inf), stopped
+
+
+def log_posterior(adversary: Adversary, g: Gradient, y: Tensor) -> Objective:
+    """log p(x | g, y) + const as a function of x and of the moment of the climb."""
+    return _posterior(adversary, _likelihood(adversary.client, g, y))
+
+
+def _posterior(adversary: Adversary, likelihood: Likelihood) -> Objective:
+    prior = adversary.prior
+
+    def f(x: Tensor, moment: Moment = END) -> Tensor:
+        temperature = adversary.temperature ** max(1 - 2 * moment.progress, 0)
+        return likelihood(x, temperature) + prior.at(moment).log_prob(x)
+
+    return f
+
+
+def _likelihood(client: Client, g: Gradient, y: Tensor) -> Likelihood:
+    return lambda x, temperature: client.log_prob(g, x, y) / temperature
+
+
+@torch.enable_grad()
+def _path(client: Client, x: Tensor, y: Tensor) -> str:
+    return client.path(x.detach().requires_grad_(), y)
+
+
+def _replayed(likelihood: Likelihood) -> Likelihood:
+    """The same for a climb, whose slope is computed with it: recorded once, and then replayed."""
+
+    @replay.Replayed
+    @torch.enable_grad()
+    def run(x: Tensor, temperature: Tensor) -> tuple[Tensor, Tensor]:
+        x = x.detach().requires_grad_()
+        value = likelihood(x, temperature)
+        return value.detach(), slope(value.sum(), x)
+
+    def climbed(x: Tensor, temperature: Scale) -> Tensor:
+        return _ValueAndSlope.apply(x, torch.as_tensor(temperature).to(x), run)
+
+    return climbed
+
+
+class _ValueAndSlope(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, temperature: Tensor, run: replay.Run) -> Tensor:
+        value, slope = run(x, temperature)
+        ctx.save_for_backward(slope)
+        return value
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
+        (slope,) = ctx.saved_tensors
+        return per_attack(upstream, slope) * slope, None, None

@@ -1,0 +1,166 @@
+"""Attacks that are computed together: replayed or run as they stand, from one thread or several."""
+
+import copy
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+import zoo
+from torch import nn
+
+import gradleak as gl
+from gradleak.gradients import replay
+
+X, Y = gl.data.batch("digits", range(3))
+STEPS = 6
+
+
+@pytest.fixture
+def replays(monkeypatch):
+    """Say how many of the climbs that follow were replayed, and whether climbs are."""
+    made = []
+
+    class Counted(replay.Replayed):
+        def __init__(self, run):
+            super().__init__(run)
+            made.append(self)
+
+    def switch(on):
+        made.clear()
+        monkeypatch.setattr(replay, "repays", lambda calls: on and calls > 1)
+        return made
+
+    monkeypatch.setattr(replay, "Replayed", Counted)
+    return switch
+
+
+def client(defense=gl.NoDefense(), **options):
+    return gl.Client(gl.models.cnn((1, 8, 8), 10), defense, **options)
+
+
+def both(replays, adversary, view):
+    """What an attack finds replayed, after the same as it stands: equal to the bit."""
+    replays(False)
+    plain = adversary.attack(view, seed=3)
+    made = replays(True)
+    found = adversary.attack(view, seed=3)
+    assert found.x.equal(plain.x)
+    assert found.log_posterior.equal(plain.log_posterior)
+    return made
+
+
+VIEW = client().release(X, Y)
+TV = gl.Sum((gl.TotalVariation(0.1), gl.Box()))
+BELIEFS = [
+    gl.GaussianNoise(0.1), gl.LaplaceNoise(0.1), gl.Direction(), gl.LayerDirections(),
+    gl.RandomMask(0.5, gl.GaussianNoise(0.1)), gl.UnknownMask(0.5, gl.LaplaceNoise(0.1)),
+    gl.Ignore("conv1", gl.GaussianNoise(0.1)), 
+    gl.LayerWeights((1.0, 2.0, 3.0, 4.0), gl.GaussianNoise(0.1)),
+    gl.Survivors("dense1", gl.Direction()),
+    gl.LearnedNoise((0.1,) * 8), gl.Censored(gl.LaplaceNoise(0.1)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("belief", BELIEFS, ids=lambda b: type(b).__name__)
+def test_every_belief_is_replayed_to_the_bit(replays, belief):
+    (made,) = both(replays, gl.Adversary(client(belief), TV, gl.Adam(steps=STEPS)), VIEW)
+    assert not made.refused
+
+
+PRIORS = [
+    gl.Flat(), gl.BoxPenalty(0.1), gl.TotalVariation(0.1, power=2),
+    gl.GaussianMixture.fit(gl.data.load("digits", "train").take(range(30)), 2),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("prior", PRIORS, ids=lambda p: type(p).__name__)
+def test_so_are_other_priors_and_ways_to_search(replays, prior):
+    way = {
+        "optimizer": gl.Adam(steps=STEPS, signed=True, patience=2, drops=(0.5,)),
+        "restarts": 2,
+        "ball": gl.Ball(0.5, samples=2),
+    }
+    assert both(replays, gl.Adversary(client(gl.GaussianNoise(0.1)), prior, **way), VIEW)
+    way["temperature"] = 4.0
+    del way["ball"]
+    assert both(replays, gl.Adversary(client(gl.GaussianNoise(0.1)), prior, **way), VIEW)
+
+
+def test_so_are_many_settings_in_one_computation(replays):
+    model = client().model
+    pairs = [
+        (
+            gl.Adversary(
+                gl.Client(model, gl.GaussianNoise(scale)), gl.Box(), gl.Adam(steps=STEPS, lr=lr)
+            ),
+            VIEW,
+        )
+        for scale, lr in ((0.1, 0.1), (0.3, 0.05))
+    ]
+    replays(False)
+    plain = gl.attacks.attack_all(pairs, seed=1, chunk=4)
+    made = replays(True)
+    found = gl.attacks.attack_all(pairs, seed=1, chunk=4)
+    assert len(made) == 2
+    for a, b in zip(found, plain, strict=True):
+        assert a.x.equal(b.x)
+
+
+def test_clients_of_several_examples(replays):
+    of = client(gl.GaussianNoise(0.1), batch_size=3)
+    view = of.release(X[None], Y[None])
+    assert both(replays, gl.Adversary(of, TV, gl.Adam(steps=STEPS)), view)
+
+
+@pytest.mark.parametrize("name", [*sorted(zoo.GENERAL)[:6], *sorted(zoo.LOOP)[:3]])
+@pytest.mark.filterwarnings("ignore::gradleak.gradients.LoopWarning")
+def test_networks_of_other_paths_are_replayed_unless_in_the_loop(replays, name):
+    make, shape = {**zoo.GENERAL, **zoo.LOOP}[name]
+    torch.manual_seed(0)
+    of = gl.Client(make().eval(), gl.GaussianNoise(0.1))
+    x, y = torch.rand(2, *shape).requires_grad_(), torch.tensor([0, 1])
+    path = of.path(x, y)
+    made = both(replays, gl.Adversary(of, gl.Flat(), gl.Adam(steps=STEPS)), of.release(x, y))
+    assert [m.refused for m in made] == ([] if path == "loop" else [""])
+
+
+def test_a_network_changed_between_two_attacks_is_another(replays):
+    of = client(gl.GaussianNoise(0.1))
+    adversary = gl.Adversary(of, TV, gl.Adam(steps=STEPS))
+    first = adversary.attack(of.release(X, Y))
+    of.model.relu1 = nn.Sigmoid()
+    with torch.no_grad():
+        of.model.dense2.weight.mul_(2)
+    assert both(replays, adversary, of.release(X, Y))
+    assert not adversary.attack(of.release(X, Y)).x.equal(first.x)
+
+
+@pytest.mark.parametrize("name", [None, sorted(zoo.GENERAL)[0]])
+@pytest.mark.parametrize("on", [False, True])
+def test_threads_share_a_network_and_leave_it_as_it_was(replays, on, name):
+    make, shape = zoo.GENERAL[name] if name else (lambda: gl.models.cnn((1, 8, 8), 10), (1, 8, 8))
+    torch.manual_seed(0)
+    model = make().eval()
+    of = gl.Client(model, gl.GaussianNoise(0.1))
+    x, y = torch.rand(3, *shape), torch.arange(3)
+    view = of.release(x, y)
+    adversary = gl.Adversary(of, gl.Flat(), gl.Adam(steps=4 * STEPS))
+    before = [(m, copy.copy(vars(m)), dict(m._forward_hooks)) for m in model.modules()]
+    held = {k: v.clone() for k, v in model.state_dict().items()}
+    replays(on)
+    expected = [adversary.attack(view, seed=seed).x for seed in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda seed: adversary.attack(view, seed=seed).x, range(4)))
+    for a, b in zip(found, expected, strict=True):
+        assert a.equal(b)
+    for module, attributes, hooks in before:
+        assert vars(module).keys() == attributes.keys()
+        assert all(vars(module)[k] is v for k, v in attributes.items())
+        assert dict(module._forward_hooks) == hooks
+    assert all(v.equal(held[k]) for k, v in model.state_dict().items())
+
+
+def test_a_client_in_half_precision(replays):
+    of = gl.Client(gl.models.cnn((1, 8, 8), 10).half(), gl.GaussianNoise(0.1))
+    made = both(replays, gl.Adversary(of, TV, gl.Adam(steps=STEPS)), of.release(X, Y))
+    assert [m.refused for m in made] == [""]
