@@ -65,8 +65,8 @@ class Images:
         for name in ("x", "y"):
             value = getattr(self, name)
             check_kind(name, value, Tensor, "use torch.as_tensor(...)")
-            if value.layout is not torch.strided or value.requires_grad:
-                refuse(name, "a dense tensor of constants", value, "use .detach().to_dense()")
+            if value.layout is not torch.strided or value.requires_grad or not value.ndim:
+                refuse(name, "a dense tensor of constants, (N, ...)", value, "use .detach()")
         object.__setattr__(self, "index", tuple(_positions(self.index)))
         if not len(self.x) == len(self.y) == len(self.index):
             raise ValueError(

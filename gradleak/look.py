@@ -89,7 +89,7 @@ def at_defense(
             found |= _valued(who, log_p, [v for v in gradient.values() if v.requires_grad], rows)
         return found
 
-    _compare(who, run, list(gradient.values()))
+    _compare(who, run, [*gradient.values(), *(() if g is None else g.values())])
 
 
 def at_prior(prior: Prior, of: Callable[[slice], tuple[Prior, Moment]], x: Tensor) -> None:

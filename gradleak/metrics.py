@@ -20,7 +20,14 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 from torch import Tensor
 
-from gradleak.scales import check_kind, check_number, check_numbers, check_shapes, refuse
+from gradleak.scales import (
+    check_call,
+    check_kind,
+    check_number,
+    check_numbers,
+    check_shapes,
+    refuse,
+)
 
 ROUNDING = 1e-5  # what a resized or turned image may be beyond [0, 1]
 WINDOW = 7  # pixels a side of SSIM's windows
@@ -75,6 +82,8 @@ def scores(x_hat: Tensor, x: Tensor) -> dict[str, Tensor]:
     x: (N, ...), with one axis or more an example. The peak of PSNR is 1 for all data, so that the
     score of an example depends on no other.
     """
+    check_kind("x_hat", x_hat, Tensor)
+    check_kind("x", x, Tensor)
     if x.ndim > 4:
         x_hat, x = x_hat.flatten(1), x.flatten(1)
     return {"mse": mse(x_hat, x), "psnr": psnr(x_hat, x, peak=1.0), "ssim": ssim(x_hat, x)}
@@ -94,6 +103,8 @@ def nearest(x: Tensor, among: Tensor) -> Tensor:
     """The place in `among` (M, ...) of the image nearest to each of x (N, ...), (N,)."""
     check_kind("x", x, Tensor)
     check_kind("among", among, Tensor)
+    if x.ndim < 2 or among.ndim < 2:
+        refuse("x and among", "images (N, ...) and (M, ...)", (x.shape, among.shape))
     check_shapes(x=x[:1], among=among[:1])
     kind = torch.promote_types(torch.promote_types(x.dtype, among.dtype), torch.float32)
     return torch.cdist(x.flatten(1).to(kind), among.flatten(1).to(kind)).argmin(1)
@@ -220,6 +231,8 @@ def _array(name: str, values: object) -> np.ndarray:
         if isinstance(values, Tensor):
             values = values.detach().to_dense().cpu()
             values = values.double() if values.is_floating_point() else values
+        if np.ma.isMaskedArray(values):
+            raise ValueError("what its mask hides would count: use .compressed()")
         array = np.asarray(values)
     except (TypeError, ValueError, RuntimeError) as error:
         refuse(name, "a sequence of numbers, one an image", values, str(error))
@@ -272,6 +285,7 @@ def floors(
     check_kind("x", x, Tensor)
     check_kind("public", public, Tensor)
     check_shapes(x=x[:1], public=public[:1])
+    check_call("metric", metric)
     guesses = {"mid-grey": torch.full_like(x, 0.5), "mean image": public.mean(0).expand_as(x)}
     found = {name: metric(guess, x) for name, guess in guesses.items()}
     for values in found.values():

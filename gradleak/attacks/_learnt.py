@@ -13,7 +13,7 @@ from gradleak.attacks.attack import Attack
 from gradleak.client import Client, ServerView
 from gradleak.data import Images
 from gradleak.defenses import Defense, NoDefense, Noisy
-from gradleak.scales import POSITIVE, check_kind, check_number, check_whole
+from gradleak.scales import POSITIVE, check_kind, check_number, check_whole, refuse
 
 Family = Callable[[float], Defense]
 """The defense believed in, by its noise scale: the class `GaussianNoise`, or one's own function."""
@@ -36,7 +36,11 @@ class Learnt(Attack):
 
     def __post_init__(self) -> None:
         check_kind("client", self.client, Client)
+        if not callable(self.family):
+            refuse("family", "a defense by its scale, such as GaussianNoise", self.family)
         check_kind("images", self.images, Images)
+        if len(self.images) < 2:
+            raise ValueError(f"it learns from images, at least two, got {len(self.images)}")
         check_number("lowest", self.lowest, POSITIVE)
         check_number("highest", self.highest, POSITIVE)
         if self.lowest > self.highest:
@@ -58,7 +62,10 @@ class Learnt(Attack):
     def learnt(self) -> nn.Module:
         """All that it learnt, in one module: what the attack's own `train` returns."""
         with torch.enable_grad():
-            return self.train()
+            learnt = self.train()
+        if not all(p.isfinite().all() for p in learnt.state_dict().values()):
+            raise ValueError(f"{self!r} learnt weights that are not finite: use a smaller lr")
+        return learnt
 
     def scale(self, view: ServerView) -> float:
         """The clients' noise scale. Raises ValueError for a defense that it was not trained for.

@@ -23,7 +23,7 @@ from gradleak.defenses import Defense, Distribution
 from gradleak.device import as_many_as_fit, in_chunks, ordinary
 from gradleak.priors import Moment, Prior, check_prior
 from gradleak.randomness import START, generator
-from gradleak.scales import Scale, check_kind, check_scale, check_whole
+from gradleak.scales import Scale, check_kind, check_scale, check_whole, refuse
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,8 @@ class Adversary(Attack):
         check_whole("restarts", self.restarts, 1)
         if self.ball is not None:
             check_kind("ball", self.ball, Smoothing, "such as Ball(1.0), or None")
+            if isinstance(self.ball, type):
+                refuse("ball", "an instance, such as Ball(1.0), or None", self.ball)
 
     @property
     def belief(self) -> Defense:
@@ -91,15 +93,20 @@ def attack_all(
     view's (`check_belief`), and where g tells nothing at any start. Where that is so at some, or a
     slope was not finite, a `SlopeWarning` says so.
     """
+    attacks = list(attacks)
     if not attacks:
         raise ValueError("nothing to attack: give at least one adversary with its view")
     if chunk is not None:
         check_whole("chunk", chunk, 1, "None takes as many as are fast and fit")
-    for adversary, view in attacks:
-        check_kind("adversary", adversary, Adversary)
-        check_kind("view", view, ServerView, "what `Client.release` returns")
+    for pair in attacks:
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            refuse("attacks", "pairs (adversary, view)", pair)
+        check_kind("adversary", pair[0], Adversary)
+        check_kind("view", pair[1], ServerView, "what `Client.release` returns")
     for view in {id(view): view for _, view in attacks}.values():
         view.check(seed)
+    if len({tuple(view.g) for _, view in attacks}) > 1:
+        raise ValueError("the views hold other parameters each: attack those of one kind at a time")
     begin = time.perf_counter()
     for adversary, view in attacks:
         view.check_belief(adversary.client)

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.linalg import vector_norm
 
+from gradleak import look
 from gradleak.attacks._running import Run, run
 from gradleak.attacks.attack import Attack, Reconstruction, answered
 from gradleak.client import ServerView
@@ -63,6 +64,8 @@ class FirstLayer(Attack):
                 "a mixture of them: this needs clients of one example (batch_size=None)"
             )
         layer, image, undo = _first(view)
+        if not look.known(view.client.defense):
+            _check_ratios(view, layer)
         of = [v for k, v in view.g.items() if k.rpartition(".")[0] == layer]
         own = [v.reshape(len(v), -1).any(1) for v in of]
         active = torch.stack(own).any(0)
@@ -79,6 +82,20 @@ class FirstLayer(Attack):
             seen = torch.where(found.bound.isinf().view_as(seen), 0.5, seen)
         x[active] = seen
         return answered(x, begin)
+
+
+def _check_ratios(view: ServerView, layer: str) -> None:
+    """Raise ValueError if a defense of one's own changes what entries of W say over those of b."""
+    x = run(view).x.detach()
+    y = torch.zeros(1, dtype=torch.long, device=x.device) if view.y is None else view.y[:1]
+    true = view.client.gradient(x, y)
+    sent = view.client.defense_at(x)(true).sample([(0, 0)])
+    found, a = layer_input(sent, layer).a, layer_input(true, layer).a
+    if not torch.allclose(found, a.where(found != 0, 0), rtol=0.05, atol=1e-3):
+        raise ValueError(
+            f"{view.client.defense!r:.99} changes the weights' gradient of '{layer}' otherwise "
+            "than the bias's, so their ratio is not the image; search for it (gradleak.bayes)"
+        )
 
 
 def _first(view: ServerView) -> tuple[str, tuple[int, ...], Callable[[Tensor], Tensor]]:
@@ -295,7 +312,11 @@ def _check_release(view: ServerView, x: Tensor, name: str) -> None:
         raise ValueError(
             f"{client.defense} draws the gradient at random, which hides the labels: {BELIEVED}"
         )
-    if client.batch_size is not None and not torch.allclose(one, client.gradient(x, y)[name]):
+    true = client.gradient(x, y)[name]
+    if client.batch_size is None:
+        if (one * true < 0).any():
+            raise ValueError(f"{client.defense} turns signs, which tell the labels: {BELIEVED}")
+    elif not torch.allclose(one, true):
         raise ValueError(
             f"{client.defense} changes the gradient, so that it counts no labels: {BELIEVED}"
         )

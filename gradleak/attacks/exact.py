@@ -53,6 +53,8 @@ class FinitePrior:
                 f"a finite prior needs labelled examples, x (N, *shape) and y (N,), got "
                 f"{shapes[0]} and {shapes[1]}"
             )
+        if self.p is not None:
+            check_kind("p", self.p, Tensor, "one chance for each example, torch.as_tensor(...)")
         n = len(self.x)
         if not (self.x.isfinite().all() and self.y.isfinite().all()):
             raise ValueError("some examples are not finite; leave them out")

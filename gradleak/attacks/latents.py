@@ -103,6 +103,11 @@ class FreshLatents(Smoothing):
 
     def points(self, joined: Tensor, keys: Sequence[tuple[int, ...]], moment: Moment) -> Tensor:
         """(N, samples, *): the same image with different latents."""
+        if joined.ndim != 2 or joined.shape[1] <= self.size:
+            raise ValueError(
+                f"latents are the last {self.size} numbers of what is climbed, (N, *), got "
+                f"{tuple(joined.shape)}: join them first, see `Joint`"
+            )
         shape = (self.samples, self.size)
         draws = [torch.randn(shape, generator=generator(LATENT, *key, moment.key)) for key in keys]
         x = joined[:, None, : -self.size].expand(-1, self.samples, -1)

@@ -61,6 +61,11 @@ class Client:
         """The true gradient of each of N clients, differentiable in x; never in half precision."""
         check_kind("x", x, Tensor, "use torch.as_tensor(x)")
         check_kind("y", y, Tensor, "use torch.as_tensor(y)")
+        if x.shape[:1] != y.shape[:1] or not len(x):
+            raise ValueError(
+                f"x is {tuple(x.shape)} and y {tuple(y.shape)}: give one row of each for each of N "
+                "clients, at least one"
+            )
         return gradients.gradient(self.model, *self._batches(x, y), self.loss)
 
     def path(self, x: Tensor, y: Tensor) -> str:
@@ -92,7 +97,20 @@ class Client:
     def log_prob(self, g: Gradient, x: Tensor, y: Tensor) -> Tensor:
         """log p(g | x, y) of each of N clients, (N,)."""
         check_kind("g", g, Gradient, "gradleak.Gradient({name: tensor (N, ...)})")
-        return self.distribution(x, y).log_prob(g)
+        held = self.distribution(x, y)
+        if g.attacks != len(x):
+            if not g.attacks or len(x) % g.attacks:
+                raise ValueError(
+                    f"g holds {g.attacks} gradients for {len(x)} clients: give one for each, or "
+                    "one for equally many"
+                )
+            if not look.known(self.defense):  # one's own subtract what they are given
+                g = g.map(lambda v: v.repeat_interleave(len(x) // g.attacks, 0))
+        try:
+            return held.log_prob(g)
+        except (RuntimeError, KeyError):
+            received.check_fits(self.model, g)  # says by name what of g is of another model
+            raise
 
     @ordinary
     def slope(self, g: Gradient, x: Tensor, y: Tensor) -> Tensor:

@@ -67,6 +67,10 @@ class ServerView:
         seed that is none.
         """
         check_seed("seed", seed)
+        check_kind("g", self.g, Gradient, "gradleak.Gradient({name: tensor (N, ...)})")
+        check_kind("shape", self.shape, tuple, "that of one example, such as (1, 28, 28)")
+        if not hasattr(self.client, "model"):
+            raise ValueError(f"the view's client is {self.client!r:.99}: give it a Client")
         gradients.network.check(self.client.model)
         received.check_fits(self.client.model, self.g)
         if not len(self) or self.g.attacks != len(self):
@@ -105,7 +109,7 @@ class ServerView:
                 f"the view have {self.client.batch_size}: make it from view.client"
             )
         example = 0 if client.batch_size is not None else slice(1)
-        x = torch.full((1, *self.shape), 0.5).to(next(iter(self.g.values())))
+        x = checks.some(self.client, (1, *self.shape)).to(next(iter(self.g.values())))
         gradients.network.check_same(client.model, self.client.model, x[example])
         whole = received.like(self.client.model)
         if missing := whole.keys() - self.g.keys():

@@ -43,9 +43,17 @@ class Direction:
 
     def _log_prob(self, gradient: Gradient, g: Gradient) -> Tensor:
         inner, norm = gradient.moments(g)
-        norms = norm * g.sq_norm().repeat_interleave(len(norm) // g.attacks)
+        other = g.sq_norm().repeat_interleave(len(norm) // g.attacks)
         inner = per_attack(self.concentration, inner) * inner
-        return inner / norms.clamp_min(torch.finfo(norm.dtype).tiny).sqrt()
+        # Squares of small gradients have products that underflow; powers of two round nothing.
+        one, two = _half_exponent(norm), _half_exponent(other)
+        norms = norm.ldexp(-2 * one) * other.ldexp(-2 * two)
+        return inner.ldexp(-one - two) / norms.clamp_min(torch.finfo(norm.dtype).tiny).sqrt()
+
+
+def _half_exponent(square: Tensor) -> Tensor:
+    """k so that square / 4^k is near one."""
+    return (square.detach().frexp().exponent // 2).clamp(-60, 60)
 
 
 @dataclass(frozen=True)

@@ -119,7 +119,7 @@ class Records:
         """Those reconstructions of rows that are kept, as they are stored."""
         query = f"SELECT id, shape, pixels FROM pictures WHERE {AMONG}"
         with read(self.folder) as db:
-            return {id: np.frombuffer(blob, np.uint8).reshape(json.loads(shape)).copy()
+            return {id: _pixels(shape, blob)
                     for id, shape, blob in db.execute(query, [_listed(ids)])}  # fmt: skip
 
     def export(self, folder: Path, whole: bool = True) -> Exported:
@@ -219,7 +219,7 @@ class Records:
                    GROUP BY id, told ORDER BY min(rowid)"""
         if (self.folder / FILE).exists():
             with read(self.folder) as db:
-                rows = [(id, json.loads(told))
+                rows = [(id, _object(told))
                         for id, told in db.execute(query, [self.name, self.chapter])]  # fmt: skip
             if rows:
                 return rows
@@ -236,9 +236,19 @@ class Records:
         return missing
 
 
+def _pixels(shape: object, blob: object) -> np.ndarray:
+    """A picture; ValueError, which `read` names, for what is none."""
+    if not isinstance(shape, str) or not isinstance(blob, bytes):
+        raise ValueError("a picture holds no pixels")
+    return np.frombuffer(blob, np.uint8).reshape(json.loads(shape)).copy()
+
+
 def _object(text: object) -> dict[str, Any]:
     """What a cell of the database tells; ValueError, which `read` names, for what is no object."""
-    held = json.loads(text) if isinstance(text, str) else text
+    try:
+        held = json.loads(text) if isinstance(text, str) else text
+    except RecursionError:
+        held = "brackets in brackets"
     if not isinstance(held, dict):
         raise ValueError(f"a row holds {held!r:.99}, and not what was found")
     return held

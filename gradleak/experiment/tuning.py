@@ -8,6 +8,7 @@ from gradleak.data import Images
 from gradleak.experiment.records import Records
 from gradleak.experiment.runs import run
 from gradleak.experiment.trials import Trial
+from gradleak.scales import check_call, check_kind
 
 Setting = Mapping[str, Any]
 
@@ -29,6 +30,8 @@ def tune(
 
     Raises ValueError if a tuning image is among those evaluated, or if there is nothing to try.
     """
+    check_call("trial", trial)
+    check_kind("evaluated", evaluated, Images)
     if not cells or not space:
         raise ValueError(f"nothing to tune: {len(cells)} cells and {len(space)} settings")
     trials = [trial(**cell, **setting) for cell in cells for setting in space]

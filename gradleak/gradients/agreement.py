@@ -142,7 +142,7 @@ def _check_attacks_share_a_run(model: nn.Module, x: Tensor) -> None:
         network.call(model, {**held, **buffers}, a.clone())
         return a
 
-    with plain.left_as_found(model), warnings.catch_warnings():
+    with network.left_as_found(model), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "There is a performance drop")
         handle = model.register_forward_hook(unchanged)
         try:

@@ -1,8 +1,10 @@
 """From x and y to g: the gradients of many attacks at once."""
 
 import warnings
-from collections.abc import Mapping
-from weakref import WeakKeyDictionary
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from inspect import ismethod
+from weakref import WeakKeyDictionary, WeakMethod, ref
 
 import torch
 import torch.nn.functional as F
@@ -18,8 +20,16 @@ from gradleak.gradients.normalisation import WrittenOut
 from gradleak.gradients.turns import alone
 from gradleak.scales import check_kind
 
-VERDICTS: WeakKeyDictionary[nn.Module, dict[object, str]] = WeakKeyDictionary()
-"""How a model's gradients are computed, by what the answer depends on."""
+
+@dataclass
+class Verdicts:
+    """How the gradients of a model as it stands are computed, by what the answer depends on."""
+
+    of: tuple[object, ...]
+    ways: dict[object, tuple[Callable[[], object], str]] = field(default_factory=dict)
+
+
+VERDICTS: WeakKeyDictionary[nn.Module, Verdicts] = WeakKeyDictionary()
 
 
 @alone
@@ -61,18 +71,33 @@ def path(model: nn.Module, x: Tensor, y: Tensor, loss: Loss = F.cross_entropy) -
     That is found out once for each model, shape and loss. Raises ValueError where even one attack
     cannot be differentiated, for layers in train mode, and for what depends on more than x and y.
     """
-    training = network.check_mode(model)
+    network.check_mode(model)
     differentiable = x.requires_grad and torch.is_grad_enabled()
-    like = (x.shape[1:], x.dtype, y.shape[1:], y.dtype)
-    key = (hooks.supported(model), training, differentiable, like, loss)
-    verdicts = VERDICTS.setdefault(model, {})
-    if key not in verdicts:
-        ways = {k: way for k, way in _WAYS.items() if k != "captured" or hooks.supported(model)}
-        found = first_that_agrees(ways, model, x, y, loss, differentiable)
-        if found is None:
-            return "loop"
-        verdicts[key] = found
-    return verdicts[key]
+    key = (x.shape[1:], x.dtype, y.shape[1:], y.dtype, differentiable, _name(loss))
+    held, now = VERDICTS.get(model), network.fingerprint(model)
+    if held is None or held.of != now:
+        held = VERDICTS[model] = Verdicts(now)
+    judged, way = held.ways.get(key, (lambda: None, ""))
+    if judged() is loss or (ismethod(loss) and judged()):  # a method is made anew each time
+        return way
+    ways = {k: way for k, way in _WAYS.items() if k != "captured" or hooks.supported(model)}
+    found = first_that_agrees(ways, model, x, y, loss, differentiable)
+    if found is None:
+        return "loop"
+    held.ways[key] = _weak(loss), found
+    return found
+
+
+def _name(loss: Loss) -> object:
+    return (id(loss.__self__), id(loss.__func__)) if ismethod(loss) else id(loss)
+
+
+def _weak(loss: Loss) -> Callable[[], object]:
+    """The loss while it lives: it may hold the model, and another may get its place in memory."""
+    try:
+        return WeakMethod(loss) if ismethod(loss) else ref(loss)
+    except TypeError:
+        return lambda: loss
 
 
 def _general(
@@ -85,7 +110,7 @@ def _general(
         return plain.loss_at(model, {**held, **parameters}, x, y, loss)
 
     x = x if differentiable else x.detach()
-    with plain.left_as_found(model), WrittenOut(), warnings.catch_warnings():
+    with network.left_as_found(model), WrittenOut(), warnings.catch_warnings():
         # Of an operation that vmap runs in a loop: still faster than a loop around everything.
         warnings.filterwarnings("ignore", "There is a performance drop")
         return vmap(grad(loss_of), in_dims=(None, 0, 0))(trainable, x, y)

@@ -1,7 +1,9 @@
 """What a network has to be, so that its gradient is a function of x and y alone."""
 
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import is_dataclass
 
 import numpy as np
 import torch
@@ -9,7 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from gradleak.gradients.half import in_float32
-from gradleak.gradients.turns import alone
+from gradleak.gradients.turns import ALONE, alone
 
 
 @alone
@@ -29,6 +31,8 @@ def check(model: nn.Module) -> None:
     for name, p in model.named_parameters():
         if nn.parameter.is_lazy(p):
             raise ValueError(f"'{name}' has no size yet: run the model once on an x, then attack")
+        if p.is_meta:
+            raise ValueError(f"'{name}' is on meta and holds no numbers: load the weights first")
         if p.requires_grad and p.is_complex():
             raise ValueError(
                 f"'{name}' is complex; hold it as two real parameters and join them in the forward "
@@ -112,6 +116,24 @@ def check_mode(model: nn.Module) -> int:
     return len(training)
 
 
+@contextmanager
+def left_as_found(model: nn.Module) -> Iterator[None]:
+    """What a forward keeps on its modules (a count, a feature, a pruned weight) is gone after."""
+    # cuDNN's recurrent layers know no derivative in eval mode, and no second one.
+    recurrent = any(isinstance(module, nn.RNNBase) for module in model.modules())
+    with ALONE:
+        found = [(module, dict(vars(module))) for module in model.modules()]
+        cudnn = torch.backends.cudnn.enabled
+        torch.backends.cudnn.enabled = cudnn and not recurrent
+        try:
+            yield
+        finally:
+            torch.backends.cudnn.enabled = cudnn
+            for module, attributes in found:
+                vars(module).clear()
+                vars(module).update(attributes)
+
+
 @alone
 def call(model: nn.Module, tensors: Mapping[str, Tensor], x: Tensor) -> object:
     """The model at x with other tensors, by name, for its parameters and buffers.
@@ -126,7 +148,26 @@ def call(model: nn.Module, tensors: Mapping[str, Tensor], x: Tensor) -> object:
         for kind, t in (*module._parameters.items(), *module._buffers.items())
         if t is not None and own[id(t)] in tensors
     }
-    return functional_call(model, swaps, (x,), tie_weights=False)
+    with left_as_found(model):
+        return functional_call(model, swaps, (x,), tie_weights=False)
+
+
+def fingerprint(model: nn.Module) -> tuple[object, ...]:
+    """What a model's forward may depend on besides its numbers: another one after a change of it.
+
+    Its modules with their attributes, parameters, hooks and forwards. What changes inside of an
+    attribute, such as a list, is not seen.
+    """
+    told = ((vars(m).items(), type(m).forward, type(m)) for m in model.modules())
+    return tuple(
+        (id(kind), id(forward), *((k, _told(v)) for k, v in items)) for items, forward, kind in told
+    )
+
+
+def _told(value: object) -> object:
+    if isinstance(value, dict):  # of parameters, buffers, modules or hooks
+        return tuple((k, id(v), getattr(v, "requires_grad", None)) for k, v in value.items())
+    return value if value is None or isinstance(value, bool | int | float | str) else id(value)
 
 
 def random_states(device: torch.device) -> list[object]:
@@ -164,8 +205,12 @@ def _close(a: Tensor, b: Tensor) -> bool:
 
 
 def _tensors(output: object) -> list[Tensor]:
-    """Those of a network's output, which may be a tensor, or a dict or a tuple of them."""
+    """Those of a network's output, which may hold them in dicts, tuples or dataclasses."""
     if isinstance(output, Tensor):
         return [output]
-    parts = output.values() if isinstance(output, Mapping) else output
-    return [v for part in parts if part is not None for v in _tensors(part)]
+    if is_dataclass(output):
+        output = vars(output)
+    if isinstance(output, Mapping):
+        output = list(output.values())
+    parts = output if isinstance(output, list | tuple) else ()
+    return [v for part in parts for v in _tensors(part)]

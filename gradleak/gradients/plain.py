@@ -1,15 +1,11 @@
 """Gradients by autograd alone, one attack after the other: the definition, which anything runs."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 from torch import Tensor, nn
 
 from gradleak.device import out_of_memory
 from gradleak.gradients import network
 from gradleak.gradients.hooks import Loss
-from gradleak.gradients.turns import ALONE
 
 
 def entries(
@@ -58,35 +54,18 @@ def slope(total: Tensor, x: Tensor) -> Tensor:
     return torch.autograd.grad(total, x, materialize_grads=True)[0]
 
 
-@contextmanager
-def left_as_found(model: nn.Module) -> Iterator[None]:
-    """What a forward keeps on its modules (a count, a feature, a pruned weight) is gone after."""
-    # cuDNN's recurrent layers know no derivative in eval mode, and no second one.
-    recurrent = any(isinstance(module, nn.RNNBase) for module in model.modules())
-    with ALONE:
-        found = [(module, dict(vars(module))) for module in model.modules()]
-        cudnn = torch.backends.cudnn.enabled
-        torch.backends.cudnn.enabled = cudnn and not recurrent
-        try:
-            yield
-        finally:
-            torch.backends.cudnn.enabled = cudnn
-            for module, attributes in found:
-                vars(module).clear()
-                vars(module).update(attributes)
-
-
 @torch.enable_grad()
 def _gradients(
     model: nn.Module, x: Tensor, y: Tensor, loss: Loss, differentiable: bool
 ) -> dict[str, Tensor]:
     x = x if differentiable else x.detach().requires_grad_(x.is_floating_point())
-    held = {k: p.detach().requires_grad_(p.requires_grad) for k, p in model.named_parameters()}
+    # The model's own parameters, as a loss may use them too: a penalty on weights.
+    held = {k: p if p.requires_grad else p.detach() for k, p in model.named_parameters()}
     trainable = {k: p for k, p in held.items() if p.requires_grad}
     # With x among the ends, backward enters layers that hide their weights from autograd.grad
     # (reentrant checkpoints) and then say so, where it would find no gradient and take it for zero.
     ends = [*trainable.values(), *([x] if x.requires_grad else [])]
-    with left_as_found(model):
+    with network.left_as_found(model):
         total = loss_at(model, held, x, y, loss)
         found = torch.autograd.grad(
             total, ends, create_graph=differentiable, materialize_grads=True

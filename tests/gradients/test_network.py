@@ -214,3 +214,13 @@ def test_outputs_that_are_dicts_and_tuples_are_compared():
     network.check_same(copy.deepcopy(net), net, torch.rand(1, 2))
     with pytest.raises(ValueError, match="the same weights differs"):
         network.check_same(other, net, torch.rand(1, 2))
+
+
+def test_cudnn_stays_as_it_was(monkeypatch):
+    for enabled in (True, False):
+        monkeypatch.setattr(torch.backends.cudnn, "enabled", enabled)
+        with network.left_as_found(nn.GRU(2, 2)):
+            assert not torch.backends.cudnn.enabled
+        with network.left_as_found(nn.Linear(2, 2)):
+            assert torch.backends.cudnn.enabled == enabled
+        assert torch.backends.cudnn.enabled == enabled

@@ -49,13 +49,3 @@ def test_what_a_forward_keeps_is_gone_after():
     plain.entries(model, torch.rand(3, 1, 8), torch.zeros(3, 1).long(), F.cross_entropy, True)
     assert model.calls == 0
     assert "feature" not in vars(model)
-
-
-def test_cudnn_stays_as_it_was(monkeypatch):
-    for enabled in (True, False):
-        monkeypatch.setattr(torch.backends.cudnn, "enabled", enabled)
-        with plain.left_as_found(nn.GRU(2, 2)):
-            assert not torch.backends.cudnn.enabled
-        with plain.left_as_found(nn.Linear(2, 2)):
-            assert torch.backends.cudnn.enabled == enabled
-        assert torch.backends.cudnn.enabled == enabled
