@@ -307,7 +307,7 @@ REFUSED = {
     "g of another": (
         lambda: NOISY.log_prob(gl.Gradient({"1.weight": torch.rand(2, 3)}), X, Y), "'1.weight'"
     ),
-    "meta": (lambda: gl.Client(net().to("meta")), "on meta"),
+    "meta": (lambda: gl.Client(net().to("meta")).release(X, Y), "on meta"),
     "views of unlike parameters": (
         lambda: attack_all([
             (gl.bayes(gl.Client(M, PART), gl.Flat(), optimizer=FEW), view)

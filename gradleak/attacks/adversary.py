@@ -20,7 +20,14 @@ from gradleak.attacks.batch import Batch
 from gradleak.attacks.maximise import Adam, Smoothing
 from gradleak.client import Client, ServerView
 from gradleak.defenses import Defense, Distribution
-from gradleak.device import as_many_as_fit, in_chunks, ordinary
+from gradleak.device import (
+    as_many_as_fit,
+    follows,
+    in_chunks,
+    ordinary,
+    side_by_side,
+    threads,
+)
 from gradleak.priors import Moment, Prior, check_prior
 from gradleak.randomness import START, generator
 from gradleak.scales import Scale, check_kind, check_scale, check_whole, refuse
@@ -77,6 +84,8 @@ class Adversary(Attack):
 
 
 AT_ONCE = {"cpu": 64, "cuda": 4096}  # attacks held at a time; on a CPU more were not faster
+IN_FLIGHT = {"cpu": 2**16, "cuda": 2**24}  # pixels of theirs, of which a cache holds what is made
+A_WORKERS = 2**13  # pixels that keep a worker busy; with fewer it waits for Python
 
 
 @ordinary
@@ -116,7 +125,7 @@ def attack_all(
     chunk = chunk or _fitting(batch, order)
     blind = torch.cat(in_chunks(lambda index: batch.part(index).blind(), order, chunk))
     refuse_blind(blind)
-    parts = in_chunks(lambda index: batch.part(index).found(), order, chunk)
+    parts = _found(batch, order, chunk)
     second = (time.perf_counter() - begin) / len(order)
     restarts = attacks[0][0].restarts
     counts = [len(view) * restarts for _, view in attacks]
@@ -124,6 +133,36 @@ def attack_all(
     _warn_of_slopes(found[2], blind)
     back = (each[order.argsort()].split(counts) for each in found)
     return [_best(*each, restarts, second * len(each[0])) for each in zip(*back, strict=True)]
+
+
+def _found(batch: Batch, order: Tensor, chunk: int) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """What all rows find, on a processor in the way that is quickest for so much work."""
+
+    def run(index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return batch.part(index).found()
+
+    most, first = torch.get_num_threads(), batch.attacks[0][0]
+    on_cpu = first.optimizer.steps and next(iter(batch.attacks[0][1].g.values())).is_cpu
+    if most == 1 or not on_cpu or not follows():
+        return in_chunks(run, order, chunk)
+    workers = min(most, batch.pixels * min(chunk, len(order)) // A_WORKERS)
+    own = (part for a, _ in batch.attacks for part in (a.prior, a.client.defense, a.ball))
+    if workers > 1 and all(map(look.known, own)) and batch.replays():
+        return side_by_side(run, order, chunk, workers)
+    few = batch.part(order[:chunk])
+    with threads(_quickest(few, most) if workers < 2 else most):
+        return in_chunks(run, order, chunk)
+
+
+def _quickest(batch: Batch, most: int) -> int:
+    """One thread where an operation has too little work for several, by one step of each."""
+    seconds = {}
+    for count in (most, 1):
+        with threads(count):
+            begin = time.perf_counter()
+            batch.blind()
+            seconds[count] = time.perf_counter() - begin
+    return min(seconds, key=seconds.__getitem__)
 
 
 def _look(adversary: Adversary, view: ServerView) -> None:
@@ -156,12 +195,14 @@ def _fitting(batch: Batch, order: Tensor) -> int:
     """How many of the attacks to hold at once, by one step of a few of them."""
     few = batch.part(order[:3])
     x = few.starts()
+    device = x.device.type if x.device.type in AT_ONCE else "cpu"
+    most = max(1, min(AT_ONCE[device], IN_FLIGHT[device] // batch.pixels))
     if len(order) == len(x):
-        return len(x)  # too few to be worth measuring
+        return min(len(x), most)  # too few to be worth measuring
     short = [(replace(a, optimizer=replace(a.optimizer, steps=1)), view) for a, view in few.attacks]
     few = replace(few, attacks=short)
     fit = as_many_as_fit(lambda some: few.part(some).climb(x[some]), torch.arange(len(x)), x.device)
-    return min(fit, AT_ONCE.get(x.device.type, 64))
+    return min(fit, most)
 
 
 def _best(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -118,6 +119,21 @@ class Batch:
         y = torch.stack([view.labels[c] for view, c in self.attacked])
         slope = self.adversary(x).client.slope(self.observed(), x, y)
         return (slope == 0).flatten(1).all(1)
+
+    @property
+    def pixels(self) -> int:
+        """Positions in all that a row has in flight: of its examples, and of its ball's points."""
+        first, view = self.attacks[0]
+        examples = first.client.batch_size or 1
+        shape = view.shape if first.client.batch_size is None else view.shape[1:]
+        points = 1 if first.ball is None else first.ball.samples
+        return points * examples * math.prod(shape[1:] if len(shape) == 3 else shape)
+
+    def replays(self) -> bool:
+        """Whether its climbs are replayed, so that they run side by side without a network."""
+        first, view = self.attacks[0]
+        steps, x = first.optimizer.steps, self.part(torch.arange(1)).starts()
+        return replay.repays(steps) and _path(first.client, x, view.labels[:1]) != "loop"
 
     def climb(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Where the rows end that start at x (n, *shape), and since when each stood still, (n,)."""

@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from gradleak.device import ordinary
+from gradleak.device import ordinary, proceed
 from gradleak.gradients import slope as slope_of
 from gradleak.priors import END, Moment
 from gradleak.randomness import BALL, generator
@@ -127,6 +127,7 @@ def _advanced(
     """After some of the optimizer's steps, numbered from 0."""
     x, mean, square, met = climb
     for step in steps:
+        proceed()
         x = x.detach().requires_grad_()
         slope = slope_of(f(x, Moment(step, optimizer.steps)).sum(), x)
         finite = slope.isfinite().flatten(1).all(1)

@@ -87,6 +87,8 @@ class Client:
                 "gradleak.attacks.tokens(gradleak.gradient(model, x[:, None], y[:, None]), layer)"
             )
         p = gradients.network.first_trainable(self.model)
+        if p.is_meta:
+            raise ValueError("the model is on meta and holds no numbers: load its weights first")
         y = y if y.is_floating_point() else y.long()
         return x.to(p.device, torch.float32 if p.dtype in HALF else p.dtype), y.to(p.device)
 

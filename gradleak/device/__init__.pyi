@@ -4,6 +4,7 @@ from .chunks import CACHED, as_many_as_fit, blocks, in_chunks, out_of_memory
 from .dispatch import Dispatched
 from .memory import LiveMemory, MovedMemory, free, keep_blocks
 from .precision import PRECISIONS, MatrixInputs, ordinary, products, unrounded, usable
+from .threads import follows, proceed, side_by_side, threads
 
 __all__ = [
     "CACHED",
@@ -14,6 +15,7 @@ __all__ = [
     "MovedMemory",
     "as_many_as_fit",
     "blocks",
+    "follows",
     "free",
     "in_chunks",
     "keep_blocks",
@@ -21,7 +23,10 @@ __all__ = [
     "ordinary",
     "out_of_memory",
     "precision",
+    "proceed",
     "products",
+    "side_by_side",
+    "threads",
     "unrounded",
     "usable",
 ]

@@ -31,8 +31,6 @@ def check(model: nn.Module) -> None:
     for name, p in model.named_parameters():
         if nn.parameter.is_lazy(p):
             raise ValueError(f"'{name}' has no size yet: run the model once on an x, then attack")
-        if p.is_meta:
-            raise ValueError(f"'{name}' is on meta and holds no numbers: load the weights first")
         if p.requires_grad and p.is_complex():
             raise ValueError(
                 f"'{name}' is complex; hold it as two real parameters and join them in the forward "

@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 from gradleak.device import out_of_memory
 from gradleak.gradients import compute, plain
-from gradleak.gradients.record import NotReplayableError, Record, Run
+from gradleak.gradients.recording import NotReplayableError, Record, Run
 
 FEW = 10  # calls that nothing is measured for
 

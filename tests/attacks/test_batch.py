@@ -1,7 +1,10 @@
 """Attacks that are computed together: replayed or run as they stand, from one thread or several."""
 
 import copy
+import signal
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,6 +12,8 @@ import zoo
 from torch import nn
 
 import gradleak as gl
+from gradleak import attacks, device
+from gradleak.attacks.batch import Batch
 from gradleak.gradients import replay
 
 X, Y = gl.data.batch("digits", range(3))
@@ -164,3 +169,68 @@ def test_a_client_in_half_precision(replays):
     of = gl.Client(gl.models.cnn((1, 8, 8), 10).half(), gl.GaussianNoise(0.1))
     made = both(replays, gl.Adversary(of, TV, gl.Adam(steps=STEPS)), of.release(X, Y))
     assert [m.refused for m in made] == [""]
+
+
+@pytest.fixture
+def two_threads():
+    with device.threads(2):
+        yield
+
+
+def many(belief, **options):
+    """Eighteen attacks at once, and one that holds them."""
+    of = client(belief)
+    view = gl.Client(of.model).release(*gl.data.batch("digits", range(6)))
+    return gl.Adversary(of, TV, gl.Adam(steps=STEPS), restarts=3, **options), view
+
+
+@pytest.mark.parametrize("belief", [gl.GaussianNoise(0.1), gl.Direction()])
+def test_side_by_side_answers_are_those_of_one_chunk(replays, monkeypatch, two_threads, belief):
+    adversary, view = many(belief)
+    replays(True)
+    whole = adversary.attack(view, seed=2)
+    monkeypatch.setattr(attacks.adversary, "A_WORKERS", 64)
+    made = replays(True)
+    found = adversary.attack(view, seed=2)
+    assert len(made) == 2  # one for each worker
+    assert not any(m.refused for m in made)
+    torch.testing.assert_close(found.x, whole.x, rtol=0, atol=1e-5)
+    assert found.restarts.argmax(1).equal(whole.restarts.argmax(1))
+
+
+class Own(gl.Prior):
+    """A prior of one's own, which may keep state."""
+
+    def log_prob(self, x):
+        self.thread = threading.current_thread()
+        return -x.square().flatten(1).sum(1)
+
+
+def test_parts_of_ones_own_are_asked_from_one_thread(replays, monkeypatch, two_threads):
+    monkeypatch.setattr(attacks.adversary, "A_WORKERS", 64)
+    adversary, view = many(gl.GaussianNoise(0.1))
+    prior = Own()
+    replays(True)
+    replace(adversary, prior=prior).attack(view)
+    assert prior.thread is threading.main_thread()
+
+
+def test_an_interrupt_stops_all_workers(replays, monkeypatch, two_threads):
+    monkeypatch.setattr(attacks.adversary, "A_WORKERS", 64)
+    adversary, view = many(gl.GaussianNoise(0.1))
+    endless = replace(adversary, optimizer=gl.Adam(steps=10**6))
+    replays(True)
+    timer = threading.Timer(1.0, signal.raise_signal, [signal.SIGINT])
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        endless.attack(view)
+    timer.join()
+    assert not [t for t in threading.enumerate() if t.name.startswith("attack")]
+
+
+def test_what_is_in_flight_is_counted_in_pixels():
+    of = client(gl.GaussianNoise(0.1), batch_size=3)
+    view = of.release(X[None], Y[None])
+    plain = gl.Adversary(of, TV)
+    ball = replace(plain, ball=gl.Ball(1.0, samples=5))
+    assert [Batch.of([(a, view)], 0).pixels for a in (plain, ball)] == [3 * 64, 15 * 64]

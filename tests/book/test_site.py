@@ -43,7 +43,17 @@ INNER |= {
     "scales",
     "checks",
 }
-INNER |= {"files", "markdown", "checks"}
+INNER |= {
+    "files",
+    "markdown",
+    "checks",
+    "batch",
+    "recording",
+    "replay",
+    "turns",
+    "dispatch",
+    "threads",
+}
 
 
 def test_api_page_lists_every_module():

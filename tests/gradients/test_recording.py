@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from gradleak.device import LiveMemory
 from gradleak.gradients import plain
-from gradleak.gradients.record import NotReplayableError, Record
+from gradleak.gradients.recording import NotReplayableError, Record
 
 
 def recorded(run, *inputs):
