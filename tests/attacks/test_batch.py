@@ -12,7 +12,7 @@ import zoo
 from torch import nn
 
 import gradleak as gl
-from gradleak import attacks, device
+from gradleak import device
 from gradleak.attacks.batch import Batch
 from gradleak.gradients import replay
 
@@ -189,7 +189,7 @@ def test_side_by_side_answers_are_those_of_one_chunk(replays, monkeypatch, two_t
     adversary, view = many(belief)
     replays(True)
     whole = adversary.attack(view, seed=2)
-    monkeypatch.setattr(attacks.adversary, "A_WORKERS", 64)
+    monkeypatch.setattr("gradleak.attacks.adversary.A_WORKERS", 64)
     made = replays(True)
     found = adversary.attack(view, seed=2)
     assert len(made) == 2  # one for each worker
@@ -207,7 +207,7 @@ class Own(gl.Prior):
 
 
 def test_parts_of_ones_own_are_asked_from_one_thread(replays, monkeypatch, two_threads):
-    monkeypatch.setattr(attacks.adversary, "A_WORKERS", 64)
+    monkeypatch.setattr("gradleak.attacks.adversary.A_WORKERS", 64)
     adversary, view = many(gl.GaussianNoise(0.1))
     prior = Own()
     replays(True)
@@ -216,7 +216,7 @@ def test_parts_of_ones_own_are_asked_from_one_thread(replays, monkeypatch, two_t
 
 
 def test_an_interrupt_stops_all_workers(replays, monkeypatch, two_threads):
-    monkeypatch.setattr(attacks.adversary, "A_WORKERS", 64)
+    monkeypatch.setattr("gradleak.attacks.adversary.A_WORKERS", 64)
     adversary, view = many(gl.GaussianNoise(0.1))
     endless = replace(adversary, optimizer=gl.Adam(steps=10**6))
     replays(True)
