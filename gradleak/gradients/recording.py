@@ -35,6 +35,7 @@ class Call:
     read: list[int] = field(default_factory=list)
     made: list[int] = field(default_factory=list)
     writes: bool = False
+    again: bool = False  # makes what does not depend on the inputs, and is too large to be held
 
 
 class NotReplayableError(Exception):
@@ -53,6 +54,8 @@ class Record(Dispatched):
         self._slots = WeakTensorKeyDictionary()
         self._places: list[int] = []  # which memory each slot lies in; views share theirs
         self._moving: set[int] = set()  # memory whose numbers depend on the inputs
+        self._kept: set[int] = set()  # memory of what is held, or lies outside
+        self._room = 0  # bytes that may still be held: as many as lie outside
         self.inputs = [self._new(t) for t in inputs]
         self._moving.update(self._places[s] for s in self.inputs)
 
@@ -72,10 +75,13 @@ class Record(Dispatched):
             if isinstance(tensor, Tensor) and tensor not in self._slots:
                 slot = self._new(tensor, self._beside(tensor, given))
                 call.made.append(slot)
-                if not moving:
+                if not moving and self._keeps(slot, tensor):
                     self.held[slot] = tensor
+        call.again = not moving and any(
+            self._places[s] not in self._kept for s in (*call.made, *self._written(call))
+        )
         call.result = self._slotted(result, given)
-        if moving:
+        if moving or call.writes:  # what is written into was something else before
             self._move(call)
         self.calls.append(call)
         return result
@@ -84,7 +90,7 @@ class Record(Dispatched):
         """What gives the outputs for other inputs. Raises NotReplayableError."""
         while not all([self._settled(call) for call in self.calls]):
             pass  # memory that is filled anew in each step moves, and so does what made it
-        calls = [call for call in self.calls if self._moves(call)]
+        calls = [call for call in self.calls if self._moves(call) or call.again]
         for call in self.calls:
             self._check(call, self._moves(call))
         missing = [t for t in outputs if t not in self._slots]
@@ -105,7 +111,16 @@ class Record(Dispatched):
             slot = self._new(tensor)
             self.outside.add(slot)
             self.held[slot] = tensor
+            self._kept.add(slot)
+            self._room += tensor.untyped_storage().nbytes()
         return slot
+
+    def _keeps(self, slot: int, tensor: Tensor) -> bool:
+        place, size = self._places[slot], tensor.untyped_storage().nbytes()
+        if place not in self._kept and size <= self._room:
+            self._room -= size
+            self._kept.add(place)
+        return place in self._kept
 
     def _beside(self, tensor: Tensor, given: list[Tensor]) -> int | None:
         """The memory that a result shares with what was given, None for memory of its own."""

@@ -95,3 +95,29 @@ def test_tensors_are_let_go_after_their_last_use():
     with LiveMemory() as memory:
         plan(torch.rand(1000))
     assert memory.peak <= 3 * 4000
+
+
+def test_no_more_is_held_than_lies_outside():
+    g = torch.rand(1, 1000)
+
+    def run(x):
+        rows = [(g[torch.zeros(1).long()] - x[k : k + 1]).square().sum() for k in range(50)]
+        return (torch.stack(rows),)
+
+    with LiveMemory() as memory:
+        plan, _ = recorded(run, torch.rand(50, 1000))
+        held = memory.live
+        x = torch.rand(50, 1000)
+        assert plan(x)[0].equal(run(x)[0])
+    assert held <= 4000 + 50 * 16 + 100
+
+
+def test_what_is_written_after_it_was_made_is_made_again():
+    def run(x):
+        large = torch.ones(1000)
+        large[1:3].add_(1)
+        return (x + large[:4],)
+
+    plan, found = recorded(run, torch.zeros(4))
+    assert found[0].tolist() == [1, 2, 2, 1]
+    assert plan(torch.ones(4))[0].tolist() == [2, 3, 3, 2]
