@@ -75,6 +75,7 @@ def test_no_belief_has_a_lower_risk_than_the_truth(which, seed, delta, weights):
         assert (exact.risk(exact.answer(held, near), true, near) >= best - 1e-12).all()
 
 
+@pytest.mark.slow
 def test_gram_matrix_has_the_law_of_what_is_simulated():
     """Log-likelihood differences of real noisy gradients, against those from inner products."""
     mask = gl.RandomMask(0.7, then=gl.GaussianNoise(0.5))

@@ -17,6 +17,7 @@ def test_few_attacks_share_gradients_as_many_do(released, restarts, few):
     assert (case.released, case.restarts) == few
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_row_for_each_case(tmp_path, precision):
     case = cases.Case("mlp", (1, 8, 8), "cosine", 2, 3, precision)
@@ -35,6 +36,7 @@ def test_a_row_for_each_case(tmp_path, precision):
     assert Exported(path).facts()["command"] == "some command"
 
 
+@pytest.mark.slow
 def test_factors_keep_memory_per_attack_below_one_weight_copy():
     """64 attacks on one released gradient of convbig: no weight-sized tensor for each."""
     case = cases.Case("convbig", (3, 32, 32), "cosine", released=1, restarts=16)

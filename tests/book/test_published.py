@@ -45,6 +45,7 @@ records.ask([("b", {"label": "l"})], "gradleak run toy")
 """
 
 
+@pytest.mark.slow
 def test_records_are_published_without_their_notebook(clone):
     """Of the last run alone, whatever its parameters, and no row that it did not ask for."""
     script = clone / "notebooks" / "01_toy.py"

@@ -74,6 +74,7 @@ def test_a_notebook_without_its_script_takes_what_is_plain(tmp_path, monkeypatch
     assert "-p images=3" in alone.command
 
 
+@pytest.mark.slow
 @given(
     st.integers(0, 9), st.floats(0, 0.999), st.lists(st.integers(0, 99), max_size=3),
     st.sampled_from(["convbig", "lenet"]),

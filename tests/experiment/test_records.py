@@ -98,6 +98,7 @@ run(t.trials(), records, "a command")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", ["computing", "writing"])
 def test_a_killed_run_goes_on_where_it_was(records, computed, tmp_path, moment):
     words = [sys.executable, "-c", KILLED, Path(__file__).parent, records.folder, moment]
@@ -428,6 +429,7 @@ def as_somebody(tmp_path):
     os.setresuid(me, me, me)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("written_back", [True, False])
 def test_a_finished_run_in_a_read_only_folder_can_be_read(as_somebody, tmp_path, written_back):
     source = Records(tmp_path / "made", "toy-quick-digits")

@@ -164,6 +164,7 @@ def test_tuning_never_sees_an_evaluation_image(path):
     assert all(each == trials[0] for each in trials), "every adversary gets the same trials"
 
 
+@pytest.mark.slow
 def test_stored_pictures_are_the_rows_they_belong_to():
     with_pictures = [path for path in FILES if path.with_suffix(".npz").exists()]
     assert with_pictures
