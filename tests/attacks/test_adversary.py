@@ -236,7 +236,8 @@ def test_no_more_attacks_are_held_than_fit_into_half_of_the_free_memory(cnn, dig
 
 
 @pytest.mark.slow
-def test_patience_ends_attacks_without_changing_the_others(digits):
+def test_patience_ends_attacks_without_changing_the_others(digits, monkeypatch):
+    monkeypatch.setenv("GRADLEAK_REPLAY", "0")  # the network's runs are counted
     counting = Counting(gl.models.cnn((1, 8, 8), 10).double())
     client = gl.Client(counting, gl.GaussianNoise(0.3))
     view = client.release(digits[0].double(), digits[1])
