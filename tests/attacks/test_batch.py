@@ -215,10 +215,19 @@ def test_parts_of_ones_own_are_asked_from_one_thread(replays, monkeypatch, two_t
     assert prior.thread is threading.main_thread()
 
 
-def test_an_interrupt_stops_all_workers(replays, monkeypatch, two_threads):
+@pytest.fixture
+def interruptible():
+    """A run in the background of a shell ignores what an interrupt says."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("two_threads", "interruptible")
+def test_an_interrupt_stops_all_workers(replays, monkeypatch):
     monkeypatch.setattr("gradleak.attacks.adversary.A_WORKERS", 64)
     adversary, view = many(gl.GaussianNoise(0.1))
-    endless = replace(adversary, optimizer=gl.Adam(steps=10**6))
+    endless = replace(adversary, optimizer=gl.Adam(steps=20_000))  # for a minute or more
     replays(True)
     timer = threading.Timer(1.0, signal.raise_signal, [signal.SIGINT])
     timer.start()
