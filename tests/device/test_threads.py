@@ -44,11 +44,13 @@ def test_what_finds_no_memory_is_run_after_the_rest():
 
 
 def test_an_error_of_one_stops_the_others():
-    stopped = []
+    stopped, begun = [], threading.Event()
 
     def run(rows):
         if 0 in rows:
+            begun.wait()
             raise ValueError("of one")
+        begun.set()
         try:
             while True:
                 proceed()
