@@ -93,22 +93,19 @@ class Batch:
         clients = [len(view) for _, view in self.attacks]
         return merge([adversary for adversary, _ in self.attacks], self.rows, clients, like)
 
-    def plain(self, like: Tensor, steps: int = 0) -> Objective:
-        """The log-posterior of all rows; replayed if it is to be climbed for that many steps."""
+    def plain(self, like: Tensor, replayed: bool = False) -> Objective:
+        """The log-posterior of all rows."""
         adversary, y = self.adversary(like), torch.stack([v.labels[c] for v, c in self.attacked])
         likelihood = _likelihood(adversary.client, self.observed(), y)
-        if replay.repays(steps) and _path(adversary.client, like, y) != "loop":
-            likelihood = _replayed(likelihood)
-        return _posterior(adversary, likelihood)
+        return _posterior(adversary, _replayed(likelihood) if replayed else likelihood)
 
     def objective(self, like: Tensor) -> Objective:
         """What is climbed: the same, averaged over a ball where the adversaries ask for one."""
-        adversary = self.adversary(like)
-        ball, steps = adversary.ball, adversary.optimizer.steps
+        ball, replayed = self.adversary(like).ball, self.replays()
         if ball is None:
-            return self.plain(like, steps)
+            return self.plain(like, replayed)
         points = torch.arange(len(self.rows)).repeat_interleave(ball.samples)
-        return ball.around(self.part(points).plain(like, steps), self.keys)
+        return ball.around(self.part(points).plain(like, replayed), self.keys)
 
     def blind(self) -> Tensor:
         """Whether the slope of log p(g | x, y) is zero at a row's start, (n,), though g is used."""
@@ -132,8 +129,11 @@ class Batch:
     def replays(self) -> bool:
         """Whether its climbs are replayed, so that they run side by side without a network."""
         first, view = self.attacks[0]
-        steps, x = first.optimizer.steps, self.part(torch.arange(1)).starts()
-        return replay.repays(steps) and _path(first.client, x, view.labels[:1]) != "loop"
+        if not replay.repays(first.optimizer.steps):
+            return False
+        x = self.part(torch.arange(1)).starts().requires_grad_()
+        with torch.enable_grad():
+            return first.client.path(x, view.labels[:1]) != "loop"
 
     def climb(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Where the rows end that start at x (n, *shape), and since when each stood still, (n,)."""
@@ -177,11 +177,6 @@ def _posterior(adversary: Adversary, likelihood: Likelihood) -> Objective:
 
 def _likelihood(client: Client, g: Gradient, y: Tensor) -> Likelihood:
     return lambda x, temperature: client.log_prob(g, x, y) / temperature
-
-
-@torch.enable_grad()
-def _path(client: Client, x: Tensor, y: Tensor) -> str:
-    return client.path(x.detach().requires_grad_(), y)
 
 
 def _replayed(likelihood: Likelihood) -> Likelihood:

@@ -68,8 +68,9 @@ def path(model: nn.Module, x: Tensor, y: Tensor, loss: Loss = F.cross_entropy) -
     and a `LoopWarning` says why it is needed. The first is taken that gives for two attacks what
     autograd gives, and where x requires it the same slope in x.
 
-    That is found out once for each model, shape and loss. Raises ValueError where even one attack
-    cannot be differentiated, for layers in train mode, and for what depends on more than x and y.
+    That is found out once for each model as it stands, shape and loss. Raises ValueError where even
+    one attack cannot be differentiated, for layers in train mode, and for what depends on more than
+    x and y.
     """
     network.check_mode(model)
     differentiable = x.requires_grad and torch.is_grad_enabled()

@@ -13,6 +13,8 @@ from torch.func import functional_call
 from gradleak.gradients.half import in_float32
 from gradleak.gradients.turns import ALONE, alone
 
+PLAIN = {type(None), bool, int, float, str}
+
 
 @alone
 def check(model: nn.Module) -> None:
@@ -156,16 +158,19 @@ def fingerprint(model: nn.Module) -> tuple[object, ...]:
     Its modules with their attributes, parameters, hooks and forwards. What changes inside of an
     attribute, such as a list, is not seen.
     """
-    told = ((vars(m).items(), type(m).forward, type(m)) for m in model.modules())
-    return tuple(
-        (id(kind), id(forward), *((k, _told(v)) for k, v in items)) for items, forward, kind in told
-    )
-
-
-def _told(value: object) -> object:
-    if isinstance(value, dict):  # of parameters, buffers, modules or hooks
-        return tuple((k, id(v), getattr(v, "requires_grad", None)) for k, v in value.items())
-    return value if value is None or isinstance(value, bool | int | float | str) else id(value)
+    told: list[object] = []
+    for module in model.modules():
+        kind = type(module)
+        told += kind, kind.forward
+        for value in vars(module).values():
+            if type(value) in PLAIN:
+                told.append(value)
+            elif not isinstance(value, dict):
+                told.append(id(value))
+            elif value:  # parameters, buffers, modules or hooks
+                for name, part in value.items():
+                    told += name, id(part), getattr(part, "requires_grad", None)
+    return tuple(told)
 
 
 def random_states(device: torch.device) -> list[object]:
