@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from math import prod
 from pathlib import Path
 from typing import ClassVar
 
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from gradleak.names import choose
 from gradleak.randomness import PATCHES, generator
-from gradleak.scales import check_kind, check_whole, refuse
+from gradleak.scales import check_kind, check_whole, is_plain, refuse
 
 # scikit-learn and torchvision are imported where they are used: they take seconds.
 TORCHVISION = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "cifar10": "CIFAR10"}
@@ -65,8 +66,12 @@ class Images:
         for name in ("x", "y"):
             value = getattr(self, name)
             check_kind(name, value, Tensor, "use torch.as_tensor(...)")
-            if value.layout is not torch.strided or value.requires_grad or not value.ndim:
-                refuse(name, "a dense tensor of constants, (N, ...)", value, "use .detach()")
+            if not is_plain(value) or not value.ndim or value.requires_grad:
+                cure = "use .detach().to_dense(), and of one image x[None]"
+                refuse(name, "a dense tensor of constants, (N, ...), a row an image", value, cure)
+        for name in ("name", "split"):
+            check_kind(name, getattr(self, name), str)
+        check_whole("classes", self.classes, 1)
         object.__setattr__(self, "index", tuple(_positions(self.index)))
         if not len(self.x) == len(self.y) == len(self.index):
             raise ValueError(
@@ -92,7 +97,7 @@ class Images:
         """The SHA-256 of each image with its label, (N,)."""
         both = self.x, self.y
         kind = repr([(t.dtype, tuple(t.shape[1:])) for t in both]).encode()
-        flat = (t.detach().cpu().contiguous().reshape(len(t), -1) for t in both)
+        flat = (t.detach().cpu().contiguous().reshape(len(t), prod(t.shape[1:])) for t in both)
         rows = zip(*(t.view(torch.uint8).numpy() for t in flat), strict=True)
         return tuple(hashlib.sha256(b"".join((kind, *row))).hexdigest() for row in rows)
 
@@ -187,6 +192,7 @@ def photographs(shape: tuple[int, int, int], count: int, seed: int = 0) -> Image
 
 
 @lru_cache(maxsize=4)
+@torch.inference_mode(False)  # whose tensors do not tell that they were written into
 def _load(name: str, split: str, folder: Path) -> Images:
     x, y = _digits(split) if name == "digits" else _torchvision(name, split, folder)
     return Images(name, split, x, y, tuple(range(len(x))), classes=10)

@@ -299,6 +299,8 @@ def save(model: nn.Module, path: Path, **facts: str | int | float) -> None:
             f"the state of {type(model).__name__}, or a fact about it, is none that a file of "
             f"tensors and texts can hold: {error}"
         ) from error
+    except SafetensorError as error:
+        raise OSError(f"{path} cannot be written: {error}") from error
 
 
 def load(model: nn.Module, path: Path) -> dict[str, str | int | float]:
@@ -306,6 +308,8 @@ def load(model: nn.Module, path: Path) -> dict[str, str | int | float]:
 
     Raises DamagedError, a ValueError, for a file that is none of this network, or not finite.
     """
+    check_kind("model", model, nn.Module)
+    check_kind("path", path, (str, Path))
     cure = "delete it, and it is made anew, or give the file that `save` wrote of such a network"
     errors = (SafetensorError, RuntimeError, KeyError, TypeError)
     with sound(path, "this network", cure, *errors):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from gradleak.client import Client
+from gradleak.client import Client, checks
 from gradleak.data import Images
 from gradleak.defenses import NoDefense
 from gradleak.gradients import network
@@ -48,20 +48,21 @@ def checkpoints(
     through the client's defense, and the server follows the mean. Step 0 is the untrained model.
     Clients transform their images as in `Client.release`. Without a defense this is the usual
     training, in train mode: batch normalisation then uses and collects the batch's statistics.
-    Raises ValueError for steps, a batch or a rate that are none, and where weights are no longer
-    finite.
+    Raises ValueError for steps, a batch or a rate that are none, for images or labels that the
+    model or its loss do not take, and where weights are no longer finite.
     """
-    check_kind("client", client, Client)
-    check_kind("images", images, Images)
-    wanted = _steps(steps)
-    _check(batch_size, lr, len(images))
     options = {"batch_size": batch_size, "optimizer": optimizer, "lr": lr, "seed": seed}
     how = ""  # of a network that nobody can make again: its weights tell
     with suppress(UndescribableError):
         how = _how(client, images, options)
+    wanted = _steps(steps)
+    _check(batch_size, lr, len(images))
     model = copy.deepcopy(client.model)
     device = next(model.parameters()).device
     worker = Client(model, client.defense, client.loss)
+    first = images.x[:1].to(device)
+    first = first if client.transform is None else client.transform(first, [(seed, 0, 0)])
+    checks.check_labels(worker, first, images.y.to(device))
     update = _optimizer(optimizer, model, lr)
     batches = _batches(len(images), batch_size, seed)
     for step in tqdm(range(wanted[-1] + 1), desc="train", delay=2, disable=None):
@@ -92,6 +93,7 @@ def trained(
     options: those of `checkpoints`. Files are named after everything that training depends on.
     Raises ValueError where that has no stable description, as for a loss that is a lambda.
     """
+    check_kind("folder", folder, (str, Path))
     how, folder = _how(client, images, options), Path(folder)
     files = {step: folder / f"{digest(how, step)}.safetensors" for step in _steps(steps)}
     missing = [step for step, path in files.items() if step and not path.exists()]
@@ -135,7 +137,9 @@ def _optimizer(make: Callable[..., Any], model: nn.Module, lr: float) -> torch.o
     """An optimizer of the model's parameters; ValueError for what makes none that just steps."""
     if not callable(make):
         refuse("optimizer", "what makes an optimizer of parameters and lr", make, "torch.optim.SGD")
-    update = make(model.parameters(), lr=lr)
+    update = None
+    with suppress(TypeError):  # it is called otherwise
+        update = make(model.parameters(), lr=lr)
     if not isinstance(update, torch.optim.Optimizer) or isinstance(update, torch.optim.LBFGS):
         refuse("optimizer", "one that makes an optimizer that steps without a closure", make)
     return update
@@ -149,7 +153,9 @@ def _check(batch_size: int, lr: float, count: int) -> None:
 
 
 def _how(client: Client, images: Images, options: Mapping[str, Any]) -> str:
-    """What training depends on, but for its steps."""
+    """What training depends on, but for its steps; ValueError for no client or no images."""
+    check_kind("client", client, Client)
+    check_kind("images", images, Images)
     told = given(checkpoints, client, images.digests, steps=(), **options)
     return digest("trained", REVISION, told)
 
@@ -166,14 +172,16 @@ def accuracy(model: nn.Module, images: Images, batch_size: int = 500) -> float:
     if not len(images):
         raise ValueError("there are no images to take the accuracy over: take some")
     network.check_mode(model)
-    device = next(model.parameters()).device
+    device = next((p.device for p in model.parameters()), images.x.device)
     try:
-        guesses = [model(x.to(device)).argmax(1).cpu() for x in images.x.split(batch_size)]
+        logits = torch.cat([model(x.to(device)).cpu() for x in images.x.split(batch_size)])
+        if logits.shape != (len(images), logits[0].numel()):
+            raise RuntimeError(f"it gives {tuple(logits.shape)}")
     except (RuntimeError, AttributeError, TypeError, IndexError) as error:
         raise ValueError(
             f"the model does not give logits (N, classes) for images {images.shape}: {error}"
         ) from error
-    return (torch.cat(guesses) == images.y).sum().item() / len(images)
+    return (logits.argmax(1) == images.y).sum().item() / len(images)
 
 
 def _batches(count: int, batch_size: int, seed: int) -> Iterator[Tensor]:

@@ -86,6 +86,8 @@ def test_run_says_where_the_notebook_is_and_how_to_see_it(clone):
         (["run", "toy", "-p", "steps=x"], "steps wants type int"),
         (["run", "toy", "-p", "steps=-1"], "steps must be at least 0, got -1"),
         (["run", "toy", "--profile", "fast"], "'fast' is not one of"),
+        (["bench", "--rounds", "0"], "0 is not in the range x>=1"),
+        (["bench", "--rounds", "-1", "--compiled"], "-1 is not in the range x>=1"),
         (["publish", "toi"], "unknown chapter 'toi'"),
         (["publish"], "has no quick run"),
         (["publish", "toy", "--records"], "has no quick run"),
@@ -100,6 +102,14 @@ def test_errors_are_one_short_message(clone, words, message):
     assert result.exit_code != 0
     assert message in result.output
     assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize("words", [["bench", "--rounds", "1"], ["bench", "--compiled"]])
+def test_a_device_that_is_not_there_is_one_short_message(monkeypatch, words):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    result = call(*words, "--device", "cuda")
+    assert result.exit_code == 2
+    assert "Invalid value for '--device'" in result.output
 
 
 def test_outside_a_clone(tmp_path, monkeypatch):

@@ -160,6 +160,10 @@ def test_every_image_has_a_digest_of_its_own():
     assert named.digests == digits.digests
 
 
+def test_no_images_have_no_digests():
+    assert gl.data.load("digits").take([]).digests == ()
+
+
 def test_a_changed_image_has_another_digest():
     digits = gl.data.load("digits").take(range(5))
     before = digits.digests
@@ -180,18 +184,31 @@ def test_what_one_writes_into_images_is_not_anothers():
     assert torch.equal(gl.data.batch("digits", [3])[0], before)
 
 
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
+def test_images_are_loaded_in_every_mode(mode):
+    gl.data._load.cache_clear()
+    with mode():
+        first = gl.data.batch("digits", [3])[0]
+        gl.data.load("digits").x.zero_()
+    assert torch.equal(gl.data.batch("digits", [3])[0], first)
+    assert first.any()
+
+
 @pytest.mark.parametrize(
     "changes",
     [
         {"x": [[1.0]]}, {"x": np.ones((1, 1, 2, 2))}, {"y": [0]}, {"index": torch.tensor(0)},
         {"x": torch.rand(1, 1, 2, 2, requires_grad=True)}, {"x": torch.rand(1, 4).to_sparse()},
-        {"index": (0.5,)}, {"index": ("a",)}, {"index": None},
+        {"index": (0.5,)}, {"index": ("a",)}, {"index": None}, {"x": torch.tensor(1.0)},
+        {"y": torch.tensor(0)}, {"x": torch.rand(1, 1, 2, 2, device="meta")}, {"name": None},
+        {"split": 3}, {"classes": None}, {"classes": "2"}, {"classes": 0}, {"classes": True},
     ],
 )  # fmt: skip
 def test_images_that_are_none_are_refused(changes):
-    given = {"x": torch.rand(1, 1, 2, 2), "y": torch.tensor([0]), "index": (0,)} | changes
+    given = {"name": "mine", "split": "test", "x": torch.rand(1, 1, 2, 2), "y": torch.tensor([0]),
+             "index": (0,), "classes": 2} | changes  # fmt: skip
     with pytest.raises(ValueError, match=r"must be|positions"):
-        gl.data.Images("mine", "test", **given, classes=2)
+        gl.data.Images(**given)
 
 
 def test_indices_become_a_tuple():

@@ -219,6 +219,7 @@ def test_attacks_answer_in_one_form(view):
     for changes in (
         {"x": grey.numpy()}, {"x": None}, {"x": [0.5]}, {"log_posterior": None},
         {"log_posterior": grey[:, 0, 0, 0].cfloat()}, {"log_posterior": np.zeros(3)},
+        {"x": grey.to_sparse()}, {"x": grey.to("meta")}, {"restarts": grey[:, 0, 0].to_sparse()},
         {"restarts": None}, {"seconds": None}, {"seconds": "1"}, {"seconds": torch.ones(2)},
     ):  # fmt: skip
         (name,) = changes

@@ -173,6 +173,19 @@ def test_what_no_file_holds_is_named(tmp_path):
     for bad in (None, 3):
         with pytest.raises(ValueError, match="path must be"):
             gl.models.save(model, bad)
+        with pytest.raises(ValueError, match="path must be"):
+            gl.models.load(model, bad)
+    with pytest.raises(ValueError, match="model must be a Module"):
+        gl.models.load(None, path)
+    for nowhere in (
+        tmp_path,
+        path / "under",
+        tmp_path / "x".ljust(300, "x"),
+        "/proc/m.safetensors",
+    ):
+        path.touch()
+        with pytest.raises(OSError, match=r"[Dd]irectory|[Ff]ile|written"):
+            gl.models.save(model, nowhere)
     gl.models.save(model, str(path), step=3)
     assert gl.models.load(model, path) == {"step": 3}
     tied = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 4))

@@ -188,13 +188,40 @@ def test_a_network_that_training_has_blown_up_is_not_kept(tmp_path):
         {"steps": None}, {"steps": 3}, {"batch_size": True}, {"batch_size": 0}, {"lr": 10**400},
         {"lr": "a"}, {"optimizer": None}, {"optimizer": "sgd"}, {"optimizer": torch.optim.LBFGS},
         {"optimizer": lambda parameters, lr: None}, {"client": None}, {"images": DIGITS.x},
+        {"optimizer": torch.optim.Optimizer}, {"optimizer": lambda: None}, {"images": None},
     ],
 )  # fmt: skip
-def test_what_cannot_train_is_refused_by_name(options):
+def test_what_cannot_train_is_refused_by_name(options, tmp_path):
     (name,) = options
     given = {"client": client(), "images": DIGITS, "steps": [1], "batch_size": 4} | options
     with pytest.raises(ValueError, match=name):
         list(gl.train.checkpoints(**given))
+    with pytest.raises(ValueError, match=name):
+        gl.train.trained(**given, folder=tmp_path)
+
+
+@pytest.mark.parametrize("defense", [gl.NoDefense(), gl.GaussianNoise(0.1)])
+@pytest.mark.parametrize(
+    ("shape", "classes", "reduction"),
+    [((1, 28, 28), 10, "mean"), ((3, 9, 9), 10, "mean"), ((1, 8, 8), 2, "mean"),
+     ((1, 8, 8), 10, "none")],
+)  # fmt: skip
+def test_what_does_not_fit_the_images_is_refused(shape, classes, reduction, defense):
+    loss = torch.nn.CrossEntropyLoss(reduction=reduction)
+    odd = gl.Client(gl.models.mlp(shape, classes, (4,)), defense, loss)
+    with pytest.raises(ValueError, match="the model and its loss do not take x"):
+        next(gl.train.checkpoints(odd, DIGITS, [1]))
+
+
+@pytest.mark.parametrize("folder", [None, 3])
+def test_a_folder_of_networks_is_one(folder, tmp_path):
+    with pytest.raises(ValueError, match="folder must be a str or a Path"):
+        gl.train.trained(client(), DIGITS, [1], folder)
+    assert set(gl.train.trained(client(), DIGITS, [1], str(tmp_path))) == {1}
+    (tmp_path / "file").touch()
+    for lies in (tmp_path / "file", tmp_path / "file" / "under"):
+        with pytest.raises(OSError, match="file"):
+            gl.train.trained(client(), DIGITS, [1], lies)
 
 
 def test_accuracy_is_of_a_network_at_rest():
@@ -205,5 +232,8 @@ def test_accuracy_is_of_a_network_at_rest():
     for bad in (0, "3", 1.5, None):
         with pytest.raises(ValueError, match="batch_size must be"):
             gl.train.accuracy(drops, DIGITS, bad)
-    with pytest.raises(ValueError, match="does not give logits"):
-        gl.train.accuracy(torch.nn.Linear(3, 10), DIGITS)
+    whole = torch.nn.Flatten(0)
+    for wrong in (torch.nn.Linear(3, 10), gl.models.mlp((1, 9, 9), 10), torch.nn.Identity(), whole):
+        with pytest.raises(ValueError, match="does not give logits"):
+            gl.train.accuracy(wrong, DIGITS)
+    assert 0 <= gl.train.accuracy(torch.nn.Flatten(), DIGITS) <= 1  # without a parameter

@@ -10,7 +10,7 @@ from torch import Tensor
 from gradleak import look
 from gradleak.client import ServerView
 from gradleak.priors import Sourced
-from gradleak.scales import check_number, refuse
+from gradleak.scales import check_number, is_plain, refuse
 
 
 class SlopeWarning(UserWarning):
@@ -67,10 +67,10 @@ def asked(attack: Attack, view: ServerView, seed: int = 0) -> Reconstruction:
         )
     for name in ("x", "log_posterior", "restarts"):
         value = getattr(found, name)
-        if not isinstance(value, Tensor) or not value.is_floating_point():
+        if not (isinstance(value, Tensor) and value.is_floating_point() and is_plain(value)):
             raise ValueError(
-                f"{attack!r:.99} must answer {name} as a floating-point tensor, got {value!r:.99}; "
-                "end it with gradleak.attacks.answered(x, begin)"
+                f"{attack!r:.99} must answer {name} as a dense floating-point tensor, got "
+                f"{value!r:.99}; end it with gradleak.attacks.answered(x, begin)"
             )
     check_number(f"the seconds that {attack!r:.100} answers", found.seconds, "[0, 1e18]")
     image = view.client.image(found.x.new_zeros(1, *view.shape)).shape[1:]

@@ -131,7 +131,9 @@ def _prepare(db: sqlite3.Connection, tries: int = 200) -> None:
             db.execute("PRAGMA synchronous = NORMAL")  # a power cut may cost the last batches
             db.executescript(SCHEMA)
             return
-        except sqlite3.OperationalError:
+        except sqlite3.OperationalError as error:
+            if "already" in str(error):  # something else has a name of ours
+                raise ValueError(str(error)) from error
             if not left:
                 raise
             time.sleep(0.05)

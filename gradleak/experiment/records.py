@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -46,14 +46,19 @@ class Records:
     def __post_init__(self) -> None:
         check_kind("folder", self.folder, (str, Path))
         check_kind("name", self.name, str)
+        check_kind("chapter", self.chapter, str)
         if not 0 < len(self.name.encode()) < 200 or not self.name.isprintable() or "/" in self.name:
             refuse("name", "what a file can be called, up to 199 letters without /", self.name)
         object.__setattr__(self, "folder", Path(self.folder))
+        if self.committed is not None:
+            check_kind("committed", self.committed, (str, Path))
+            object.__setattr__(self, "committed", Path(self.committed))
         object.__setattr__(self, "chapter", self.chapter or self.name.split("-")[0])
 
     @classmethod
     def of(cls, folder: Path, chapter: str, profile: str) -> list[Records]:
         """All records in a folder that a chapter asked for in a profile."""
+        folder = Path(folder)
         if not (folder / FILE).exists():
             return []
         query = "SELECT name FROM commands WHERE chapter = ? ORDER BY name"
@@ -67,7 +72,7 @@ class Records:
 
     def exported(self, folder: Path) -> Exported:
         """Where the export of these records lies in a folder."""
-        return Exported(folder / f"{self.name}.csv")
+        return Exported(Path(folder) / f"{self.name}.csv")
 
     def others(self) -> list[Exported]:
         """What is committed of the same kind, of other profiles and data sets."""
@@ -133,9 +138,10 @@ class Records:
         pictures = self.pictures(table["id"])
         if exported.path.exists() and exported.facts().get("names") == NAMES:
             here, there = (told["command"].split(" && ") for told in (facts, exported.facts()))
-            ran, old = [_chapter(command) for command in here], exported.read()
+            ran = [_chapter(command) for command in here]
             other = [command for command in there if _chapter(command) not in ran]
             if other or not whole:
+                old = _named(exported)
                 table = pd.concat([table, old[~old["id"].isin(table["id"])]])
                 pictures |= exported.pictures()
                 told = {"command": " && ".join([facts["command"], *other]), "rows": len(table)}
@@ -146,12 +152,15 @@ class Records:
     def ask(self, asked: Asked, command: str) -> None:
         """Note what a run asks for, and the command that makes it, unless both are known.
 
-        Raises OSError where the folder cannot be written.
+        Raises OSError where the folder cannot be written, and ValueError for labels of one row that
+        differ from others, of this run or one before, in what a table does not tell: 1 from True.
         """
+        check_kind("command", command, str)
         own = (self.name, self.chapter)
         rows = [(*own, id, json.dumps(told)) for id, told in asked]
         if self._knows(rows, (*own, command)):
             return
+        _check_labels_differ([*replace(self, chapter="%")._told(), *asked])
         with opened(self.folder) as db:
             db.execute("INSERT OR REPLACE INTO commands VALUES (?, ?, ?)", [*own, command])
             db.executemany("INSERT OR IGNORE INTO asked VALUES (?, ?, ?, ?)", rows)
@@ -201,7 +210,7 @@ class Records:
         query = f"SELECT id, found FROM rows WHERE {AMONG}"
         with read(self.folder) as db:
             here = db.execute(query, [_listed(id for id, _ in asked)])
-            found = {id: _object(text) for id, text in here}
+            found = {id: _found(text) for id, text in here}
         return table_of([(id, told, found[id]) for id, told in asked if id in found])
 
     def _knows(self, asked: Sequence[tuple[str, ...]], command: tuple[str, ...]) -> bool:
@@ -214,15 +223,21 @@ class Records:
             )
         return asked_for.issuperset(asked) and command in commands
 
-    def _asked(self) -> Asked:
+    def _told(self) -> Asked:
+        """What was asked for, each once, however its labels are ordered; nothing if none was."""
+        if not (self.folder / FILE).exists():
+            return []
         query = """SELECT id, told FROM asked WHERE name = ? AND ? IN (chapter, '%')
                    GROUP BY id, told ORDER BY min(rowid)"""
-        if (self.folder / FILE).exists():
-            with read(self.folder) as db:
-                rows = [(id, _object(told))
-                        for id, told in db.execute(query, [self.name, self.chapter])]  # fmt: skip
-            if rows:
-                return rows
+        with read(self.folder) as db:
+            rows = [(id, _object(told))
+                    for id, told in db.execute(query, [self.name, self.chapter])]  # fmt: skip
+        first = {(id, frozenset(told.items())): (id, told) for id, told in reversed(rows)}
+        return list(first.values())[::-1]
+
+    def _asked(self) -> Asked:
+        if rows := self._told():
+            return rows
         raise FileNotFoundError(
             f"no records called {self.name} in {self.folder / FILE}; experiment.run makes them"
         )
@@ -254,12 +269,38 @@ def _object(text: object) -> dict[str, Any]:
     return held
 
 
+def _found(text: object) -> dict[str, Any]:
+    held = _object(text)
+    if not held or not isinstance(held.get("seconds", 0.0), int | float):
+        raise ValueError(f"a row holds {held!r:.99}, and not what was found, with its seconds")
+    return held
+
+
+def _check_labels_differ(asked: Asked) -> None:
+    told: dict[Hashable, str] = {}
+    for id, labels in asked:
+        text = json.dumps(dict(labels), sort_keys=True)
+        known = told.setdefault((id, frozenset(labels.items())), text)
+        if known != text:
+            raise ValueError(
+                "two trials differ only in labels that Python takes for equal, as 1, 1.0 and True "
+                f"are: {known:.300} and {text:.300}; give both the same, or texts, or forget what "
+                "was asked for before: records.forget()"
+            )
+
+
+def _named(exported: Exported) -> pd.DataFrame:
+    """The rows of an export of records; DamagedError where they have no names."""
+    table = exported.read()
+    if "id" not in table:
+        raise DamagedError(f"{exported.path} does not name its rows (no column id): {WHOLE}")
+    return table
+
+
 @cache
 def _adopt(records: Records, exported: Exported, changed: int) -> None:
     """Take over the rows and pictures of an export, once as long as it does not change."""
-    facts, table = exported.facts(), exported.read()
-    if "id" not in table:
-        raise DamagedError(f"{exported.path} does not name its rows (no column id): {WHOLE}")
+    facts, table = exported.facts(), _named(exported)
     if facts.get("names") != NAMES:
         chapter, profile = [*exported.name.split("-"), "quick"][:2]
         raise ValueError(

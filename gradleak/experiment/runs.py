@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from gradleak.experiment.exported import made
 from gradleak.experiment.records import Plain, Records
 from gradleak.experiment.trials import Trial, check_labels
 from gradleak.identity import digest
-from gradleak.scales import check_kind
+from gradleak.scales import check_kind, refuse
 
 
 def run(trials: Sequence[Trial], records: Records, command: str = "") -> pd.DataFrame:
@@ -39,7 +39,6 @@ def run(trials: Sequence[Trial], records: Records, command: str = "") -> pd.Data
     keep_blocks()
     asked = [(t.row_id(i), {**told, "index": i})
              for t in trials for told in [t.parameters()] for i in t.images.index]  # fmt: skip
-    _check_labels_differ(asked)
     keep = {t.row_id(i) for t in trials for i in t.images.index if i in t.keep}
     records.ask(asked, command)
     carry(trials, records)
@@ -64,8 +63,11 @@ def measured(
     compute, for the facts; None: the better device of those present.
     """
     check_kind("records", records, Records, "gradleak.experiment.Records(folder, name)")
-    for labels, _, _ in cells:
-        check_labels(labels, {"id", "seconds"})
+    check_kind("cells", cells, (list, tuple))
+    for cell in cells:
+        if not (isinstance(cell, tuple | list) and len(cell) == 3 and callable(cell[2])):
+            refuse("a cell", "(labels, what decides, function)", cell, "what decides may be ()")
+        check_labels(cell[0], {"id", "seconds"})
     each = {digest(dict(labels), decides): (dict(labels), find) for labels, decides, find in cells}
     asked = [(name, labels) for name, (labels, _) in each.items()]
     records.ask(asked, command)
@@ -93,17 +95,6 @@ def _check(trials: object, records: object) -> None:
     for trial in trials:
         check_kind("trials", trial, Trial)
     check_kind("records", records, Records, "gradleak.experiment.Records(folder, name)")
-
-
-def _check_labels_differ(asked: Sequence[tuple[str, Mapping[str, Plain]]]) -> None:
-    told: dict[Hashable, str] = {}
-    for name, labels in asked:
-        known = told.setdefault((name, *labels.items()), repr(labels))
-        if known != repr(labels):
-            raise ValueError(
-                "two trials differ only in labels that Python takes for equal, as 1, 1.0 and True "
-                f"are: {known:.300} and {labels!r:.300}; give both the same, or texts"
-            )
 
 
 def _quiet() -> bool | None:

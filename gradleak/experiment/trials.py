@@ -13,7 +13,7 @@ from gradleak.data import Images
 from gradleak.device import precision
 from gradleak.experiment.records import Plain
 from gradleak.identity import digest
-from gradleak.scales import check_kind
+from gradleak.scales import check_kind, check_whole
 
 # Columns that are computed, or that tell of the trial itself.
 TAKEN = {"id", "dataset", "split", "index", "seed", "mse", "psnr", "ssim", "psnr_x", "ssim_x",
@@ -50,6 +50,8 @@ class Trial:
         check_kind("client", self.client, Client)
         check_kind("images", self.images, Images, "such as gradleak.data.load(name).take(range(9))")
         check_kind("keep", self.keep, Collection, "the indices of images")
+        for index in self.keep:
+            check_whole("keep", index, cure="the indices of images")
         columns = self.attack.columns()
         check_labels(columns, TAKEN)
         check_labels(self.labels, TAKEN | columns.keys())

@@ -462,27 +462,66 @@ def test_a_finished_run_in_a_read_only_folder_can_be_read(as_somebody, tmp_path,
 def test_names_of_records_are_those_of_files(tmp_path, name):
     with pytest.raises(ValueError, match="name must be"):
         Records(tmp_path, name)
-    assert Records(str(tmp_path), "some").folder == tmp_path
+    held = Records(str(tmp_path), "some", str(tmp_path / "published"))
+    assert (held.folder, held.committed) == (tmp_path, tmp_path / "published")
+    assert held.exported(str(tmp_path)).path == tmp_path / "some.csv"
+    for other in ({"committed": 3}, {"chapter": 3}, {"folder": None}):
+        with pytest.raises(ValueError, match=f"{next(iter(other))} must be"):
+            dataclasses.replace(held, **other)
 
 
-@pytest.mark.parametrize("held", ["[]", "null", None, "3", '"text"', "{"])
-def test_a_row_that_holds_nothing_is_named_with_its_file(tmp_path, held):
+NOTHING = ["[]", "null", None, "3", '"text"', "{"]
+
+
+@pytest.mark.parametrize(
+    ("cell", "held"),
+    [*(("rows SET found", held) for held in [*NOTHING, "{}", '{"seconds": "a"}']),
+     *(("asked SET told", held) for held in NOTHING)],
+)  # fmt: skip
+def test_a_row_that_holds_nothing_is_named_with_its_file(tmp_path, cell, held):
     records = Records(tmp_path, "some")
     records.ask([("a", {"index": 0})], "")
     records.add({"a": {"seconds": 0.0}}, {}, HERE)
     with contextlib.closing(sqlite3.connect(tmp_path / "records.sqlite")) as db, db:
-        db.execute("UPDATE rows SET found = ?", [held])
+        db.execute(f"UPDATE {cell} = ?", [held])
+    for door in (records.read, records.facts, lambda: records.export(tmp_path)):
+        with pytest.raises(DamagedError, match=r"records\.sqlite is no database of records"):
+            door()
+
+
+@pytest.mark.parametrize(
+    "cell", ["shape = NULL", "shape = '[]'", "pixels = NULL", "pixels = x'00'"]
+)
+def test_a_picture_that_is_none_is_named_with_its_file(tmp_path, cell):
+    records = Records(tmp_path, "some")
+    records.add({}, {"a": np.zeros((1, 2, 2), np.uint8)}, HERE)
+    with contextlib.closing(sqlite3.connect(tmp_path / "records.sqlite")) as db, db:
+        db.execute(f"UPDATE pictures SET {cell}")
     with pytest.raises(DamagedError, match=r"records\.sqlite is no database of records"):
-        records.read()
+        records.pictures(["a"])
+
+
+def test_an_export_without_names_is_damaged_where_its_rows_are_wanted(tmp_path):
+    records = Records(tmp_path, "some")
+    records.ask([("a", {"index": 0})], "a command")
+    records.add({"a": {"seconds": 0.0}}, {}, HERE)
+    export = records.export(tmp_path)
+    export.write(export.read().drop(columns="id"), export.facts())
+    fresh = Records(tmp_path / "fresh", "some", tmp_path)
+    for door in (lambda: fresh.missing(["a"]), lambda: records.export(tmp_path, whole=False)):
+        with pytest.raises(DamagedError, match=r"some\.csv does not name its rows"):
+            door()
+    assert records.export(tmp_path).read().id.tolist() == ["a"]  # anew
 
 
 @pytest.mark.parametrize(
     "schema",
     ["CREATE TABLE rows (id TEXT)", "CREATE VIEW rows AS SELECT 1 AS id, 2 AS found, 3 AS made",
-     "CREATE TABLE asked (name TEXT, told TEXT)"],
+     "CREATE TABLE asked (name TEXT, told TEXT)", "CREATE VIEW commands AS SELECT 1 AS name",
+     "CREATE TABLE x (a); CREATE INDEX pictures ON x (a)"],
 )  # fmt: skip
 def test_tables_of_others_are_none_of_ours(tmp_path, schema):
     with contextlib.closing(sqlite3.connect(tmp_path / "records.sqlite")) as db, db:
-        db.execute(schema)
+        db.executescript(schema)
     with pytest.raises(DamagedError, match=r"records\.sqlite is no database of records"):
         Records(tmp_path, "some").ask([("a", {"index": 0})], "")

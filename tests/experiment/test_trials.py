@@ -528,6 +528,14 @@ def test_columns_of_an_attack_are_plain(value):
 def test_labels_that_python_takes_for_equal_are_refused(records, two):
     with pytest.raises(ValueError, match=r"takes for equal.*give both the same, or texts"):
         runs.run([gl.Trial(CLIENT, Grey(), DIGITS, {"who": label}) for label in two], records)
+    one, other = (gl.Trial(CLIENT, Grey(), DIGITS, {"who": label}) for label in two)
+    before = Records(records.folder, "before")
+    runs.run([one], before)
+    with pytest.raises(ValueError, match=r"takes for equal.*before: records.forget"):
+        runs.run([other], before)
+    before.forget()
+    runs.run([other], before)
+    assert len(before.export(records.folder).read()) == len(DIGITS)
     both = [gl.Trial(CLIENT, Grey(), DIGITS, {"who": label}) for label in ("1", 1)]
     runs.run(both, records)
     assert records.export(records.folder).read().who.tolist() == 5 * ["1"] + 5 * [1]
@@ -542,6 +550,10 @@ def test_labels_that_python_takes_for_equal_are_refused(records, two):
         ({"images": (DIGITS.x, DIGITS.y)}, "images must be a Images"),
         ({"keep": 3}, "keep must be a Collection"),
         ({"keep": None}, "keep must be a Collection"),
+        ({"keep": "3"}, "keep must be a whole number"),
+        ({"keep": ["3"]}, "keep must be a whole number"),
+        ({"keep": [True]}, "keep must be a whole number"),
+        ({"keep": [1.5]}, "keep must be a whole number"),
     ],
 )
 def test_parts_of_a_trial_are_what_they_are_called(changes, told):
@@ -561,6 +573,26 @@ def test_records_are_records(bad):
 def test_trials_are_a_list_of_them(records, bad):
     with pytest.raises(ValueError, match="trials must be"):
         runs.run(bad, records)
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(["a", "b", "c"])))
+def test_the_order_of_labels_is_none_of_a_rows(records, order):
+    trial = gl.Trial(CLIENT, Grey(), DIGITS, {"a": 1, "b": 2, "c": "x"})
+    runs.run([trial], records)
+    runs.run([dataclasses.replace(trial, labels={k: trial.labels[k] for k in order})], records)
+    assert records.export(records.folder).read().c.tolist() == ["x"] * len(DIGITS)
+
+
+@pytest.mark.parametrize("command", [None, 3, ["gradleak"]])
+def test_a_command_is_a_text(records, command):
+    with pytest.raises(ValueError, match="command must be a str"):
+        runs.run([gl.Trial(CLIENT, Grey(), DIGITS, {})], records, command)
+
+
+@pytest.mark.parametrize("cells", [None, 3, [3], [None], [({}, ())], [({}, (), 3)]])
+def test_cells_are_a_list_of_three_parts(records, cells):
+    with pytest.raises(ValueError, match=r"cells? must be"):
+        runs.measured(cells, records)
 
 
 @pytest.mark.parametrize("found", [None, 3.0, [1], {"a": None}, {"a": torch.ones(2)}, {3: 1}])
