@@ -7,15 +7,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from stored import load_or_skip
 
 import gradleak as gl
-
-
-def load_or_skip(name, split):
-    try:
-        return gl.data.load(name, split)
-    except FileNotFoundError as error:
-        pytest.skip(str(error))
 
 
 @pytest.mark.parametrize(

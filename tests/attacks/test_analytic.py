@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from stored import load_or_skip
 from torch import nn
 
 import gradleak as gl
@@ -66,7 +67,8 @@ def test_masked_inputs_are_read_from_all_rows_that_hang_together(rate, seed):
 @pytest.mark.parametrize("build", [network, lambda _: gl.models.mlp((1, 28, 28), 10)])
 def test_survivors_of_pruning_show_the_image(rate, build):
     """Raw pixels, of which most are black, and normalised ones."""
-    x, y = gl.data.batch("mnist", range(20, 32))
+    images = load_or_skip("mnist").take(range(20, 32))
+    x, y = images.x, images.y
     view = gl.Client(build(784), gl.MagnitudePruning(rate)).release(x, y)
     shown = gl.ssim(FirstLayer().attack(view).x, x)
     assert (shown > 0.5).double().mean() >= (1 if build is network else 0.75)
@@ -76,7 +78,8 @@ def test_survivors_of_pruning_show_the_image(rate, build):
 
 @pytest.mark.parametrize("rate", [0.3, 0.5, 0.9])
 def test_pixels_that_a_mask_hid_are_mid_grey(rate):
-    x, y = gl.data.batch("mnist", range(20, 26))
+    images = load_or_skip("mnist").take(range(20, 26))
+    x, y = images.x, images.y
     masked = gl.RandomMask(rate, gl.NoDefense(), seed=1)
     raw = gl.Client(network(784), masked).release(x, y)
     assert (gl.ssim(FirstLayer().attack(raw).x, x) > 0.9).all(), "black is told from hidden"

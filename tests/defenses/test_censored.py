@@ -10,6 +10,7 @@ import scipy.stats
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from stored import load_or_skip
 from torch import nn
 
 import gradleak as gl
@@ -169,7 +170,8 @@ def test_every_kind_of_pruning_is_taken(defense, network):
 @pytest.mark.parametrize("network", ["raw pixels", "convolutions"])
 def test_zeros_of_a_random_mask_are_refused(rate, network):
     model = mlp() if network == "raw pixels" else gl.models.convbig((1, 8, 8), 10)
-    x, y = gl.data.batch("mnist" if network == "raw pixels" else "digits", range(4))
+    images = load_or_skip("mnist" if network == "raw pixels" else "digits").take(range(4))
+    x, y = images.x, images.y
     client = gl.Client(model, gl.RandomMask(rate, gl.NoDefense(), seed=3))
     view = client.release(x, y)
     attack = gl.bayes(replace(client, defense=gl.Censored(gl.GaussianNoise(0.01))), gl.Box())
@@ -193,7 +195,7 @@ def leaks(count=12):
 
     The width was chosen on images 0 to 11.
     """
-    fresh = gl.data.load("mnist").take(range(200, 200 + count))
+    fresh = load_or_skip("mnist").take(range(200, 200 + count))
     prior = gl.Sum((gl.TotalVariation(1e-5), gl.Box()))
     climb = gl.Adam(steps=100, signed=True, lr=0.1, drops=(3 / 8, 5 / 8, 7 / 8))
     found = {}
