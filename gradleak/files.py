@@ -30,11 +30,22 @@ def sound(path: Path | str, what: str, cure: str, *errors: type[Exception]) -> I
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """Yield a path to write to, which takes the place of `path` once all is written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Yield a path to write to, which takes the place of `path` once all is written.
+
+    Raises OSError, with the file's name and the cure, where it cannot be written.
+    """
     scratch = path.with_name(f".{os.getpid()}.{path.name}")
     try:
-        yield scratch
-        scratch.replace(path)
-    finally:
-        scratch.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield scratch
+            scratch.replace(path)
+        finally:
+            scratch.unlink(missing_ok=True)
+    except OSError as error:
+        if Path(str(error.filename)) not in (scratch, path, *path.parents):
+            raise  # of another file
+        why = error.strerror or str(error)
+        raise OSError(
+            error.errno, f"{path} cannot be written ({why}): name a file in a folder of your own"
+        ) from error

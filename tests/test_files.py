@@ -63,3 +63,16 @@ def test_what_is_stopped_half_way_leaves_the_file_as_it_was(tmp_path):
         write("thi", full)
     assert path.read_text() == "second"
     assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "folder", "file/below"])
+def test_a_file_that_cannot_be_written_is_named_and_others_are_not_blamed_on_it(tmp_path, name):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    said = f"{name} cannot be written .*: name a file in a folder of"
+    with pytest.raises(OSError, match=said), whole(tmp_path / name) as path:
+        path.write_text("text")
+    with pytest.raises(FileNotFoundError) as error, whole(tmp_path / "ours"):
+        (tmp_path / "another").read_text()
+    assert error.value.filename == str(tmp_path / "another")
+    assert {p.name for p in tmp_path.iterdir()} == {"folder", "file"}

@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 from torch import nn
 
-from gradleak.attacks.attack import Attack
+from gradleak.attacks.attack import Attack, check_view
 from gradleak.client import Client, ServerView
 from gradleak.data import Images
 from gradleak.defenses import Defense, NoDefense, Noisy
@@ -72,7 +72,7 @@ class Learnt(Attack):
 
         And for views that tell nothing, see `ServerView.check`, or are of another network.
         """
-        view.check()
+        check_view(view)
         view.check_belief(self.client)
         defense = view.client.defense
         scale = defense.noise_scale if isinstance(defense, Noisy) else math.nan

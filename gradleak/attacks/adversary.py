@@ -15,7 +15,13 @@ import torch
 from torch import Tensor
 
 from gradleak import look
-from gradleak.attacks.attack import Attack, Reconstruction, SlopeWarning, refuse_blind
+from gradleak.attacks.attack import (
+    Attack,
+    Reconstruction,
+    SlopeWarning,
+    check_view,
+    refuse_blind,
+)
 from gradleak.attacks.batch import Batch
 from gradleak.attacks.maximise import Adam, Smoothing
 from gradleak.client import Client, ServerView
@@ -111,9 +117,8 @@ def attack_all(
         if not isinstance(pair, tuple | list) or len(pair) != 2:
             refuse("attacks", "pairs (adversary, view)", pair)
         check_kind("adversary", pair[0], Adversary)
-        check_kind("view", pair[1], ServerView, "what `Client.release` returns")
     for view in {id(view): view for _, view in attacks}.values():
-        view.check(seed)
+        check_view(view, seed)
     if len({tuple(view.g) for _, view in attacks}) > 1:
         raise ValueError("the views hold other parameters each: attack those of one kind at a time")
     begin = time.perf_counter()

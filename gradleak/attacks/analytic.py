@@ -17,7 +17,7 @@ from torch.linalg import vector_norm
 
 from gradleak import look
 from gradleak.attacks._running import Run, run
-from gradleak.attacks.attack import Attack, Reconstruction, answered
+from gradleak.attacks.attack import Attack, Reconstruction, answered, check_view
 from gradleak.client import ServerView
 from gradleak.defenses import NoDefense
 from gradleak.device import ordinary
@@ -57,7 +57,7 @@ class FirstLayer(Attack):
         than the tolerance.
         """
         begin = time.perf_counter()
-        view.check(seed)
+        check_view(view, seed)
         if view.client.batch_size is not None:
             raise ValueError(
                 f"the gradient is a mean over {view.client.batch_size} examples, and a ratio gives "

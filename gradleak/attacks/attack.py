@@ -10,7 +10,7 @@ from torch import Tensor
 from gradleak import look
 from gradleak.client import ServerView
 from gradleak.priors import Sourced
-from gradleak.scales import check_number, is_plain, refuse
+from gradleak.scales import check_kind, check_number, is_plain, refuse
 
 
 class SlopeWarning(UserWarning):
@@ -95,6 +95,12 @@ def asked(attack: Attack, view: ServerView, seed: int = 0) -> Reconstruction:
                 stacklevel=2,
             )
     return found
+
+
+def check_view(view: ServerView, seed: int = 0) -> None:
+    """ValueError for what is no view, and for one that tells nothing: see `ServerView.check`."""
+    check_kind("view", view, ServerView, "what `Client.release` and `Client.view` return")
+    view.check(seed)
 
 
 def answered(

@@ -16,7 +16,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from gradleak.attacks.attack import Attack, Reconstruction, answered
+from gradleak.attacks.attack import Attack, Reconstruction, answered, check_view
 from gradleak.client import Client, ServerView
 from gradleak.defenses import Defense, NoDefense
 from gradleak.device import ordinary
@@ -207,7 +207,7 @@ class ExactAnswer(Attack):
     @ordinary
     def attack(self, view: ServerView, seed: int = 0) -> Reconstruction:
         """The best example, with the logarithm of its chance; hidden labels leave all possible."""
-        view.check(seed)
+        check_view(view, seed)
         view.check_belief(self.client)
         if view.shape != self.prior.x.shape[1:]:
             raise ValueError(

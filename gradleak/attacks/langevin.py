@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gradleak.attacks.attack import Attack, Reconstruction, answered, refuse_blind
+from gradleak.attacks.attack import Attack, Reconstruction, answered, check_view, refuse_blind
 from gradleak.client import Client, ServerView
 from gradleak.device import ordinary
 from gradleak.priors import END, Learned, Moment
@@ -116,7 +116,7 @@ class PosteriorSamples(Attack):
     def attack(self, view: ServerView, seed: int = 0) -> Reconstruction:
         """An answer for each client, and its samples. Raises ValueError where labels are hidden."""
         begin, how = time.perf_counter(), self.langevin
-        view.check(seed)
+        check_view(view, seed)
         view.check_belief(self.client)
         like = next(iter(view.g.values()))
         rngs = [generator(LANGEVIN, seed, key, k) for key in view.key for k in range(self.count)]

@@ -10,12 +10,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gradleak.attacks.attack import Reconstruction
+from gradleak.attacks.attack import Reconstruction, check_view
 from gradleak.client import ServerView
 from gradleak.defenses import Distribution
 from gradleak.device import ordinary
 from gradleak.gradients import Gradient
-from gradleak.scales import check_kind
 
 DRAWS = 20  # of each client's release
 ENTRIES = 2**24  # of them that are held at a time
@@ -58,8 +57,7 @@ def fit(view: ServerView, found: Reconstruction | Tensor, seed: int = 0) -> Fit:
     Raises ValueError where labels are hidden, for views that tell nothing (`ServerView.check`), for
     what is no tensor, and for x of another shape.
     """
-    check_kind("view", view, ServerView, "what `Client.release` returns")
-    view.check(seed)
+    check_view(view, seed)
     x = found.x if isinstance(found, Reconstruction) else found
     x, y = view.client.placed(x, view.labels)
     if x.shape != (len(view), *view.shape):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.distributions import LowRankMultivariateNormal
 
-from gradleak.attacks.attack import Attack, Reconstruction, answered, asked
+from gradleak.attacks.attack import Attack, Reconstruction, answered, asked, check_view
 from gradleak.client import ServerView
 from gradleak.defenses import ATS, Transformation
 from gradleak.device import ordinary
@@ -79,6 +79,7 @@ class UndoATS(Attack):
     def attack(self, view: ServerView, seed: int = 0) -> Reconstruction:
         """The images before their transformation."""
         begin = time.perf_counter()
+        check_view(view, seed)
         u = asked(self.inner, view, seed).x
         undone = undo(u.cpu(), self.ats, self.images, self.noise)
         return answered(self.answer(undone).to(u), begin)

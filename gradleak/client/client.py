@@ -123,9 +123,16 @@ class Client:
 
     @property
     def in_float32(self) -> Client:
-        """The same with a network in half precision in float32: what attackers climb with."""
-        model = in_float32(self.model)
-        return self if model is self.model else replace(self, model=model)
+        """The same with a network in half precision in float32: what attackers climb with.
+
+        So is a loss that is a module.
+        """
+        model, loss = in_float32(self.model), self.loss
+        if model is self.model:
+            return self
+        return replace(
+            self, model=model, loss=in_float32(loss) if isinstance(loss, nn.Module) else loss
+        )
 
     def transformed(self, x: Tensor, *, seed: int = 0, key: Sequence[int] | None = None) -> Tensor:
         """What the network sees of images x (N, *shape) in `release` with this seed and key."""

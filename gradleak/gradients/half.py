@@ -21,13 +21,14 @@ _COPIES: WeakKeyDictionary[nn.Module, tuple[Weights, nn.Module]] = WeakKeyDictio
 
 @alone
 def in_float32(model: nn.Module) -> nn.Module:
-    """The model with its weights in float32 if some are in half precision; else the model itself.
+    """The model, or loss, with its weights in float32 if some are in half precision; else itself.
 
     As long as the weights stay as they are, it is the same copy at each call.
     """
-    if not any(p.dtype in HALF for p in model.parameters()):
+    held = [*model.parameters(), *model.buffers()]
+    if not any(v.dtype in HALF for v in held):
         return model
-    weights = tuple((p.data_ptr(), p._version) for p in model.parameters())
+    weights = tuple((v.data_ptr(), v._version) for v in held)
     if model not in _COPIES or _COPIES[model][0] != weights:
         _COPIES[model] = weights, copy.deepcopy(model).float()
     return _COPIES[model][1]

@@ -7,6 +7,11 @@ from gradleak.device import out_of_memory
 from gradleak.gradients import network
 from gradleak.gradients.hooks import Loss
 
+HALVED = (
+    "\nAttackers compute with a copy of the network in float32: let the loss cast what it holds to "
+    "the network's output z, such as weight.to(z)"
+)
+
 
 def entries(
     model: nn.Module, x: Tensor, y: Tensor, loss: Loss, differentiable: bool
@@ -25,6 +30,7 @@ def entries(
             f"{type(model).__name__} and its loss cannot be differentiated for one attack, "
             f"x {tuple(x.shape[1:])} and y {tuple(y.shape[1:])}: {type(error).__name__}: {error}\n"
             "What has to run: torch.autograd.grad(loss(model(x), y), model.parameters())"
+            + (HALVED if "Half" in str(error) or "BFloat16" in str(error) else "")
         ) from error
     return {k: torch.stack([g[k] for g in each]) for k in each[0]}
 

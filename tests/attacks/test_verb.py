@@ -203,3 +203,27 @@ def test_an_attack_of_ones_own_needs_one_method():
     assert MidGrey().columns() == {"attack": repr(MidGrey())}
     with pytest.raises(NotImplementedError, match="Attack needs a method attack"):
         gl.Attack().attack(view_of(NOISY))
+
+
+@every_attack
+@pytest.mark.parametrize("nothing", [None, "view", 3, X])
+def test_what_is_no_view_is_refused(name, nothing):
+    with pytest.raises(ValueError, match=r"view must be .*ServerView"):
+        cases()[name].attack.attack(nothing)
+
+
+@every_attack
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        (dict(g={}), r"g must be a .*Gradient"),
+        (dict(key=(1,)), r"the view has 1 keys and g of 4 clients"),
+        (dict(shape=[1, 8, 8]), r"shape must be a tuple"),
+        (dict(client=None), r"give it a Client"),
+    ],
+    ids=repr,
+)
+def test_views_of_wrong_fields_are_refused(name, wrong):
+    case, (wrong, said) = cases()[name], wrong
+    with pytest.raises(ValueError, match=said):
+        case.attack.attack(replace(view_of(case.client), **wrong))

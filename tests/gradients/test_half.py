@@ -68,3 +68,39 @@ def test_densities_of_gradients_in_half_precision_are_taken_in_float32(dtype):
     torch.testing.assert_close(h.sq_distance(g), torch.full((2,), 6.25e6))
     torch.testing.assert_close(h.abs_distance(g), torch.full((2,), 2.5e4))
     assert gl.GaussianNoise(0.1)(h).log_prob(g).isfinite().all()
+
+
+class Weighted(torch.nn.Module):
+    """A loss of one's own that holds half precision."""
+
+    def __init__(self, weight):
+        super().__init__()
+        self.register_buffer("weight", weight)
+
+    def forward(self, output, y):
+        return torch.nn.functional.cross_entropy(output, y, weight=self.weight)
+
+
+@pytest.mark.parametrize("kind", [torch.nn.CrossEntropyLoss, Weighted])
+def test_a_loss_in_half_precision_is_climbed_in_float32_too(kind):
+    weight = torch.linspace(0.5, 2, 10).half()
+    found = [
+        gl.bayes(
+            gl.Client(half(torch.float16), gl.GaussianNoise(0.1), loss=kind(w)),
+            gl.Box(), optimizer=gl.Adam(steps=3),
+        )
+        for w in (weight, weight.float())
+    ]  # fmt: skip
+    view = found[0].client.release(X, Y)
+    assert torch.equal(found[0].attack(view).x, found[1].attack(view).x)
+
+
+def test_a_function_that_holds_half_precision_is_told_what_to_cast():
+    weight = torch.ones(10).half()
+    client = gl.Client(
+        half(torch.float16),
+        gl.GaussianNoise(0.1),
+        loss=lambda z, y: torch.nn.functional.cross_entropy(z, y, weight=weight),
+    )
+    with pytest.raises(ValueError, match=r"copy of the network in float32.*weight\.to\(z\)"):
+        gl.bayes(client, gl.Box(), optimizer=gl.Adam(steps=3)).attack(client.release(X, Y))
