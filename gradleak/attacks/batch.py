@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from gradleak import look
 from gradleak.attacks.maximise import Objective, Part, maximize_parts
 from gradleak.attacks.stack import Row, merge
 from gradleak.client import Client, ServerView
@@ -97,7 +98,7 @@ class Batch:
         """The log-posterior of all rows."""
         adversary, y = self.adversary(like), torch.stack([v.labels[c] for v, c in self.attacked])
         likelihood = _likelihood(adversary.client, self.observed(), y)
-        return _posterior(adversary, _replayed(likelihood) if replayed else likelihood)
+        return (_climbed if replayed else _posterior)(adversary, likelihood)
 
     def objective(self, like: Tensor) -> Objective:
         """What is climbed: the same, averaged over a ball where the adversaries ask for one."""
@@ -169,10 +170,28 @@ def _posterior(adversary: Adversary, likelihood: Likelihood) -> Objective:
     prior = adversary.prior
 
     def f(x: Tensor, moment: Moment = END) -> Tensor:
-        temperature = adversary.temperature ** max(1 - 2 * moment.progress, 0)
-        return likelihood(x, temperature) + prior.at(moment).log_prob(x)
+        return likelihood(x, _temperature(adversary, moment)) + prior.at(moment).log_prob(x)
 
     return f
+
+
+def _climbed(adversary: Adversary, likelihood: Likelihood) -> Objective:
+    """The same, recorded once and then replayed; a prior that changes on the way runs beside it."""
+    prior, known = adversary.prior, look.known(adversary.prior)
+    alone = _replayed(likelihood)
+    whole = _replayed(lambda x, temperature: likelihood(x, temperature) + prior.log_prob(x))
+
+    def f(x: Tensor, moment: Moment = END) -> Tensor:
+        temperature, now = _temperature(adversary, moment), prior.at(moment)
+        if known and now is prior:
+            return whole(x, temperature)
+        return alone(x, temperature) + now.log_prob(x)
+
+    return f
+
+
+def _temperature(adversary: Adversary, moment: Moment) -> Scale:
+    return adversary.temperature ** max(1 - 2 * moment.progress, 0)
 
 
 def _likelihood(client: Client, g: Gradient, y: Tensor) -> Likelihood:
@@ -180,7 +199,7 @@ def _likelihood(client: Client, g: Gradient, y: Tensor) -> Likelihood:
 
 
 def _replayed(likelihood: Likelihood) -> Likelihood:
-    """The same for a climb, whose slope is computed with it: recorded once, and then replayed."""
+    """The same, whose slope is computed with it: recorded once, and then replayed."""
 
     @replay.Replayed
     @torch.enable_grad()

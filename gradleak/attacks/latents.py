@@ -73,7 +73,9 @@ class Joint(Prior):
 
     def at(self, moment: Moment) -> Prior:
         """Both at this moment of the climb."""
-        return replace(self, image=self.image.at(moment), latent=self.latent.at(moment))
+        image, latent = self.image.at(moment), self.latent.at(moment)
+        same = image is self.image and latent is self.latent
+        return self if same else replace(self, image=image, latent=latent)
 
     def log_prob(self, joined: Tensor) -> Tensor:
         """The sum of both, (N,)."""

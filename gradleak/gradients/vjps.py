@@ -81,7 +81,7 @@ class _Output(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, a: Tensor, z: Tensor, back: Map, forth: Map) -> Tensor:
         ctx.maps = back, forth
-        return z.view_as(z)
+        return z.detach()  # `view_as` would hide the format of a single image
 
     @staticmethod
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None, None, None]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import math
+import operator
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
@@ -210,7 +211,8 @@ class Sum(Prior):
 
     def at(self, moment: Moment) -> Sum:
         """The parts at this moment of the climb."""
-        return Sum(tuple(prior.at(moment) for prior in self.priors))
+        now = tuple(prior.at(moment) for prior in self.priors)
+        return self if all(map(operator.is_, now, self.priors)) else Sum(now)
 
     def given(self, view: Any) -> Sum:
         """The parts once they have seen the gradients."""

@@ -4,7 +4,7 @@ import copy
 import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -26,9 +26,9 @@ def replays(monkeypatch):
     made = []
 
     class Counted(replay.Replayed):
-        def __init__(self, run):
-            super().__init__(run)
+        def _recorded(self, inputs):
             made.append(self)
+            return super()._recorded(inputs)
 
     def switch(on):
         made.clear()
@@ -76,6 +76,46 @@ PRIORS = [
     gl.Flat(), gl.BoxPenalty(0.1), gl.TotalVariation(0.1, power=2),
     gl.GaussianMixture.fit(gl.data.load("digits", "train").take(range(30)), 2),
 ]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Counting(gl.Prior):
+    """A prior of one's own that keeps a record."""
+
+    calls: list
+
+    def log_prob(self, x):
+        self.calls.append(1)
+        return -(x - 0.5).square().flatten(1).sum(1)
+
+
+@dataclass(frozen=True)
+class Growing(gl.TotalVariation):
+    """One that says so."""
+
+    def at(self, moment):
+        return gl.TotalVariation(self.weight * (1 + moment.progress), axes=2)
+
+
+@pytest.mark.parametrize("prior", [Growing(0.1), gl.Sum((gl.Box(), Growing(0.1)))])
+def test_a_prior_that_changes_on_the_way_is_asked_at_each_step(replays, prior):
+    adversary = gl.Adversary(client(gl.GaussianNoise(0.1)), prior, gl.Adam(steps=STEPS))
+    (made,) = both(replays, adversary, VIEW)
+    assert not made.refused
+    steady = replace(adversary, prior=gl.TotalVariation(0.1, axes=2))
+    assert not adversary.attack(VIEW).x.equal(steady.attack(VIEW).x)
+
+
+def test_a_prior_of_ones_own_is_asked_at_each_step_too(replays):
+    found = []
+    for on in (False, True):
+        replays(on)
+        prior = Counting([])
+        adversary = gl.Adversary(client(gl.GaussianNoise(0.1)), prior, gl.Adam(steps=STEPS))
+        found.append((adversary.attack(VIEW).x, len(prior.calls)))
+    (plain, calls), (again, counted) = found
+    assert calls == counted
+    assert plain.equal(again)
 
 
 @pytest.mark.parametrize("prior", PRIORS, ids=lambda p: type(p).__name__)
