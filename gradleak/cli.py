@@ -133,7 +133,7 @@ def book_(profile: str | None, published: bool) -> None:
 @click.option("--output", type=click.Path(), help="Record file; default: one in book/results.")
 def bench(device: str, rounds: int, compiled: bool, output: str | None) -> None:
     """Measure what attacks cost, against the usual loop; minutes on a CPU."""
-    from gradleak.bench import cases, measure
+    from gradleak.bench import cases, measure, reach
     from gradleak.device import named
 
     on = named(device)
@@ -141,10 +141,13 @@ def bench(device: str, rounds: int, compiled: bool, output: str | None) -> None:
     name = f"{'compiled' if compiled else 'bench'}-{on.type}.csv"
     path = Path(output) if output else book.root() / "book" / "results" / name
     if compiled:
-        rows = measure.run_compiled(on, cases.busy(on)[0], rounds)
+        wanted = {path: measure.run_compiled(on, cases.busy(on)[0], rounds)}
     else:
-        rows = measure.run(on, cases.every(on), rounds)
-    click.echo(f"Written: {measure.write(path, rows, on, command)}")
+        beside = path.with_name(path.name.replace("bench", "reach", 1))
+        wanted = {path: measure.run(on, cases.every(on), rounds)}
+        wanted |= {} if beside == path else {beside: reach.run(on, rounds)}
+    for path, rows in wanted.items():
+        click.echo(f"Written: {measure.write(path, rows, on, command)}")
 
 
 @main.command()

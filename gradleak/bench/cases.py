@@ -15,19 +15,24 @@ from gradleak.randomness import START, generator
 PRIOR = TotalVariation(1e-3)
 BELIEFS = {"cosine": inverting_gradients, "L2": dlg, "L1": l1}
 
-Given = tuple[str, models.Shape, int]
-"""A network, the shape of its images, and how many gradients were released."""
+Given = tuple[str, models.Shape, int, int | None]
+"""A network, the shape of its images, how many gradients were released, of how many images each."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """A network, an attack, how many attacks on how many released gradients, a precision."""
+    """A network, an attack, how many attacks on how many released gradients, a precision.
+
+    batch: images of a client, None for one. steps: of an attack.
+    """
 
     network: str
     shape: models.Shape
     belief: str
     released: int
-    restarts: int
+    restarts: int = 1
+    batch: int | None = None
+    steps: int = 50
     precision: str = "float32"
 
     @property
@@ -38,32 +43,37 @@ class Case:
     @property
     def given(self) -> Given:
         """What was released, which cases share."""
-        return self.network, self.shape, self.released
+        return self.network, self.shape, self.released, self.batch
 
-    def adversary(self, client: Client, steps: int) -> Adversary:
-        """The attack, of so many steps."""
-        options = {"optimizer": Adam(steps=steps), "restarts": self.restarts}
+    def adversary(self, client: Client, steps: int | None = None) -> Adversary:
+        """The attack, of its own number of steps or another."""
+        optimizer = Adam(steps=self.steps if steps is None else steps)
+        options = {"optimizer": optimizer, "restarts": self.restarts}
         return BELIEFS[self.belief](client, PRIOR, **options)
 
 
 CNN_GREY, CNN_COLOUR = ("cnn", (1, 28, 28)), ("cnn", (3, 32, 32))
 CONVBIG = ("convbig", (3, 32, 32))
+CONVNET = ("convnet", (3, 32, 32))
 CASES = (
-    *(Case(*CNN_COLOUR, "cosine", n, 1) for n in (1, 4, 16, 64)),
-    *(Case(*CNN_COLOUR, "cosine", 64, restarts) for restarts in (4, 16, 64)),
-    Case(*CNN_COLOUR, "L2", 64, 1),
-    Case(*CNN_COLOUR, "L1", 64, 1),
-    *(Case(*CNN_GREY, belief, 64, 1) for belief in BELIEFS),
-    *(Case(*CONVBIG, "cosine", n, 1) for n in (1, 8, 32)),
-    Case(*CONVBIG, "cosine", 1, 64),
-    Case(*CONVBIG, "L2", 32, 1),
+    *(Case(*CNN_COLOUR, "cosine", n, steps=max(50, 1000 // n)) for n in (1, 8, 16, 64)),
+    Case(*CNN_COLOUR, "cosine", 64, restarts=4),
+    Case(*CNN_COLOUR, "L2", 64),
+    Case(*CNN_COLOUR, "L1", 64),
+    Case(*CNN_COLOUR, "cosine", 4, batch=16),
+    Case("cnn", (3, 128, 128), "cosine", 4),
+    *(Case(*CNN_GREY, "cosine", n, steps=max(50, 1000 // n)) for n in (1, 64)),
+    *(Case(*CNN_GREY, belief, 64) for belief in ("L2", "L1")),
+    *(Case(*CONVBIG, "cosine", n, steps=max(50, 200 // n)) for n in (1, 8, 32)),
+    Case(*CONVBIG, "cosine", 1, restarts=64),
+    Case(*CONVBIG, "L2", 32),
+    *(Case(*CONVNET, "cosine", n, steps=10) for n in (1, 8)),
 )
 BUSY = {
-    "cpu": (Case(*CNN_COLOUR, "cosine", 64, 1), Case(*CONVBIG, "cosine", 32, 1)),
-    "cuda": (Case(*CNN_COLOUR, "cosine", 64, 64), Case(*CONVBIG, "cosine", 256, 1),
-             Case(*CONVBIG, "cosine", 1, 2048)),
+    "cpu": (Case(*CNN_COLOUR, "cosine", 64), Case(*CONVBIG, "cosine", 32)),
+    "cuda": (Case(*CNN_COLOUR, "cosine", 64, restarts=64), Case(*CONVBIG, "cosine", 256),
+             Case(*CONVBIG, "cosine", 1, restarts=2048)),
 }  # fmt: skip
-STEPS = {"cpu": 3, "cuda": 30}  # of a measurement
 
 
 def busy(device: torch.device) -> tuple[Case, ...]:
@@ -81,12 +91,14 @@ def every(device: torch.device) -> list[Case]:
 
 def released(given: Given, device: torch.device) -> ServerView:
     """What clients with an untrained network and random images released."""
-    network, shape, count = given
+    network, shape, count, batch = given
     model = getattr(models, network)(shape, 10).to(device)
-    x = torch.rand((count, *shape), generator=generator(START, 0))
-    client = Client(model, GaussianNoise(0.01))
+    examples = () if batch is None else (batch,)
+    x = torch.rand((count, *examples, *shape), generator=generator(START, 0))
+    y = torch.arange(x.shape[: 1 + len(examples)].numel()).view(count, *examples) % 10
+    client = Client(model, GaussianNoise(0.01), batch_size=batch)
     parts = [
-        client.release(x[some], some % 10, key=some.tolist())
+        client.release(x[some], y[some], key=some.tolist())
         for some in torch.arange(count).split(64)
     ]
     g = parts[0].g.map(lambda *v: torch.cat(v), *(p.g for p in parts[1:]))

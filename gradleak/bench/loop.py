@@ -1,4 +1,4 @@
-"""The usual way to write an attack, one image at a time: what the engine is measured against."""
+"""The usual way to write an attack, one client at a time: what the engine is measured against."""
 
 from collections.abc import Callable
 
@@ -6,29 +6,39 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gradleak.attacks import Adam
 from gradleak.client import ServerView
 from gradleak.priors import Prior
 
 
-def usual_loop(view: ServerView, belief: str, prior: Prior, x: Tensor) -> Callable[[], None]:
-    """One step on the view's first client, from x (1, *shape): autograd twice, then Adam.
+def usual_loop(
+    view: ServerView, belief: str, prior: Prior, x: Tensor, adam: Adam
+) -> tuple[Tensor, Callable[[int], None]]:
+    """The attack on the view's first client from x (1, *shape): where it is, and its next step.
 
-    belief: cosine, L2 or L1.
+    A step, counted from 0, is autograd twice, then Adam. belief: cosine, L2 or L1.
     """
     model, x = view.client.model, x.clone().requires_grad_()
-    optimizer = torch.optim.Adam([x], lr=0.1)
+    optimizer = torch.optim.Adam([x], eps=1e-12)
     weights = list(model.parameters())
     g = [view.g[name][0] for name, _ in model.named_parameters()]
+    of_batch = view.client.batch_size is not None
 
-    def step() -> None:
-        optimizer.zero_grad()
-        loss = F.cross_entropy(model(x), view.y[:1])
+    def step(count: int) -> None:
+        optimizer.param_groups[0]["lr"] = float(adam.rate(count))
+        loss = F.cross_entropy(
+            model(x[0] if of_batch else x), view.y[0] if of_batch else view.y[:1]
+        )
         found = torch.autograd.grad(loss, weights, create_graph=True)
         total = _mismatch(belief, found, g) - prior.log_prob(x).sum()
         (x.grad,) = torch.autograd.grad(total, x)
+        if adam.signed:
+            x.grad.sign_()
         optimizer.step()
+        with torch.no_grad():
+            x.copy_(prior.project(x))
 
-    return step
+    return x, step
 
 
 def _mismatch(belief: str, found: tuple[Tensor, ...], g: list[Tensor]) -> Tensor:

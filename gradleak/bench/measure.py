@@ -1,12 +1,15 @@
-"""What attacks cost: image-iterations per second and memory, against the usual loop.
+"""What attacks cost: time and memory of a step, against the usual loop.
 
-Engine and loop run in turn in one process, so that ratios hold on a machine whose speed drifts.
+All run in turn, so that ratios hold on a machine whose speed drifts.
 """
 
+import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import replace
 from functools import cache
+from multiprocessing import get_context
 from pathlib import Path
 
 import pandas as pd
@@ -16,70 +19,119 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from tqdm import tqdm
 
 from gradleak import gradients
-from gradleak.attacks import log_posterior
-from gradleak.bench.cases import PRIOR, STEPS, Case, released, start
+from gradleak.attacks import Adam, log_posterior
+from gradleak.bench.breaching import step_seconds
+from gradleak.bench.cases import PRIOR, Case, Given, released, start
 from gradleak.bench.floor import copy_speed, least_flops, product_speed, seconds
 from gradleak.bench.loop import usual_loop
 from gradleak.client import ServerView
-from gradleak.device import LiveMemory, MovedMemory, keep_blocks, products
+from gradleak.device import LiveMemory, MovedMemory, keep_blocks, products, threads
 from gradleak.experiment import Exported, made
+
+LOOPED = 48  # steps of the loop, and of other packages, that are timed
 
 
 def run(
-    device: torch.device, cases: Sequence[Case], rounds: int = 3, steps: int | None = None
+    device: torch.device, cases: Sequence[Case], rounds: int = 3
 ) -> Iterator[dict[str, object]]:
     """Measure the cases; yield one row for each.
 
-    A row holds milliseconds per image-iteration of engine and loop, their ratio and its quartiles,
-    the engine's peak memory per attack in MiB without what was released, and two shares of what the
-    device can do: of the floor, which is `least_flops` over the speed of matrix products, and of
-    the copy speed, at which the bytes would move that a step's operations read and write. All are
-    medians over rounds; each round goes through all cases, so that none has the quiet minutes to
-    itself. Only the engine takes the case's precision.
+    A row holds milliseconds for a step of one attack. engine: a whole attack, with all that is
+    done before its first step and after its last, over its steps. loop: the usual one. Both with
+    the threads that they come with and, `_best`, with one or all, whichever is quicker. shipped:
+    the loop in a process that gives memory back to the system as processes do. breaching: that
+    package's, nan where it is not installed. ratio: of loop and engine, with quartiles, and of
+    both at their best.
+
+    mib_per_attack: the engine's peak without what was released. Two shares of what the device can
+    do: of the floor, which is `least_flops` over the speed of matrix products, and of the copy
+    speed, at which the bytes would move that a step's operations read and write. All are medians
+    over rounds; each round goes through all cases, so that none has the quiet minutes to itself.
+    Only the engine takes the case's precision.
     """
     keep_blocks()  # as experiments do
-    steps = steps or STEPS.get(device.type, STEPS["cpu"])
     given = cache(released)
     settings = [(case, given(case.given, device), []) for case in cases]
     for case, view, _ in settings:  # the first time takes longer
         with products(case.precision):
-            _engine(case, view, steps=1)
-    for case, view, turns in tqdm(settings * rounds, desc="bench", delay=2, disable=None):
-        turns.append(_round(case, view, steps))
+            case.adversary(view.client, steps=1).attack(view)
+    with ProcessPoolExecutor(1, get_context("spawn")) as other:
+        for case, view, turns in tqdm(settings * rounds, desc="bench", delay=2, disable=None):
+            turns.append(_round(case, view, other))
     for case, view, turns in settings:
-        model, x = view.client.model, start(view)
-        flops = least_flops(model, case.shape)
-        peak, moved = _bytes(case, view)
-        table = pd.DataFrame(turns)
-        ratio = (table.loop / table.engine).quantile([0.25, 0.5, 0.75]).round(2)
-        yield {
-            **_described(case, device),
-            "path": gradients.path(model, x[:, None], view.y[:, None]),
-            "engine_ms": round(table.engine.median() * 1e3, 4),
-            "loop_ms": round(table.loop.median() * 1e3, 4),
-            "ratio": ratio[0.5],
-            "ratio_low": ratio[0.25],
-            "ratio_high": ratio[0.75],
-            "floor_ms": round((flops / table.products).median() * 1e3, 4),
-            "floor_share": round((flops / table.products / table.engine).median(), 3),
-            "copy_share": round((moved / table.copies / table.engine).median(), 3),
-            "mib_moved": round(moved / 2**20, 2),
-            "mib_per_attack": round(peak / 2**20, 2),
-            "rounds": rounds,
-            "steps": steps,
-        }
+        yield _row(case, view, pd.DataFrame(turns))
 
 
-def _round(case: Case, view: ServerView, steps: int) -> dict[str, float]:
-    """Seconds per image-iteration of both, and what the device does in a second just then."""
-    device = view.y.device
-    found = {"copies": copy_speed(device)}
+def _row(case: Case, view: ServerView, turns: pd.DataFrame) -> dict[str, object]:
+    model, x = view.client.model, start(view)
+    each = [v if case.batch else v[:, None] for v in (x, view.y)]
+    flops = least_flops(model, case.shape) * (case.batch or 1)
+    peak, moved = _bytes(case, view)
+    best = {
+        way: turns[[c for c in turns if c in (way, f"{way}_one")]].median().min()
+        for way in ("engine", "loop")
+    }
+    ratio = (turns.loop / turns.engine).quantile([0.25, 0.5, 0.75]).round(2)
+    times = turns[["engine", "loop", "shipped", "breaching"]].median() * 1e3
+    return {
+        **_described(case, view.y.device),
+        "path": gradients.path(model, *each),
+        **{f"{way}_ms": round(time, 4) for way, time in times.items()},
+        **{f"{way}_best_ms": round(float(time) * 1e3, 4) for way, time in best.items()},
+        "ratio": ratio[0.5],
+        "ratio_low": ratio[0.25],
+        "ratio_high": ratio[0.75],
+        "ratio_best": round(best["loop"] / best["engine"], 2),
+        "floor_ms": round((flops / turns.products).median() * 1e3, 4),
+        "floor_share": round((flops / turns.products / turns.engine).median(), 3),
+        "copy_share": round((moved / turns.copies / turns.engine).median(), 3),
+        "mib_moved": round(moved / 2**20, 2),
+        "mib_per_attack": round(peak / 2**20, 2),
+        "rounds": len(turns),
+        "steps": case.steps,
+    }
+
+
+def _round(case: Case, view: ServerView, other: Executor) -> dict[str, float]:
+    """Seconds for a step of one attack, and what the device does in a second just then."""
+    device, found = view.y.device, {}
+    found["copies"] = copy_speed(device)
     with products(case.precision):
         found["products"] = product_speed(device)
-        found["engine"] = _engine(case, view, steps)
-    step = usual_loop(view, case.belief, PRIOR, start(view)[:1])
-    step()
-    return {**found, "loop": seconds(step, device, 16 * STEPS["cpu"])}
+    on_cpu = device.type == "cpu"
+    for name, count in {"": torch.get_num_threads(), **({"_one": 1} if on_cpu else {})}.items():
+        with threads(count):
+            with products(case.precision):
+                found[f"engine{name}"] = _engine(case, view)
+            found[f"loop{name}"] = _loop(case, view)
+    found["shipped"] = other.submit(_shipped, case).result() if on_cpu else math.nan
+    comparable = case.belief == "cosine" and case.batch is None
+    found["breaching"] = step_seconds(view, LOOPED) if comparable else math.nan
+    return found
+
+
+def _engine(case: Case, view: ServerView) -> float:
+    attack = case.adversary(view.client)
+    whole = seconds(lambda: attack.attack(view), view.y.device, 1)
+    return whole / case.steps / case.attacks
+
+
+def _loop(case: Case, view: ServerView) -> float:
+    adam = Adam(steps=LOOPED)
+    _, step = usual_loop(view, case.belief, PRIOR, start(view)[:1], adam)
+    step(0)
+    count = max(3, LOOPED // (case.batch or 1))
+    return seconds(lambda: step(0), view.y.device, count)
+
+
+def _shipped(case: Case) -> float:
+    """The loop in a process of its own, which `keep_blocks` has not touched."""
+    return _loop(case, _view(replace(case, released=1).given))
+
+
+@cache
+def _view(given: Given) -> ServerView:
+    return released(given, torch.device("cpu"))
 
 
 def write(
@@ -140,18 +192,10 @@ def _described(case: Case, device: torch.device) -> dict[str, object]:
         "belief": case.belief,
         "attacks": case.attacks,
         "released": case.released,
+        "batch": case.batch or 1,
         "precision": case.precision,
         "device": device.type,
     }
-
-
-def _engine(case: Case, view: ServerView, steps: int) -> float:
-    """Seconds per image-iteration of the engine; the difference of two runs leaves out set-up."""
-    long, short = (
-        seconds(lambda n=n: case.adversary(view.client, n).attack(view), view.y.device, 1)
-        for n in (steps + 1, 1)
-    )
-    return (long - short) / steps / case.attacks
 
 
 def _bytes(case: Case, view: ServerView) -> tuple[float, float]:
