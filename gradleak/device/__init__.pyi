@@ -1,6 +1,6 @@
 from . import precision
 from .choice import named
-from .chunks import CACHED, as_many_as_fit, blocks, in_chunks, out_of_memory
+from .chunks import CACHED, as_many_as_fit, blocks, in_chunks, out_of_memory, pieces
 from .dispatch import Dispatched
 from .memory import LiveMemory, MovedMemory, free, keep_blocks
 from .precision import PRECISIONS, MatrixInputs, ordinary, products, unrounded, usable
@@ -22,6 +22,7 @@ __all__ = [
     "named",
     "ordinary",
     "out_of_memory",
+    "pieces",
     "precision",
     "proceed",
     "products",

@@ -49,6 +49,16 @@ def blocks(rows: int, each: int, device: torch.device) -> Iterator[slice]:
     return (slice(k, min(k + some, rows)) for k in range(0, rows, some))
 
 
+def pieces(rows: int, each: int, of: int, device: torch.device) -> Iterator[tuple[slice, slice]]:
+    """The same where a row is made of `each` parts of `of` numbers: (rows, parts) at a time.
+
+    Several whole rows, or of one row that is too large as many parts as are worked on at a time.
+    """
+    for some in blocks(rows, each * of, device):
+        for part in blocks(each, of, device) if some.stop - some.start == 1 else [slice(0, each)]:
+            yield some, part
+
+
 def as_many_as_fit(run: Callable[[Tensor], object], few: Tensor, device: torch.device) -> int:
     """How many rows take half of the free memory, by what a few of them take: it is linear."""
     peaks = []

@@ -149,6 +149,8 @@ class Gradient(Mapping[str, Tensor]):
         """
 
         def of(name: str, entry: Entry) -> Tensor:
+            if isinstance(entry, Outer) and entry.exact:
+                return entry.entrywise(entrywise.square, other[name])
             if isinstance(entry, Outer):
                 rest = other.only(name).sq_norm().repeat_interleave(self.attacks // other.attacks)
                 inner, sq_norm = self._moments(name, entry, other)

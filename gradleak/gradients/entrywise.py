@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from gradleak.device import blocks
+from gradleak.device import blocks, pieces
 
 Term = Callable[[Tensor, Tensor, slice], tuple[Tensor, Tensor]]
 """term(apart, g, rows): the sum over each attack's entries (n,), and its derivative in `apart`.
@@ -56,7 +56,14 @@ def _apart(g: Tensor, delta: Tensor, a: Tensor, mask: Tensor | None, out: Tensor
     return torch.baddbmm(g.expand_as(out), delta.mT, a, alpha=-1, out=out)
 
 
-def _shared(values: Tensor, some: slice, attacks: int) -> Tensor:
+def part_of(mask: Tensor | None, some: slice, rows: slice, attacks: int) -> Tensor | None:
+    """The rows of a mask, (O, I) or (M, O, I), that some of N attacks meet there."""
+    if mask is None or mask.ndim == 2:
+        return mask if mask is None else mask[rows]
+    return shared(mask, some, attacks)[:, rows]
+
+
+def shared(values: Tensor, some: slice, attacks: int) -> Tensor:
     """The rows of `values` (M, ...) that belong to some of N attacks, each shared by N / M."""
     each = attacks // len(values)
     return values[some] if each == 1 else values[torch.arange(some.start, some.stop) // each]
@@ -68,7 +75,7 @@ class _OfTensor(torch.autograd.Function):
         total, kept = h.new_empty(len(h)), ctx.needs_input_grad[0]
         slopes = torch.empty_like(h) if kept else None
         for some in blocks(len(h), 2 * g[0].numel(), g.device):
-            released = _shared(g, some, len(h))
+            released = shared(g, some, len(h))
             total[some], slope = term(released - h[some], released, some)
             if kept:
                 slopes[some] = slope
@@ -87,17 +94,21 @@ class _OfFactors(torch.autograd.Function):
     def forward(
         ctx: Any, delta: Tensor, a: Tensor, mask: Tensor | None, g: Tensor, term: Term
     ) -> Tensor:
-        total, of_delta, of_a = a.new_empty(len(a)), torch.empty_like(delta), torch.empty_like(a)
-        every = list(blocks(len(a), 2 * g[0].numel(), g.device))
-        work = g.new_empty(every[0].stop, *g.shape[1:])  # stays in the cache
-        for some in every:
-            released, out = _shared(g, some, len(a)), work[: some.stop - some.start]
-            own = mask if mask is None or mask.ndim == 2 else _shared(mask, some, len(a))
-            apart = _apart(released, delta[some], a[some], own, out)
-            total[some], slope = term(apart, released, some)
+        total, of_delta, of_a = a.new_zeros(len(a)), torch.empty_like(delta), torch.zeros_like(a)
+        every = list(pieces(len(a), g.shape[1], 2 * g.shape[2], g.device))
+        some, rows = every[0]
+        work = g.new_empty(some.stop, rows.stop, g.shape[2])  # stays in the cache
+        for some, rows in every:
+            released = shared(g, some, len(a))[:, rows]
+            out = work[: some.stop - some.start, : rows.stop - rows.start]
+            own = part_of(mask, some, rows, len(a))
+            own_delta = delta[some, :, rows]
+            apart = _apart(released, own_delta, a[some], own, out)
+            value, slope = term(apart, released, some)
+            total[some] += value
             slope = slope if own is None else slope.mul_(own)
-            torch.bmm(a[some], slope.mT, out=of_delta[some])
-            torch.bmm(delta[some], slope, out=of_a[some])
+            of_delta[some, :, rows] = torch.bmm(a[some], slope.mT)
+            of_a[some].baddbmm_(own_delta, slope)
         ctx.save_for_backward(of_delta, of_a)
         return total
 

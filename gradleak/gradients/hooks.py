@@ -36,7 +36,7 @@ def entries(
 ) -> dict[str, Tensor | Outer]:
     """Parameter name -> gradient of N attacks; x (N, B, *shape), y (N, B).
 
-    If differentiable (in x), linear layers are kept as factors; else all entries are tensors.
+    Linear layers are kept as factors; if not differentiable (in x), as those of each entry.
     """
     attacks = len(x)
     # Without a derivative to follow, x still has to start the graph that ends in each output.
@@ -52,7 +52,7 @@ def entries(
         of = _linear if isinstance(layer, nn.Linear) else _summed
         for kind, value in of(layer, used, attacks).items():
             if not differentiable:
-                value = (value.dense() if isinstance(value, Outer) else value).detach()
+                value = value.exactly() if isinstance(value, Outer) else value.detach()
             found[f"{name}.{kind}" if name else kind] = value
     return {k: found[k] for k, p in model.named_parameters() if p.requires_grad}
 

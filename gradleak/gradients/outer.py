@@ -19,11 +19,15 @@ class Outer:
     delta (N, K, O) is the loss's derivative with respect to the layer's output, a (N, K, I) the
     layer's input; K counts the examples and places that share the weight. What is quadratic in
     the gradient is computed from the factors, so that no tensor (N, O, I) is ever made.
+
+    exact: compute it entry by entry, some at a time, and without derivatives. What is the
+    difference of two sums over factors is rounding alone where two gradients nearly agree.
     """
 
     delta: Tensor
     a: Tensor
     mask: Tensor | None = None
+    exact: bool = False
 
     @property
     def shape(self) -> torch.Size:
@@ -34,6 +38,10 @@ class Outer:
         """The gradient itself, (N, O, I)."""
         product = entrywise.product(self.delta, self.a)
         return product if self.mask is None else times(product, self.mask)
+
+    def exactly(self) -> Outer:
+        """The same by its entries, without derivatives."""
+        return replace(self, delta=self.delta.detach(), a=self.a.detach(), exact=True)
 
     def float(self) -> Outer:
         """The same in float32."""
@@ -53,6 +61,8 @@ class Outer:
 
         Where M < N, each of its rows is shared by N / M consecutive attacks.
         """
+        if self.exact:
+            return products.of_entries(self.delta, self.a, self.mask, g)
         inner, sq_norm = products.of_factors(self.delta, self.a, g)
         return inner, sq_norm if self.mask is None else self.sq_norm()
 
@@ -62,6 +72,8 @@ class Outer:
 
     def sq_norm(self) -> Tensor:
         """Squared norm of each attack's gradient, (N,)."""
+        if self.exact:
+            return products.of_entries(self.delta, self.a, self.mask, None)[1]
         if self.mask is None:
             gram = torch.bmm(self.delta, self.delta.mT) * torch.bmm(self.a, self.a.mT)
             return gram.flatten(1).sum(1)

@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.linalg import vector_norm
 
-from gradleak.device import CACHED, blocks
+from gradleak.device import CACHED, blocks, pieces
+from gradleak.gradients import entrywise
 
 Moments = tuple[Tensor, Tensor]
 """<h, g> and |h|^2 of each attack, (N,) each."""
@@ -27,6 +28,22 @@ def of_tensors(h: Sequence[Tensor], g: Sequence[Tensor]) -> Moments:
 def of_factors(delta: Tensor, a: Tensor, g: Tensor) -> Moments:
     """The same for h = sum_k delta_k outer a_k; delta (N, K, O), a (N, K, I), g (M, O, I)."""
     return _OfFactors.apply(delta, a, g)
+
+
+def of_entries(delta: Tensor, a: Tensor, mask: Tensor | None, g: Tensor | None) -> Moments:
+    """The moments of h = mask * sum_k delta_k outer a_k, entry by entry; no derivatives.
+
+    They cost as much as h, of which a piece is made at a time. Without g, (M, O, I), <h, g> is 0.
+    """
+    inner, norm = a.new_zeros(2, len(a))
+    for some, rows in pieces(len(a), delta.shape[2], 2 * a.shape[2], a.device):
+        h = entrywise.product(delta[some, :, rows], a[some])
+        own = entrywise.part_of(mask, some, rows, len(a))
+        h = h if own is None else h.mul_(own)
+        norm[some] += sq_norm(h)
+        if g is not None:
+            inner[some] += h.mul_(entrywise.shared(g, some, len(a))[:, rows]).flatten(1).sum(1)
+    return inner, norm
 
 
 def sq_norm(v: Tensor) -> Tensor:
