@@ -177,7 +177,9 @@ def _look(adversary: Adversary, view: ServerView) -> None:
         return
     view = view[[0, min(1, len(view) - 1)]]
     like = next(iter(view.g.values()))
-    x = look.unlike(torch.rand(2, *view.shape, generator=generator(START, 0)).to(like))
+    x = look.unlike(
+        torch.rand(2, *view.shape, dtype=torch.float32, generator=generator(START, 0)).to(like)
+    )
     if look.due(client.defense, *how):
         g = client.gradient(x, view.labels).map(lambda v: v.detach().requires_grad_())
 

@@ -106,7 +106,9 @@ class Amortised(Learnt):
         def loss(network: nn.Module) -> Tensor:
             index = torch.randint(len(images), (batch_size,), generator=rng)
             scale = log_uniform(self.lowest, self.highest, batch_size, rng).to(seen.device)
-            noise = torch.randn(batch_size, seen.shape[1], generator=rng).to(seen.device)
+            noise = torch.randn(batch_size, seen.shape[1], dtype=torch.float32, generator=rng).to(
+                seen.device
+            )
             z = seen[index] + scale.unsqueeze(1) * noise
             answers = Answering(directions, network, images.classes)
             guess = answers(z, images.y[index].to(seen.device), scale)

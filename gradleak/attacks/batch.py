@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -39,6 +40,7 @@ class Batch:
     attacks: Sequence[tuple[Adversary, ServerView]]
     rows: Sequence[Row]
     seed: int
+    replayed: bool = True  # where it repays
 
     @classmethod
     def of(cls, attacks: Sequence[tuple[Adversary, ServerView]], seed: int) -> Batch:
@@ -75,7 +77,10 @@ class Batch:
     def starts(self) -> Tensor:
         """Uniform noise in [0, 1], one draw for each row."""
         view = self.attacks[0][1]
-        draws = [torch.rand(view.shape, generator=generator(START, *key)) for key in self.keys]
+        draws = [
+            torch.rand(view.shape, dtype=torch.float32, generator=generator(START, *key))
+            for key in self.keys
+        ]
         return torch.stack(draws).to(next(iter(view.g.values())))
 
     def observed(self) -> Gradient:
@@ -130,7 +135,7 @@ class Batch:
     def replays(self) -> bool:
         """Whether its climbs are replayed, so that they run side by side without a network."""
         first, view = self.attacks[0]
-        if not replay.repays(first.optimizer.steps):
+        if not (self.replayed and replay.repays(first.optimizer.steps)):
             return False
         x = self.part(torch.arange(1)).starts().requires_grad_()
         with torch.enable_grad():
@@ -151,7 +156,7 @@ class Batch:
 
     def found(self) -> tuple[Tensor, Tensor, Tensor]:
         """Run each attack from its start: x (n, *shape), log-posterior and last step, (n,) each."""
-        x, stopped = self.climb(self.starts())
+        x, stopped = self._climbed()
         # The score is made of whole gradients and not of factors, whose rounding would decide
         # between restarts that fit almost perfectly; so it is made in small parts.
         size = max(1, SCORED_AT_ONCE // self.attacks[0][1].g.size)
@@ -159,6 +164,14 @@ class Batch:
             parts = torch.arange(len(x)).split(size)
             scores = [self.part(index).plain(like=x)(x[index], END) for index in parts]
         return x, torch.cat(scores).nan_to_num(nan=-torch.inf), stopped
+
+    def _climbed(self) -> tuple[Tensor, Tensor]:
+        """Where the rows end: once more without a record, if that went another way."""
+        try:
+            return self.climb(self.starts())
+        except replay.ReplayError as error:
+            warnings.warn(f"the climb begins again without its record: {error}", stacklevel=2)
+        return replace(self, replayed=False).climb(self.starts())
 
 
 def log_posterior(adversary: Adversary, g: Gradient, y: Tensor) -> Objective:
@@ -183,9 +196,10 @@ def _climbed(adversary: Adversary, likelihood: Likelihood) -> Objective:
 
     def f(x: Tensor, moment: Moment = END) -> Tensor:
         temperature, now = _temperature(adversary, moment), prior.at(moment)
+        last = moment.step == moment.steps - 1
         if known and now is prior:
-            return whole(x, temperature)
-        return alone(x, temperature) + now.log_prob(x)
+            return whole(x, temperature, last)
+        return alone(x, temperature, last) + now.log_prob(x)
 
     return f
 
@@ -198,8 +212,8 @@ def _likelihood(client: Client, g: Gradient, y: Tensor) -> Likelihood:
     return lambda x, temperature: client.log_prob(g, x, y) / temperature
 
 
-def _replayed(likelihood: Likelihood) -> Likelihood:
-    """The same, whose slope is computed with it: recorded once, and then replayed."""
+def _replayed(likelihood: Likelihood) -> Callable[[Tensor, Scale, bool], Tensor]:
+    """The same, whose slope is computed with it: recorded once, then replayed or, to check, run."""
 
     @replay.Replayed
     @torch.enable_grad()
@@ -208,21 +222,21 @@ def _replayed(likelihood: Likelihood) -> Likelihood:
         value = likelihood(x, temperature)
         return value.detach(), slope(value.sum(), x)
 
-    def climbed(x: Tensor, temperature: Scale) -> Tensor:
-        return _ValueAndSlope.apply(x, torch.as_tensor(temperature).to(x), run)
+    def climbed(x: Tensor, temperature: Scale, check: bool) -> Tensor:
+        return _ValueAndSlope.apply(x, torch.as_tensor(temperature).to(x), run, check)
 
     return climbed
 
 
 class _ValueAndSlope(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, temperature: Tensor, run: replay.Run) -> Tensor:
-        value, slope = run(x, temperature)
-        ctx.save_for_backward(slope)
+    def forward(
+        ctx: Any, x: Tensor, temperature: Tensor, run: replay.Replayed, check: bool
+    ) -> Tensor:
+        value, ctx.slope = run(x, temperature, check=check)
         return value
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
-        (slope,) = ctx.saved_tensors
-        return per_attack(upstream, slope) * slope, None, None
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None]:
+        return per_attack(upstream, ctx.slope) * ctx.slope, None, None, None

@@ -126,7 +126,9 @@ class PosteriorSamples(Attack):
             return self.client.slope(view.g, x, y)
 
         def noise() -> Tensor:
-            return torch.stack([torch.randn(view.shape, generator=rng) for rng in rngs]).to(like)
+            return torch.stack(
+                [torch.randn(view.shape, dtype=torch.float32, generator=rng) for rng in rngs]
+            ).to(like)
 
         x = 0.5 + self.prior.at(Moment(0, how.steps)).level * noise()
         direction = noise()

@@ -111,7 +111,10 @@ class FreshLatents(Smoothing):
                 f"{tuple(joined.shape)}: join them first, see `Joint`"
             )
         shape = (self.samples, self.size)
-        draws = [torch.randn(shape, generator=generator(LATENT, *key, moment.key)) for key in keys]
+        draws = [
+            torch.randn(shape, dtype=torch.float32, generator=generator(LATENT, *key, moment.key))
+            for key in keys
+        ]
         x = joined[:, None, : -self.size].expand(-1, self.samples, -1)
         return torch.cat([x, torch.stack(draws).to(x)], 2)
 

@@ -184,8 +184,8 @@ class Ball(Smoothing):
         offsets = []
         for key in keys:
             rng = generator(BALL, *key, moment.key)
-            direction = torch.randn(shape, generator=rng).flatten(1)
-            length = torch.rand(self.samples, 1, generator=rng) ** (1 / size)
+            direction = torch.randn(shape, dtype=torch.float32, generator=rng).flatten(1)
+            length = torch.rand(self.samples, 1, dtype=torch.float32, generator=rng) ** (1 / size)
             offsets.append((length * direction / direction.norm(dim=1, keepdim=True)).view(shape))
         radius = per_attack(self.radius, x.unsqueeze(1))
         return x.unsqueeze(1) + (1 - moment.progress) * radius * torch.stack(offsets).to(x)

@@ -94,7 +94,7 @@ def released(given: Given, device: torch.device) -> ServerView:
     network, shape, count, batch = given
     model = getattr(models, network)(shape, 10).to(device)
     examples = () if batch is None else (batch,)
-    x = torch.rand((count, *examples, *shape), generator=generator(START, 0))
+    x = torch.rand((count, *examples, *shape), dtype=torch.float32, generator=generator(START, 0))
     y = torch.arange(x.shape[: 1 + len(examples)].numel()).view(count, *examples) % 10
     client = Client(model, GaussianNoise(0.01), batch_size=batch)
     parts = [

@@ -68,7 +68,9 @@ def _one_by_one(view: ServerView, adam: Adam) -> Tensor:
 
 
 def _alone(view: ServerView, adam: Adam) -> Tensor:
-    draw = torch.rand(1, *view.shape, generator=generator(START, 0, *view.key, 0))
+    draw = torch.rand(
+        1, *view.shape, dtype=torch.float32, generator=generator(START, 0, *view.key, 0)
+    )
     x, step = usual_loop(view, "cosine", IMAGES, draw.to(view.y.device), adam)
     for count in range(adam.steps):
         step(count)

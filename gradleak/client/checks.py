@@ -82,7 +82,7 @@ def check_labels(client: Client, x: Tensor, y: Tensor) -> None:
 @torch.no_grad()
 def check_dependence(client: Client, x: Tensor, y: Tensor) -> None:
     """Raise ValueError where the gradient is the same whatever x is."""
-    other = 0.2 * torch.rand(x[:1].shape, generator=generator(START)).to(x)
+    other = 0.2 * torch.rand(x[:1].shape, dtype=torch.float32, generator=generator(START)).to(x)
     few = torch.cat([x[:2], 0.75 * x[:1].flip(-1) + other])
     g = client.gradient(few, y[:1].expand(len(few), *y.shape[1:]))
     apart = g.rows(slice(1, None)).sq_distance(first := g.rows(slice(1)))
@@ -178,7 +178,9 @@ def tensor(name: str, value: object) -> Tensor:
 
 def some(client: Client, shape: Sequence[int]) -> Tensor:
     """Some x of a shape, where the clients' own is not at hand."""
-    return torch.rand(*shape, generator=generator(START)).to(client.placed([0.5], 0)[0])
+    return torch.rand(*shape, dtype=torch.float32, generator=generator(START)).to(
+        client.placed([0.5], 0)[0]
+    )
 
 
 def as_seen(client: Client, x: Tensor) -> Tensor:

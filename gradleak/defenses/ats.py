@@ -77,7 +77,7 @@ class ATS(Transform):
         """The transformation of one image, by its random key."""
         rng = generator(TRANSFORM, *key)
         down, right = torch.randint(2 * PADDING + 1, (2,), generator=rng).tolist()
-        flip = bool(torch.rand((), generator=rng) < 0.5)
+        flip = bool(torch.rand((), dtype=torch.float32, generator=rng) < 0.5)
         chosen = self.policies[int(torch.randint(len(self.policies), (), generator=rng))]
         operations = tuple(OPERATIONS[i].drawn(rng) for i in chosen)
         return Transformation((down, right), flip, operations)

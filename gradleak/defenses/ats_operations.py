@@ -48,7 +48,9 @@ class Operation:
 
     def drawn(self, generator: torch.Generator) -> tuple[str, float]:
         """The name and the magnitude with its sign drawn, as `apply` takes them."""
-        negative = len(self.signed) > 1 and torch.rand((), generator=generator) < 0.5
+        negative = (
+            len(self.signed) > 1 and torch.rand((), dtype=torch.float32, generator=generator) < 0.5
+        )
         return self.name, self.signed[int(negative)]
 
 

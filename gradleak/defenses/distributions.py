@@ -227,7 +227,7 @@ def _drawn(what: int, like: Gradient, keys: Sequence[tuple[int, ...]], draw: Dra
         check_kind("keys", each, Sequence, "a tuple for each attack, such as [(seed, 0)]")
     if len(keys) != like.attacks:
         raise ValueError(f"{like.attacks} gradients but {len(keys)} random keys; give one for each")
-    drawn = {k: torch.empty(v.shape) for k, v in like.items()}
+    drawn = {k: torch.empty(v.shape, dtype=torch.float32) for k, v in like.items()}
 
     def fill(n: int) -> None:
         rng = generator(what, *keys[n])

@@ -201,4 +201,6 @@ def learned_noise(gradient: Gradient, scale: float) -> LearnedNoise:
 
 @lru_cache(maxsize=256)
 def _mask(rate: float, seed: int, place: int, shape: torch.Size, *to: Any) -> Tensor:
-    return (torch.rand(shape, generator=generator(MASK, seed, place)) >= rate).to(*to)
+    return (
+        torch.rand(shape, dtype=torch.float32, generator=generator(MASK, seed, place)) >= rate
+    ).to(*to)

@@ -96,7 +96,10 @@ class Latent(Transform):
 
     def __call__(self, x: Tensor, keys: Sequence[tuple[int, ...]]) -> Tensor:
         """(N, C*H*W + size); latent n comes from keys[n] alone."""
-        draws = [torch.randn(self.size, generator=generator(LATENT, *key)) for key in keys]
+        draws = [
+            torch.randn(self.size, dtype=torch.float32, generator=generator(LATENT, *key))
+            for key in keys
+        ]
         return join(x, self.scale * torch.stack(draws).to(x))
 
     def image(self, seen: Tensor) -> Tensor:

@@ -91,7 +91,7 @@ class Soteria(InputDefense):
         x = x.requires_grad_()
         r = _input_of(self.layer, model, x)
         # The Jacobian times a random vector is zero where its row is, almost surely.
-        direction = torch.randn(x.shape, generator=generator(DIRECTION)).to(x)
+        direction = torch.randn(x.shape, dtype=torch.float32, generator=generator(DIRECTION)).to(x)
         weight = torch.zeros_like(r, requires_grad=True)
         (slope,) = torch.autograd.grad(r, x, weight, create_graph=True)
         live = torch.autograd.grad(slope, weight, direction, retain_graph=True)[0] != 0

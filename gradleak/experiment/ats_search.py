@@ -46,7 +46,7 @@ def privacy_score(model: nn.Module, policy: str, images: Images, seed: int = 0) 
     x = _transformed(policy, images, seed)
     device = next(model.parameters()).device
     share = torch.linspace(0, 1, MIXES + 1).view(-1, 1, 1, 1)
-    noise = torch.rand(images.shape, generator=generator(SEARCH, seed, 1))
+    noise = torch.rand(images.shape, dtype=torch.float32, generator=generator(SEARCH, seed, 1))
     areas = []
     for one, y in zip(x, images.y, strict=True):
         mixes = (share * one + (1 - share) * noise).to(device).unsqueeze(1)

@@ -59,6 +59,7 @@ def general(model: nn.Module, x: Tensor, y: Tensor, loss: Loss = F.cross_entropy
 
 
 @alone
+@ordinary
 def path(model: nn.Module, x: Tensor, y: Tensor, loss: Loss = F.cross_entropy) -> str:
     """How `gradient` computes these gradients: "captured", "general" or "loop".
 

@@ -8,8 +8,8 @@ from gradleak.gradients import network
 from gradleak.gradients.hooks import Loss
 
 HALVED = (
-    "\nAttackers compute with a copy of the network in float32: let the loss cast what it holds to "
-    "the network's output z, such as weight.to(z)"
+    "\nAttackers compute with a copy of the network in float32: let the loss and the "
+    "network's forward cast what they hold to what they are given, such as weight.to(z)"
 )
 
 

@@ -39,6 +39,11 @@ SAME = (torch.ops.aten.detach.default, torch.ops.aten.alias.default)
 """Operations that answer with what they were given, once nothing is differentiated."""
 
 
+INDEX = (aten.index.Tensor, aten._unsafe_index.Tensor)
+UNSEEN = (aten._pack_padded_sequence.default,)
+"""Operations whose kernel reads numbers of which the shape of the result is made."""
+
+
 class Slot(NamedTuple):
     """A place in the record that holds a tensor."""
 
@@ -56,6 +61,7 @@ class Call:
     read: list[int] = field(default_factory=list)
     made: list[int] = field(default_factory=list)
     writes: bool = False
+    masked: bool = False  # picks entries by a mask, and so as many as that has
     again: bool = False  # makes what does not depend on the inputs, and is too large to be held
 
 
@@ -77,11 +83,14 @@ class Record(Dispatched):
         self._moving: set[int] = set()  # memory whose numbers depend on the inputs
         self._kept: set[int] = set()  # memory of what is held, or lies outside
         self._room = 0  # bytes that may still be held: as many as lie outside
+        self._refused = ""
         self.inputs = [self._new(t) for t in inputs]
         self._moving.update(self._places[s] for s in self.inputs)
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
+        if self._refuses(function, (args, *kwargs.values())):
+            return function(*args, **kwargs)
         given: list[Tensor] = []
         call = Call(
             function,
@@ -89,9 +98,12 @@ class Record(Dispatched):
             dict(zip(kwargs, self._slotted((*kwargs.values(),), given), strict=True)),
             read=[self._slots[tensor] for tensor in given],
             writes=function._schema.is_mutable,
+            masked=any(t.dtype in (torch.bool, torch.uint8) for t in given),
         )
         moving = self._moves(call)
         result = function(*args, **kwargs)
+        if self._refuses(function, result):
+            return result
         for tensor in result if isinstance(result, list | tuple) else (result,):
             if isinstance(tensor, Tensor) and tensor not in self._slots:
                 slot = self._new(tensor, self._beside(tensor, given))
@@ -109,6 +121,8 @@ class Record(Dispatched):
 
     def plan(self, outputs: tuple[Tensor, ...]) -> Run:
         """What gives the outputs for other inputs. Raises NotReplayableError."""
+        if self._refused:
+            raise NotReplayableError(self._refused)
         while not all([self._settled(call) for call in self.calls]):
             pass  # memory that is filled anew in each step moves, and so does what made it
         calls = [call for call in self.calls if self._moves(call) or call.again]
@@ -118,6 +132,12 @@ class Record(Dispatched):
         if missing:
             raise NotReplayableError("an output is not what an operation gave")
         return _compiled(calls, self.inputs, [self._slots[t] for t in outputs], self.held)
+
+    def _refuses(self, function: Any, values: Any) -> bool:
+        """Whether nothing is written down any more, as a tensor has no memory to tell it by."""
+        if not self._refused and not all(t.layout == torch.strided for t in _tensors(values)):
+            self._refused = f"{function} takes or gives a tensor that is not dense"
+        return bool(self._refused)
 
     def _new(self, tensor: Tensor, place: int | None = None) -> int:
         number = next(self._numbers)
@@ -190,8 +210,17 @@ class Record(Dispatched):
         name = str(call.function)
         if any(s in self.outside for s in self._written(call)):
             raise NotReplayableError(f"{name} writes into a tensor of outside")
-        if torch.Tag.nondeterministic_seeded in call.function.tags:
+        tags = call.function.tags
+        if torch.Tag.nondeterministic_seeded in tags:
             raise NotReplayableError(f"{name} draws numbers")
+        if torch.Tag.inplace_view in tags:
+            raise NotReplayableError(f"{name} turns a tensor into another view")
+        if moves and (call.function.namespace not in ("aten", "prims") or call.function in UNSEEN):
+            raise NotReplayableError(f"nobody knows what {name} reads")
+        # An index of whole numbers has as many results as it has numbers.
+        counted = call.function not in INDEX or call.masked
+        if moves and torch.Tag.dynamic_output_shape in tags and counted:
+            raise NotReplayableError(f"{name} gives as many numbers as its input says")
         if moves and not any(_slots(call.result)) and not call.writes:
             raise NotReplayableError(f"{name} reads a value into Python")
 
@@ -270,6 +299,14 @@ def _slots(tree: object) -> Iterator[Slot]:
     elif isinstance(tree, list):
         for part in tree:
             yield from _slots(part)
+
+
+def _tensors(tree: Any) -> Iterator[Tensor]:
+    if isinstance(tree, Tensor):
+        yield tree
+    elif isinstance(tree, list | tuple):
+        for part in tree:
+            yield from _tensors(part)
 
 
 def _memory(tensor: Tensor) -> int:

@@ -9,6 +9,7 @@ import math
 import os
 import time
 import warnings
+from collections.abc import Sequence
 from functools import cache
 
 import torch
@@ -20,44 +21,65 @@ from gradleak.gradients import compute, plain
 from gradleak.gradients.recording import NotReplayableError, Record, Run
 
 FEW = 10  # calls that nothing is measured for
+AGAIN = {10**k for k in range(1, 9)}  # calls at which a replay is compared once more
 
-READ = {Tensor.numpy, Tensor.tolist, Tensor.__array__}
-"""What hands numbers over to Python without that anything is dispatched."""
+READ = {
+    Tensor.numpy, Tensor.tolist, Tensor.__array__, Tensor.__dlpack__,
+    Tensor.tensor_split, torch.tensor_split,
+}  # fmt: skip
+"""What hands numbers over, or reads them itself, without that anything is dispatched."""
+
+
+class ReplayError(Exception):
+    """A replay went another way than its computation does, some calls after it was recorded."""
 
 
 class Replayed:
     """run(*inputs), recorded at its first call, compared at the second, replayed from then on.
 
     Where that is impossible, `refused` says why and each call is run as it stands: a value was read
-    into Python, numbers were drawn, a tensor of outside was written into, or the replay failed
-    or differs. So it is for inputs of another shape, layout, precision or device than the first.
+    into Python, numbers were drawn, a tensor of outside was written into, what is computed has as
+    many numbers as another says, or the replay failed or differs. So it is for inputs of another
+    shape, layout, precision or device than the first.
+
+    What the record cannot show, such as Python's own numbers, may change later. So it is compared
+    again each time that there were ten times as many calls, and whenever `check` asks for it:
+    before a result is relied on. Raises ReplayError where that fails.
     """
 
     def __init__(self, run: Run) -> None:
-        self.run, self.refused = run, ""
+        self.run, self.refused, self.calls = run, "", 0
         self._plan: Run | None = None
         self._like: list[object] = []
-        self._compared = False
 
-    def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+    def __call__(self, *inputs: Tensor, check: bool = False) -> tuple[Tensor, ...]:
         """What run gives."""
         if self.refused or (self._plan is not None and _likeness(inputs) != self._like):
             return self.run(*inputs)
+        self.calls += 1
         if self._plan is None:
             return self._recorded(inputs)
-        if self._compared:
-            return self._again(inputs)
-        self._compared, expected = True, self.run(*inputs)
+        first = self.calls == 2
+        if not (check or first or self.calls in AGAIN):
+            return self._followed(inputs)
+        expected = self.run(*inputs)
         try:
-            if all(map(_equal, self._again(inputs), expected)):
-                return expected
-            self.refused = "what was replayed differs from what was run"
-        except Exception as error:  # an operation that runs only where autograd looks on
-            if out_of_memory(error):
+            if not all(map(_equal, self._followed(inputs), expected)):
+                raise ReplayError("what was replayed differs from what was run")
+        except ReplayError as error:
+            if not first:
                 raise
             self.refused = str(error)
-        warnings.warn(f"the climb goes on without its record: {self.refused}", stacklevel=2)
+            warnings.warn(f"the climb goes on without its record: {error}", stacklevel=2)
         return expected
+
+    def _followed(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        try:
+            return self._again(inputs)
+        except Exception as error:  # shapes that fit no more; what runs only under autograd's eyes
+            if out_of_memory(error):
+                raise
+            raise ReplayError(str(error)) from error
 
     @torch.enable_grad()  # nothing here requires it, and some kernels keep what autograd would need
     def _again(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -70,7 +92,7 @@ class Replayed:
             found = self.run(*inputs)
         try:
             if reads.seen:
-                raise NotReplayableError(f"{reads.seen} reads a value into Python")
+                raise NotReplayableError(reads.seen)
             self._plan = record.plan(found)
         except NotReplayableError as why:
             self.refused = str(why)
@@ -114,14 +136,31 @@ def _calls_that_repay() -> float:
 
 
 class _Reads(TorchFunctionMode):
-    """Notices tensors that are read into Python or NumPy."""
+    """Notices tensors that are read into Python or NumPy, and derivatives that may do so."""
 
     seen = ""
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         if function in READ:
-            self.seen = function.__name__
+            self.seen = f"{function.__name__} reads a value into Python"
+        if function is torch.autograd.grad and (name := _own_function(args[0])):
+            self.seen = f"nobody knows what the derivative of {name} reads"  # unseen from here
         return function(*args, **(kwargs or {}))
+
+
+def _own_function(outputs: Tensor | Sequence[Tensor]) -> str:
+    """A torch.autograd.Function of one's own that the outputs were made with; "" without one."""
+    left = [t.grad_fn for t in ([outputs] if isinstance(outputs, Tensor) else outputs)]
+    met = set(left)
+    while left:
+        node = left.pop()
+        function = getattr(node, "_forward_cls", None)
+        if function and not function.__module__.startswith(("gradleak.", "torch.")):
+            return function.__qualname__
+        new = {after for after, _ in getattr(node, "next_functions", ())} - met
+        met |= new
+        left += new
+    return ""
 
 
 def _likeness(inputs: tuple[Tensor, ...]) -> list[object]:

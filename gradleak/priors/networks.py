@@ -113,4 +113,7 @@ def log_uniform(lowest: float, highest: float, count: int, rng: torch.Generator)
     if lowest > highest:
         raise ValueError(f"lowest must not exceed highest: {lowest} and {highest}")
     check_whole("count", count)
-    return lowest * (math.log(highest / lowest) * torch.rand(count, generator=rng)).exp()
+    return (
+        lowest
+        * (math.log(highest / lowest) * torch.rand(count, dtype=torch.float32, generator=rng)).exp()
+    )

@@ -93,7 +93,10 @@ def trained_denoiser(
     def loss(model: nn.Module) -> Tensor:
         x = images.x[torch.randint(len(images), (batch_size,), generator=rng)].to(device)
         sigma = log_uniform(LOWEST, HIGHEST, batch_size, rng).to(device)
-        s, noise = sigma.view(-1, 1, 1, 1), torch.randn(x.shape, generator=rng).to(device)
+        s, noise = (
+            sigma.view(-1, 1, 1, 1),
+            torch.randn(x.shape, dtype=torch.float32, generator=rng).to(device),
+        )
         weight = (s.square() + deviation**2) / (s * deviation).square()
         return (weight * (model(x + s * noise, sigma) - x).square()).mean()
 
@@ -187,7 +190,11 @@ class Learned(Prior):
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Zero, (N,), with the slope of the log-density."""
-        z = torch.randn(x.shape[-3:], generator=generator(DENOISER, self.seed, self.moment.key))
+        z = torch.randn(
+            x.shape[-3:],
+            dtype=torch.float32,
+            generator=generator(DENOISER, self.seed, self.moment.key),
+        )
         slope = per_attack(self.weight, x) * self.score(x.detach(), self.level * z.to(x))
         told = (x * slope).flatten(1).sum(1)
         return told - told.detach()

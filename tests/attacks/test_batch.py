@@ -6,8 +6,10 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 import zoo
 from torch import nn
 
@@ -283,3 +285,106 @@ def test_what_is_in_flight_is_counted_in_pixels():
     plain = gl.Adversary(of, TV)
     ball = replace(plain, ball=gl.Ball(1.0, samples=5))
     assert [Batch.of([(a, view)], 0).pixels for a in (plain, ball)] == [3 * 64, 15 * 64]
+
+
+def hard(z, y, least=1.25):
+    """The mean over the examples that are hard."""
+    each = F.cross_entropy(z, y, reduction="none")
+    kept = each[each > least]
+    return kept.mean() if len(kept) else each.mean()
+
+
+def harder(z, y):
+    return hard(z, y, 1.0)
+
+
+def counted(z, y):
+    return F.cross_entropy(z, y) * (1 + len((z > 0.3).nonzero()))
+
+
+def cut(z, y):
+    at = z.detach()[:, 0].argmax().clamp(1, 3)[None]
+    (a, b), (c, d) = torch.tensor_split(z, at), torch.tensor_split(y, at)
+    return F.cross_entropy(a, c) + 0.5 * F.cross_entropy(b, d)
+
+
+class Clipped(torch.autograd.Function):
+    """It reads its slope into NumPy, where nothing of this package looks on."""
+
+    @staticmethod
+    def forward(ctx, z):
+        return z.clone()
+
+    @staticmethod
+    def backward(ctx, slope):
+        return slope * (0.3 if np.abs(slope.detach().numpy()).max() > 0.6 else 1.0)
+
+
+def clipped(z, y):
+    return F.cross_entropy(Clipped.apply(z), y)
+
+
+def told(z, y):
+    return F.cross_entropy(z, y) * (1 + float(np.from_dlpack(z.detach()).max() > 0.5))
+
+
+@pytest.mark.parametrize("loss", [hard, harder, counted, cut, clipped, told])
+@pytest.mark.parametrize("seed", [1, 4, 5, 8])
+@pytest.mark.filterwarnings("ignore::gradleak.gradients.LoopWarning")
+@pytest.mark.filterwarnings("ignore:the climb .* without its record")
+def test_a_loss_that_goes_by_its_numbers_is_followed_wherever_it_goes(replays, loss, seed):
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3)).eval()
+    x, y = torch.rand(1, 4, 6), torch.randint(0, 3, (1, 4))
+    of = gl.Client(model, gl.GaussianNoise(0.01), loss, batch_size=4)
+    both(replays, gl.bayes(of, gl.Flat(), optimizer=gl.Adam(steps=120)), of.release(x, y))
+
+
+@dataclass(frozen=True)
+class Clock(gl.Prior):
+    """It counts the steps of all climbs, which ask it once each."""
+
+    steps: list
+
+    def log_prob(self, x):
+        return x.new_zeros(len(x))
+
+    def project(self, x):
+        self.steps.append(1)
+        return x.clamp(0, 1)
+
+
+def test_a_climb_whose_record_went_another_way_begins_again(replays):
+    clock = Clock([])
+
+    def turning(z, y):
+        return F.cross_entropy(z, y) * (1 if len(clock.steps) < 20 else 2)
+
+    of = client(gl.GaussianNoise(0.1))
+    view = of.release(X, Y)
+    adversary = gl.Adversary(replace(of, loss=turning), clock, gl.Adam(steps=60))
+    replays(True)
+    with pytest.warns(UserWarning, match="begins again without its record: what was replayed"):
+        found = adversary.attack(view)
+    assert turning(torch.ones(1, 2), torch.tensor([0])) > 1
+    assert found.x.equal(adversary.attack(view).x)
+
+
+class Graph(nn.Module):
+    """A network on a graph whose neighbours are a sparse matrix."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 5), nn.Linear(5, 3)
+        self.register_buffer("near", torch.eye(6).to_sparse())
+
+    def forward(self, x):
+        h = torch.tanh(self.a(x)).permute(1, 0, 2).reshape(6, -1)
+        return self.b(torch.sparse.mm(self.near, h).view(6, -1, 5).permute(1, 0, 2).mean(1))
+
+
+def test_tensors_without_memory_to_tell_them_by_are_not_recorded(replays):
+    of = gl.Client(Graph().eval(), gl.GaussianNoise(0.01))
+    view = of.release(torch.rand(3, 6, 4), torch.tensor([0, 1, 2]))
+    (made,) = both(replays, gl.bayes(of, gl.Flat(), optimizer=gl.Adam(steps=STEPS)), view)
+    assert "not dense" in made.refused
