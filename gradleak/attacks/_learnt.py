@@ -13,6 +13,7 @@ from gradleak.attacks.attack import Attack, check_view
 from gradleak.client import Client, ServerView
 from gradleak.data import Images
 from gradleak.defenses import Defense, NoDefense, Noisy
+from gradleak.gradients import received
 from gradleak.scales import POSITIVE, check_kind, check_number, check_whole, refuse
 
 Family = Callable[[float], Defense]
@@ -74,6 +75,22 @@ class Learnt(Attack):
         """
         check_view(view)
         view.check_belief(self.client)
+        if view.shape != self.images.shape:
+            raise ValueError(
+                f"trained on images {self.images.shape}, this view's x is {view.shape}: make "
+                "another attack, with such images"
+            )
+        if missing := tuple(k for k in received.like(self.client.model) if k not in view.g):
+            raise ValueError(
+                f"the view lacks {', '.join(missing)}, which the attack was trained with: use one "
+                "that climbs, and believes gradleak.Ignore"
+            )
+        y = view.labels
+        if y.is_floating_point() or y.ndim != 1 or int(y.max()) >= self.images.classes:
+            raise ValueError(
+                f"trained on labels 0 to {self.images.classes - 1}, one a client; this view has "
+                f"{y.dtype} {tuple(y.shape)} up to {y.max().item():g}: make another attack for it"
+            )
         defense = view.client.defense
         scale = defense.noise_scale if isinstance(defense, Noisy) else math.nan
         if not (self.lowest <= scale <= self.highest and self.family(scale) == defense):

@@ -23,7 +23,7 @@ from gradleak.defenses import NoDefense
 from gradleak.device import ordinary
 from gradleak.gradients import Gradient
 from gradleak.models import Normalize
-from gradleak.scales import check_number
+from gradleak.scales import check_kind, check_number
 
 BELIEVED = (
     "give the view labels that you believe in, dataclasses.replace(view, y=labels), such as each "
@@ -144,6 +144,7 @@ def layer_input(g: Gradient, layer: str) -> LayerInput:
     without a weight and a bias, or that are not linear, where no unit is active, and where all of
     the bias was hidden.
     """
+    check_kind("g", g, Gradient, "what a view holds: view.g")
     weight, delta = _parameters(g, layer)
     a = _inputs(weight, delta)
     while (told := _deltas(weight, delta, a)).any():  # rows that may tell inputs no other does
@@ -166,6 +167,11 @@ def _entries(g: Gradient, layer: str) -> tuple[Tensor, Tensor]:
             f"'{layer}' is no linear layer with a bias, so its input cannot be read off; those "
             f"are {', '.join(linear) or 'none'}. For other first layers search for the image: "
             "gradleak.inverting_gradients"
+        )
+    if weight.shape[:2] != bias.shape:
+        raise ValueError(
+            f"the gradient of '{layer}.weight' must be (N, O, I) with the bias's {bias.shape[1]} "
+            f"outputs, got {tuple(weight.shape)}: transpose it"
         )
     return weight, bias
 
@@ -229,6 +235,7 @@ def labels(view: ServerView) -> Tensor:
     raises ValueError where they do not, for other losses, last layers and defenses that change the
     entries, by noise, in size (for batches) or by leaving some out.
     """
+    check_view(view)
     once = run(view)
     name = _logits(view, once)
     _check_release(view, once.x, name)
@@ -254,6 +261,7 @@ def tokens(g: Gradient, layer: str) -> list[Tensor]:
     gives the tokens of all of them. Raises ValueError for a layer without a table, and where every
     row is filled: a table that is tied to the output layer, or noise.
     """
+    check_kind("g", g, Gradient, "what a view holds: view.g")
     table = g.get(f"{layer}.weight")
     if table is None or table.ndim != 3:
         tables = [k for k in g.layers if f"{k}.weight" in g and g[f"{k}.weight"].ndim == 3]

@@ -118,6 +118,11 @@ class PosteriorSamples(Attack):
         begin, how = time.perf_counter(), self.langevin
         check_view(view, seed)
         view.check_belief(self.client)
+        if len(view.shape) != 3:
+            raise ValueError(
+                f"the prior's denoiser takes images (C, H, W), and this view's x is {view.shape}: "
+                "use an attack that climbs, such as gradleak.bayes"
+            )
         like = next(iter(view.g.values()))
         rngs = [generator(LANGEVIN, seed, key, k) for key in view.key for k in range(self.count)]
         y = view.labels.repeat_interleave(self.count, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -14,10 +15,13 @@ from gradleak.client import checks
 from gradleak.device import ordinary
 from gradleak.gradients import Gradient, received
 from gradleak.randomness import check_seed
-from gradleak.scales import check_kind
+from gradleak.scales import check_kind, check_whole
 
 if TYPE_CHECKING:
     from gradleak.client.client import Client
+
+
+LARGEST = 2**40  # numbers of an example
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,7 @@ class ServerView:
     @ordinary
     def __getitem__(self, index: slice | Sequence[int]) -> ServerView:
         """The view of some of the clients: a slice, or a sequence of positions."""
+        self._check_kinds()
         places = _places(index, len(self))
         rows = torch.tensor(places, dtype=torch.long, device=next(iter(self.g.values())).device)
         return replace(
@@ -67,8 +72,7 @@ class ServerView:
         seed that is none.
         """
         check_seed("seed", seed)
-        check_kind("g", self.g, Gradient, "gradleak.Gradient({name: tensor (N, ...)})")
-        check_kind("shape", self.shape, tuple, "that of one example, such as (1, 28, 28)")
+        self._check_kinds()
         if not hasattr(self.client, "model"):
             raise ValueError(f"the view's client is {self.client!r:.99}: give it a Client")
         gradients.network.check(self.client.model)
@@ -80,13 +84,26 @@ class ServerView:
             )
         checks.check_gradient("what was released", self.g)
         if self.y is not None:
-            check_kind("y", self.y, Tensor, "use torch.tensor(y)")
             x, y = self.client.placed(checks.some(self.client, (1, *self.shape)), self.y)
-            if y.shape[:1] != (len(self),):
-                raise ValueError(
-                    f"y is {tuple(y.shape)} for {len(self)} clients; give one for each"
-                )
             checks.check_labels(self.client, x, y)
+
+    def _check_kinds(self) -> None:
+        check_kind("g", self.g, Gradient, "gradleak.Gradient({name: tensor (N, ...)})")
+        if any(v.is_meta for v in self.g.values()):
+            raise ValueError("g lies on the device meta, without numbers: release it on a real one")
+        check_kind("shape", self.shape, tuple, "that of one example, such as (1, 28, 28)")
+        for size in self.shape:
+            check_whole("shape", size, 1)
+        if math.prod(self.shape) > LARGEST:
+            raise ValueError(f"shape is {self.shape}, more numbers than memory holds")
+        check_kind("key", self.key, tuple, "a whole number for each client")
+        check_seed("key", *self.key)
+        if self.y is not None:
+            check_kind("y", self.y, Tensor, "use torch.tensor(y)")
+            if self.y.shape[:1] != (len(self.key),):
+                raise ValueError(
+                    f"y is {tuple(self.y.shape)} for {len(self)} clients; give one for each"
+                )
 
     @property
     def labels(self) -> Tensor:

@@ -22,6 +22,7 @@ from torch import Tensor
 from gradleak.device import precision
 from gradleak.experiment import _cells
 from gradleak.files import sound, whole
+from gradleak.scales import check_kind
 from gradleak.version import __version__
 
 NAMES = 2  # how rows are named; raised when equal computations get other names
@@ -35,6 +36,10 @@ class Exported:
     """The records in a .csv; beside it the facts (.json) and the kept reconstructions (.npz)."""
 
     path: Path
+
+    def __post_init__(self) -> None:
+        check_kind("path", self.path, (str, Path))
+        object.__setattr__(self, "path", Path(self.path))
 
     @property
     def name(self) -> str:

@@ -47,7 +47,8 @@ class Records:
         check_kind("folder", self.folder, (str, Path))
         check_kind("name", self.name, str)
         check_kind("chapter", self.chapter, str)
-        if not 0 < len(self.name.encode()) < 200 or not self.name.isprintable() or "/" in self.name:
+        printable = self.name.isprintable() and "/" not in self.name
+        if not printable or not 0 < len(self.name.encode()) < 200:
             refuse("name", "what a file can be called, up to 199 letters without /", self.name)
         object.__setattr__(self, "folder", Path(self.folder))
         if self.committed is not None:

@@ -75,6 +75,11 @@ def test_answers_are_made_of_the_samples():
     assert torch.equal(Sample(2)(found.samples), found.samples[:, 2])
 
 
+def test_a_neighbour_at_delta_itself_counts():
+    samples = torch.tensor([9.0, 0.0, 1.0]).view(1, 3, 1, 1, 1)
+    assert MostWithin(1.0)(samples).item() == 0
+
+
 def test_the_choice_within_delta_is_the_one_with_most_neighbours():
     points = torch.tensor([0.0, 0.9, 1.0, 1.1, 3.0]).view(1, 5, 1, 1, 1)
     assert MostWithin(0.15)(points).item() == 1.0

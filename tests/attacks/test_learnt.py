@@ -1,7 +1,10 @@
 """When learnt attacks are trained, and what they are named after."""
 
+from dataclasses import replace
+
 import pytest
 import torch
+from torch import nn
 
 import gradleak as gl
 from gradleak.experiment import Records, run
@@ -62,3 +65,24 @@ def test_the_name_says_for_whom_and_how_it_was_trained(make):
     ]
     assert len(set(names)) == 4
     assert digest(make(client(0.2))) == names[0]  # it is trained for all scales
+
+
+@both
+def test_views_that_it_was_not_trained_for_are_refused(make):
+    attack = make(client())
+    view = client().release(TEST.x, TEST.y)
+    flat = nn.Sequential(nn.Unflatten(1, (1, 8, 8)), *client().model)
+    attack_of_rows = make(gl.Client(flat, gl.GaussianNoise(0.1)))
+    for wrong, said in (
+        (replace(view, y=torch.eye(10)[:3]), "trained on labels 0 to 9"),
+        (replace(view, g=view.g.without(["dense2"])), r"lacks dense2\.weight.*Ignore"),
+        (view.without_labels(), "needs labels"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            attack.attack(wrong)
+    wide = gl.Client(gl.models.mlp(TEST.shape, 12, (12,)), gl.GaussianNoise(0.1))
+    with pytest.raises(ValueError, match="trained on labels 0 to 9.* up to 11"):
+        make(wide).attack(wide.release(TEST.x, torch.tensor([0, 1, 11])))
+    rows = attack_of_rows.client.release(TEST.x.flatten(1), TEST.y)
+    with pytest.raises(ValueError, match=r"images \(1, 8, 8\), this view's x is \(64,\)"):
+        attack_of_rows.attack(rows)

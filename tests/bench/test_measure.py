@@ -5,6 +5,7 @@ import torch
 
 from gradleak import models
 from gradleak.bench import cases, measure
+from gradleak.device import LiveMemory
 from gradleak.experiment import Exported
 
 
@@ -46,6 +47,18 @@ def test_factors_keep_memory_per_attack_below_one_weight_copy():
     view = cases.released(case.given, torch.device("cpu"))
     case.adversary(view.client, steps=1).attack(view)  # the check against the general path is done
     assert measure._bytes(case, view)[0] < 0.25 * 4 * view.g.size
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("belief", ["cosine", "L2", "L1"])
+def test_one_attack_holds_less_than_half_of_its_gradient(belief):
+    """Also to score it at the end, entry by entry: convbig has 47 MiB of weights."""
+    case = cases.Case("convbig", (3, 32, 32), belief, released=1)
+    view = cases.released(case.given, torch.device("cpu"))
+    case.adversary(view.client, steps=1).attack(view)  # how to compute is found out
+    with LiveMemory() as live:
+        case.adversary(view.client, steps=2).attack(view)
+    assert live.peak < 20 * 2**20
 
 
 @pytest.mark.slow

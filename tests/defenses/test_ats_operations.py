@@ -61,6 +61,24 @@ def test_operations_are_those_of_pillow(index):
             assert differ <= (0.04 if (name, index) == ("shear_y", 6) else 0), (name, magnitude)
 
 
+@pytest.mark.parametrize("name", ats_operations.KINDS)
+@pytest.mark.parametrize("level", [0, 3, 9])
+def test_so_are_those_that_the_published_table_leaves_out_at_other_levels(name, level):
+    x, magnitude = pictures(1, seed=level), Operation(name, level).magnitude
+    done = apply(name, magnitude, x)[0].permute(1, 2, 0).numpy().astype(int)
+    image = Image.fromarray(x[0].permute(1, 2, 0).numpy())
+    apart = np.abs(done - np.asarray(pillow(name, magnitude, image)).astype(int)) > 1
+    assert apart.mean() <= (0.04 if name.startswith("shear") else 0)
+
+
+@pytest.mark.parametrize(
+    "name", [n for n in ats_operations.KINDS if n not in ("autocontrast", "equalize", "invert")]
+)
+def test_the_lowest_level_leaves_an_image_as_it_is(name):
+    x = pictures(1)
+    assert (apply(name, Operation(name, 0).magnitude, x).int() - x.int()).abs().max() <= 1
+
+
 SMOOTH = [n for n in ats_operations.KINDS if n not in ("posterize", "equalize", "autocontrast")]
 
 

@@ -15,6 +15,7 @@ from torch import nn
 
 import gradleak as gl
 from gradleak.attacks import FirstLayer
+from gradleak.defenses import censored
 
 NOISES = {gl.GaussianNoise: scipy.stats.norm, gl.LaplaceNoise: scipy.stats.laplace}
 
@@ -243,3 +244,13 @@ def table(found):
 
 if __name__ == "__main__":
     print(table(leaks()))
+
+
+def test_a_gap_counts_from_beyond_its_bound():
+    """A tenth of 60 survivors lies within FALL times the smallest: no gap; else there is one."""
+    survivors = torch.full((60,), censored.FALL)
+    survivors[:6] = 1.0
+    others = torch.zeros(20)
+    for widened, gap in ((1.0, False), (1.001, True)):
+        v = torch.cat([torch.where(survivors > 1, widened * survivors, survivors), others])
+        assert censored._cut_at_random(v[torch.randperm(80)].view(8, 10)) is gap
