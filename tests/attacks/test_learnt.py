@@ -81,7 +81,7 @@ def test_views_that_it_was_not_trained_for_are_refused(make):
         with pytest.raises(ValueError, match=said):
             attack.attack(wrong)
     wide = gl.Client(gl.models.mlp(TEST.shape, 12, (12,)), gl.GaussianNoise(0.1))
-    with pytest.raises(ValueError, match="trained on labels 0 to 9.* up to 11"):
+    with pytest.raises(ValueError, match=r"trained on labels 0 to 9.* up to 11"):
         make(wide).attack(wide.release(TEST.x, torch.tensor([0, 1, 11])))
     rows = attack_of_rows.client.release(TEST.x.flatten(1), TEST.y)
     with pytest.raises(ValueError, match=r"images \(1, 8, 8\), this view's x is \(64,\)"):
