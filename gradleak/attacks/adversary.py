@@ -28,6 +28,7 @@ from gradleak.client import Client, ServerView
 from gradleak.defenses import Defense, Distribution
 from gradleak.device import (
     as_many_as_fit,
+    cores,
     follows,
     in_chunks,
     ordinary,
@@ -152,7 +153,7 @@ def _found(batch: Batch, order: Tensor, chunk: int) -> list[tuple[Tensor, Tensor
     on_cpu = first.optimizer.steps and next(iter(batch.attacks[0][1].g.values())).is_cpu
     if most == 1 or not on_cpu or not follows():
         return in_chunks(run, order, chunk)
-    workers = min(most, batch.pixels * min(chunk, len(order)) // A_WORKERS)
+    workers = min(most, cores(), batch.pixels * min(chunk, len(order)) // A_WORKERS)
     own = (part for a, _ in batch.attacks for part in (a.prior, a.client.defense, a.ball))
     if workers > 1 and all(map(look.known, own)) and batch.replays():
         return side_by_side(run, order, chunk, workers)

@@ -1,6 +1,7 @@
 """Chunks of work side by side: a thread for each, in which PyTorch takes one thread."""
 
 import math
+import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, CancelledError, ThreadPoolExecutor, wait
@@ -45,6 +46,12 @@ def side_by_side(run: Callable[[Tensor], T], rows: Tensor, chunk: int, workers: 
         short = future.exception() is not None
         found += in_chunks(run, part, math.ceil(size / 2)) if short else [future.result()]
     return found
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    limited = hasattr(os, "sched_getaffinity")  # not on every system
+    return len(os.sched_getaffinity(0)) if limited else os.cpu_count() or 1
 
 
 def proceed() -> None:

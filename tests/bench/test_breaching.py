@@ -9,8 +9,8 @@ from gradleak.bench import breaching, cases
 INSTALLED = importlib.util.find_spec("breaching") is not None
 
 
-def view():
-    return cases.released(("cnn", (3, 32, 32), 1, None), torch.device("cpu"))
+def view(channels=3):
+    return cases.released(("cnn", (channels, 32, 32), 1, None), torch.device("cpu"))
 
 
 @pytest.mark.skipif(INSTALLED, reason="breaching is installed")
@@ -22,3 +22,4 @@ def test_without_the_package_there_is_no_number():
 @pytest.mark.filterwarnings("ignore")  # its own
 def test_a_step_of_it_takes_time():
     assert breaching.step_seconds(view(), 20) > 0
+    assert math.isnan(breaching.step_seconds(view(1), 20))

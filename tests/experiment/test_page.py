@@ -19,7 +19,7 @@ REPO = Path(__file__).parents[2]
 CHAPTERS = {chapter.name: chapter for chapter in book.chapters(REPO)}
 PROFILES = {"smoke": dict(dataset="digits", images=6, shown=4, tuning=2, steps=3, restarts=1,
                           train_steps=[0, 10])}  # fmt: skip
-TIMED = ("runs", "bench-", "compiled-")
+TIMED = ("runs", "bench-", "compiled-", "reach-")
 COMMITTED = [Exported(path.with_suffix(".csv")) for path in sorted(REPO.glob("book/results/*.json"))
              if not path.stem.startswith(TIMED)]  # fmt: skip
 
@@ -38,6 +38,16 @@ def test_what_is_given_takes_the_place_of_the_profiles_sizes():
     found = sizes("smoke", PROFILES, images=3, steps=0, train_steps=[20, 0], rate=0.0)
     assert (found.images, found.shown, found.steps, found.rate) == (3, 3, 3, 0.0)
     assert found.train_steps == [0, 20]
+
+
+@pytest.mark.parametrize("steps", [0, 1, 40])
+def test_the_rate_of_a_pages_climb_falls_to_a_twentieth(tmp_path, steps):
+    profiles = {"smoke": PROFILES["smoke"] | {"steps": steps}}
+    given = defaults("soteria") | {"device": "cpu", "results": str(tmp_path)}
+    climb = page("soteria", profiles, given).search
+    assert climb.steps == steps
+    assert climb.rate(0) == 0.1
+    assert climb.rate(steps) == pytest.approx(0.1 if steps == 0 else 0.005)
 
 
 @pytest.mark.parametrize("bad", [{"images": -1}, {"train_steps": [3, -1]}])

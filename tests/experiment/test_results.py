@@ -14,7 +14,9 @@ import gradleak as gl
 from gradleak.experiment import Exported, Records
 
 RESULTS = Path(__file__).parents[2] / "book" / "results"
-TIMINGS = sorted([*RESULTS.glob("bench-*.csv"), *RESULTS.glob("compiled-*.csv")])
+TIMINGS = sorted(
+    p for what in ("bench", "compiled", "reach") for p in RESULTS.glob(f"{what}-*.csv")
+)
 ACCURACIES = sorted(RESULTS.glob("*-accuracy.csv"))
 SEARCHES = sorted(RESULTS.glob("*-search.csv"))
 OTHERS = sorted([*RESULTS.glob("*-answers.csv"), *RESULTS.glob("*-identified.csv")])
