@@ -13,7 +13,8 @@ from gradleak.client import ServerView
 def step_seconds(view: ServerView, steps: int) -> float:
     """Of its attack "Inverting gradients" on the view's first client; nan without the package.
 
-    And for grey images, of which its total variation knows nothing. The difference of two runs leaves out what it does before the first step and after the last.
+    And for grey images, of which its total variation knows nothing. The difference of two runs
+    leaves out what it does before the first step and after the last.
     """
     if importlib.util.find_spec("breaching") is None or view.shape[0] != 3:
         return math.nan

@@ -4,7 +4,7 @@ from .chunks import CACHED, as_many_as_fit, blocks, in_chunks, out_of_memory, pi
 from .dispatch import Dispatched
 from .memory import LiveMemory, MovedMemory, free, keep_blocks
 from .precision import PRECISIONS, MatrixInputs, ordinary, products, unrounded, usable
-from .threads import follows, proceed, side_by_side, threads
+from .threads import cores, follows, proceed, side_by_side, threads
 
 __all__ = [
     "CACHED",
@@ -15,6 +15,7 @@ __all__ = [
     "MovedMemory",
     "as_many_as_fit",
     "blocks",
+    "cores",
     "follows",
     "free",
     "in_chunks",
