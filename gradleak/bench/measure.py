@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from gradleak.client import ServerView
 from gradleak.device import LiveMemory, MovedMemory, keep_blocks, products, threads
 from gradleak.experiment import Exported, made
 
+MANY = 16  # attacks that keep all cores busy
 LOOPED = 24  # steps of the loop, and of other packages, that are timed
 
 
@@ -41,7 +42,7 @@ def run(
     the threads that they come with and, `_best`, with one or all, whichever is quicker. shipped:
     the loop in a process that gives memory back to the system as processes do. breaching: that
     package's, nan where it is not installed. ratio: of loop and engine, with quartiles, and of
-    both at their best.
+    both at their best. Where attacks are many, the engine is at its best by itself.
 
     mib_per_attack: the engine's peak without what was released. Two shares of what the device can
     do: of the floor, which is `least_flops` over the speed of matrix products, and of the copy
@@ -50,14 +51,15 @@ def run(
     Only the engine takes the case's precision.
     """
     keep_blocks()  # as experiments do
-    given = cache(released)
-    settings = [(case, given(case.given, device), []) for case in cases]
+    settings = [(case, _view(case.given, device), []) for case in cases]
     for case, view, _ in settings:  # the first time takes longer
         with products(case.precision):
             case.adversary(view.client, steps=1).attack(view)
     with ProcessPoolExecutor(1, get_context("spawn")) as other:
-        for case, view, turns in tqdm(settings * rounds, desc="bench", delay=2, disable=None):
-            turns.append(_round(case, view, other))
+        for _ in tqdm(range(rounds), desc="bench", delay=2, disable=None):
+            alone = cache(partial(_alone, other))  # many cases are one to the loop
+            for case, view, turns in settings:
+                turns.append(_round(case, view) | alone(_one(case), device))
     for case, view, turns in settings:
         yield _row(case, view, pd.DataFrame(turns))
 
@@ -92,22 +94,37 @@ def _row(case: Case, view: ServerView, turns: pd.DataFrame) -> dict[str, object]
     }
 
 
-def _round(case: Case, view: ServerView, other: Executor) -> dict[str, float]:
+def _round(case: Case, view: ServerView) -> dict[str, float]:
     """Seconds for a step of one attack, and what the device does in a second just then."""
     device, found = view.y.device, {}
     found["copies"] = copy_speed(device)
     with products(case.precision):
         found["products"] = product_speed(device)
-    on_cpu = device.type == "cpu"
-    for name, count in {"": torch.get_num_threads(), **({"_one": 1} if on_cpu else {})}.items():
-        with threads(count):
-            with products(case.precision):
-                found[f"engine{name}"] = _engine(case, view)
-            found[f"loop{name}"] = _loop(case, view)
-    found["shipped"] = other.submit(_shipped, case).result() if on_cpu else math.nan
-    comparable = case.belief == "cosine" and case.batch is None
-    found["breaching"] = step_seconds(view, _few_steps(case)) if comparable else math.nan
+        found["engine"] = _engine(case, view)
+        if device.type == "cpu" and case.attacks < MANY:
+            with threads(1):
+                found["engine_one"] = _engine(case, view)
     return found
+
+
+def _one(case: Case) -> Case:
+    """What of a case is the same where one client is attacked at a time."""
+    steps = min(LOOPED, case.steps)
+    return replace(case, released=1, restarts=1, steps=steps, precision="float32")
+
+
+def _alone(other: Executor, case: Case, device: torch.device) -> dict[str, float]:
+    """Seconds that one attack at a time takes for a step."""
+    view, on_cpu = _view(case.given, device), device.type == "cpu"
+    found = {"loop": _loop(case, view)}
+    if on_cpu:
+        with threads(1):
+            found["loop_one"] = _loop(case, view)
+    comparable = case.belief == "cosine" and case.batch is None
+    return found | {
+        "shipped": other.submit(_shipped, case).result() if on_cpu else math.nan,
+        "breaching": step_seconds(view, _few_steps(case)) if comparable else math.nan,
+    }
 
 
 def _engine(case: Case, view: ServerView) -> float:
@@ -125,17 +142,17 @@ def _loop(case: Case, view: ServerView) -> float:
 
 def _few_steps(case: Case) -> int:
     """Of what attacks one client at a time; their times differ little."""
-    return max(3, min(LOOPED, case.steps) // (case.batch or 1))
+    return max(3, case.steps // (case.batch or 1))
 
 
 def _shipped(case: Case) -> float:
     """The loop in a process of its own, which `keep_blocks` has not touched."""
-    return _loop(case, _view(replace(case, released=1).given))
+    return _loop(case, _view(case.given, torch.device("cpu")))
 
 
 @cache
-def _view(given: Given) -> ServerView:
-    return released(given, torch.device("cpu"))
+def _view(given: Given, device: torch.device) -> ServerView:
+    return released(given, device)
 
 
 def write(

@@ -1,6 +1,7 @@
 """Attacks that are computed together: replayed or run as they stand, from one thread or several."""
 
 import copy
+import importlib
 import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,7 @@ from gradleak import device
 from gradleak.attacks.batch import Batch
 from gradleak.gradients import replay
 
+adversary_module = importlib.import_module("gradleak.attacks.adversary")  # a name, too
 X, Y = gl.data.batch("digits", range(3))
 STEPS = 6
 
@@ -388,3 +390,19 @@ def test_tensors_without_memory_to_tell_them_by_are_not_recorded(replays):
     view = of.release(torch.rand(3, 6, 4), torch.tensor([0, 1, 2]))
     (made,) = both(replays, gl.bayes(of, gl.Flat(), optimizer=gl.Adam(steps=STEPS)), view)
     assert "not dense" in made.refused
+
+
+def test_there_are_no_more_workers_than_cores(replays, monkeypatch):
+    replays(True)
+    taken, run = [], adversary_module.side_by_side
+    monkeypatch.setattr(adversary_module, "A_WORKERS", 1)
+    monkeypatch.setattr(
+        adversary_module, "side_by_side", lambda *args: taken.append(args[-1]) or run(*args)
+    )
+    adversary = gl.Adversary(client(gl.GaussianNoise(0.1)), TV, gl.Adam(steps=STEPS))
+    with device.threads(1):
+        alone = adversary.attack(VIEW)
+    with device.threads(64):
+        found = adversary.attack(VIEW)
+    assert found.x.equal(alone.x)
+    assert taken == ([device.cores()] if device.cores() > 1 else [])

@@ -1,3 +1,4 @@
+import os
 import threading
 import time
 from concurrent.futures import CancelledError
@@ -5,7 +6,7 @@ from concurrent.futures import CancelledError
 import pytest
 import torch
 
-from gradleak.device import LiveMemory, follows, proceed, side_by_side, threads
+from gradleak.device import LiveMemory, cores, follows, proceed, side_by_side, threads
 
 ROWS = torch.arange(10)
 
@@ -78,3 +79,14 @@ def test_threads_are_given_back_after_an_error():
     with pytest.raises(RuntimeError, match="negative"), threads(before + 1):
         torch.empty(torch.get_num_threads() - before - 2)
     assert torch.get_num_threads() == before
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no affinity")
+def test_cores_are_those_that_this_process_may_use():
+    before = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(before)})
+        assert cores() == 1
+    finally:
+        os.sched_setaffinity(0, before)
+    assert cores() == len(before)
