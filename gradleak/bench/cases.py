@@ -67,7 +67,7 @@ CASES = (
     *(Case(*CONVBIG, "cosine", n, steps=max(50, 200 // n)) for n in (1, 8, 32)),
     Case(*CONVBIG, "cosine", 1, restarts=64),
     Case(*CONVBIG, "L2", 32),
-    *(Case(*CONVNET, "cosine", n, steps=10) for n in (1, 4)),
+    *(Case(*CONVNET, "cosine", n, steps=30) for n in (1, 4)),
 )
 BUSY = {
     "cpu": (Case(*CNN_COLOUR, "cosine", 64), Case(*CONVBIG, "cosine", 32)),

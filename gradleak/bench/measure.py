@@ -224,11 +224,11 @@ def _bytes(case: Case, view: ServerView) -> tuple[float, float]:
 
     What was released and lay there before is not in the peak.
     """
-    few = _few(case)
-    moved = []
+    few, moved = _few(case), []
+    some = view[: few.released]
     for steps in (2, 1):
         with LiveMemory() as live, MovedMemory() as memory:
-            few.adversary(view.client, steps).attack(view[: few.released])
+            few.adversary(view.client, steps).attack(some)
         moved.append(memory.moved)
     return live.peak / few.attacks, (moved[0] - moved[1]) / few.attacks
 
