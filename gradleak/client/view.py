@@ -85,6 +85,10 @@ class ServerView:
         checks.check_gradient("what was released", self.g)
         if self.y is not None:
             x, y = self.client.placed(checks.some(self.client, (1, *self.shape)), self.y)
+            if y.shape[:1] != (len(self),):
+                raise ValueError(
+                    f"y is {tuple(y.shape)} for {len(self)} clients; give one for each"
+                )
             checks.check_labels(self.client, x, y)
 
     def _check_kinds(self) -> None:
@@ -100,10 +104,8 @@ class ServerView:
         check_seed("key", *self.key)
         if self.y is not None:
             check_kind("y", self.y, Tensor, "use torch.tensor(y)")
-            if self.y.shape[:1] != (len(self.key),):
-                raise ValueError(
-                    f"y is {tuple(self.y.shape)} for {len(self)} clients; give one for each"
-                )
+            if not self.y.ndim:
+                raise ValueError(f"y is one number, {self.y.item():g}; give one for each client")
 
     @property
     def labels(self) -> Tensor:
