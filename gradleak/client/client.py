@@ -110,7 +110,7 @@ class Client:
                 g = g.map(lambda v: v.repeat_interleave(len(x) // g.attacks, 0))
         try:
             return held.log_prob(g)
-        except (RuntimeError, KeyError):
+        except (RuntimeError, LookupError):
             received.check_fits(self.model, g)  # says by name what of g is of another model
             raise
 

@@ -404,5 +404,5 @@ def test_there_are_no_more_workers_than_cores(replays, monkeypatch):
         alone = adversary.attack(VIEW)
     with device.threads(64):
         found = adversary.attack(VIEW)
-    assert found.x.equal(alone.x)
+    torch.testing.assert_close(found.x, alone.x, rtol=0, atol=1e-3)
     assert taken == ([device.cores()] if device.cores() > 1 else [])
