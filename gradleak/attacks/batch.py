@@ -103,7 +103,7 @@ class Batch:
         """The log-posterior of all rows."""
         adversary, y = self.adversary(like), torch.stack([v.labels[c] for v, c in self.attacked])
         likelihood = _likelihood(adversary.client, self.observed(), y)
-        return (_climbed if replayed else _posterior)(adversary, likelihood)
+        return (_recorded if replayed else _posterior)(adversary, likelihood)
 
     def objective(self, like: Tensor) -> Objective:
         """What is climbed: the same, averaged over a ball where the adversaries ask for one."""
@@ -188,7 +188,7 @@ def _posterior(adversary: Adversary, likelihood: Likelihood) -> Objective:
     return f
 
 
-def _climbed(adversary: Adversary, likelihood: Likelihood) -> Objective:
+def _recorded(adversary: Adversary, likelihood: Likelihood) -> Objective:
     """The same, recorded once and then replayed; a prior that changes on the way runs beside it."""
     prior, known = adversary.prior, look.known(adversary.prior)
     alone = _replayed(likelihood)

@@ -23,12 +23,11 @@ def usual_loop(
     weights = list(model.parameters())
     g = [view.g[name][0] for name, _ in model.named_parameters()]
     of_batch = view.client.batch_size is not None
+    y = view.y[0] if of_batch else view.y[:1]
 
     def step(count: int) -> None:
         optimizer.param_groups[0]["lr"] = float(adam.rate(count))
-        loss = F.cross_entropy(
-            model(x[0] if of_batch else x), view.y[0] if of_batch else view.y[:1]
-        )
+        loss = F.cross_entropy(model(x[0] if of_batch else x), y)
         found = torch.autograd.grad(loss, weights, create_graph=True)
         total = _mismatch(belief, found, g) - prior.log_prob(x).sum()
         (x.grad,) = torch.autograd.grad(total, x)

@@ -66,7 +66,6 @@ def run(
 
 def _row(case: Case, view: ServerView, turns: pd.DataFrame) -> dict[str, object]:
     model, x = view.client.model, start(view)
-    each = [v if case.batch else v[:, None] for v in (x, view.y)]
     flops = least_flops(model, case.shape) * (case.batch or 1)
     peak, moved = _bytes(case, view)
     best = {
@@ -77,7 +76,7 @@ def _row(case: Case, view: ServerView, turns: pd.DataFrame) -> dict[str, object]
     times = turns[["engine", "loop", "shipped", "breaching"]].median() * 1e3
     return {
         **_described(case, view.y.device),
-        "path": gradients.path(model, *each),
+        "path": view.client.path(x, view.y),
         **{f"{way}_ms": round(time, 4) for way, time in times.items()},
         **{f"{way}_best_ms": round(float(time) * 1e3, 4) for way, time in best.items()},
         "ratio": ratio[0.5],

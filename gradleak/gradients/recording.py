@@ -35,7 +35,7 @@ QUICK = {
 }
 """The usual names of operations that take little time themselves: half of what their call costs."""
 
-SAME = (torch.ops.aten.detach.default, torch.ops.aten.alias.default)
+SAME = (aten.detach.default, aten.alias.default)
 """Operations that answer with what they were given, once nothing is differentiated."""
 
 
