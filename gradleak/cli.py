@@ -143,9 +143,11 @@ def bench(device: str, rounds: int, compiled: bool, output: str | None) -> None:
     if compiled:
         wanted = {path: measure.run_compiled(on, cases.busy(on)[0], rounds)}
     else:
-        beside = path.with_name(path.name.replace("bench", "reach", 1))
         wanted = {path: measure.run(on, cases.every(on), rounds)}
-        wanted |= {} if beside == path else {beside: reach.run(on, rounds)}
+        try:
+            wanted[reach.beside(path)] = reach.run(reach.attacked(), on, rounds)
+        except FileNotFoundError as missing:  # known before anything is measured
+            click.echo(f"No seconds to a PSNR: {missing}", err=True)
     for path, rows in wanted.items():
         click.echo(f"Written: {measure.write(path, rows, on, command)}")
 

@@ -112,6 +112,19 @@ def test_a_device_that_is_not_there_is_one_short_message(monkeypatch, words):
     assert "Invalid value for '--device'" in result.output
 
 
+def test_bench_without_its_images_measures_the_rest(tmp_path, monkeypatch):
+    def none(name, split):
+        raise FileNotFoundError("nowhere")
+
+    monkeypatch.setattr("gradleak.data.load", none)
+    monkeypatch.setattr("gradleak.bench.measure.run", lambda *given: iter([{"rounds": 1}]))
+    path = tmp_path / "bench.csv"
+    result = call("bench", "--device", "cpu", "--output", str(path))
+    assert result.exit_code == 0, result.output
+    assert "No seconds to a PSNR: nowhere" in result.output
+    assert [file.name for file in tmp_path.glob("*.csv")] == ["bench.csv"]
+
+
 def test_outside_a_clone(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for words in (["list"], ["run", "--help"], ["run", "toy"], ["book"], ["publish"]):

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -21,15 +22,24 @@ LENGTHS = (25, 50, 100, 200, 400)  # steps
 DATASET = "cifar10"
 
 
-def run(device: torch.device, rounds: int = 3) -> Iterator[dict[str, object]]:
-    """Attack test images of CIFAR-10, undefended, by the engine and by the usual loop.
+def beside(path: Path) -> Path:
+    """The record of these seconds, beside the one of steps."""
+    name = path.name
+    return path.with_name(name.replace("bench", "reach", 1) if "bench" in name else f"reach-{name}")
+
+
+def attacked() -> data.Images:
+    """Test images of CIFAR-10. Raises FileNotFoundError where they can not be had."""
+    return data.load(DATASET, "test").take(range(IMAGES_ATTACKED))
+
+
+def run(images: data.Images, device: torch.device, rounds: int = 3) -> Iterator[dict[str, object]]:
+    """Attack images, undefended, by the engine and by the usual loop.
 
     Both climb the cosine, with signed steps whose rate falls to a hundredth, from the same starts.
-    A row holds the mean PSNR in dB and the median seconds of all images. Raises FileNotFoundError
-    where CIFAR-10 is not there.
+    A row holds the mean PSNR in dB and the median seconds of all images.
     """
     keep_blocks()
-    images = data.load(DATASET, "test").take(range(IMAGES_ATTACKED))
     client = Client(models.cnn(images.shape, images.classes).to(device))
     view = client.release(images.x.to(device), images.y.to(device))
     ways = {"engine": _together, "loop": _one_by_one}
@@ -45,7 +55,7 @@ def run(device: torch.device, rounds: int = 3) -> Iterator[dict[str, object]]:
                 "steps": length,
                 "seconds": round(float(torch.tensor(took).median()), 3),
                 "psnr": round(float(psnr(found[-1], images.x).mean()), 2),
-                "dataset": DATASET,
+                "dataset": images.name,
                 "images": len(images),
                 "network": "cnn",
                 "rounds": rounds,

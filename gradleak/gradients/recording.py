@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from gradleak.device import Dispatched
@@ -135,7 +136,8 @@ class Record(Dispatched):
 
     def _refuses(self, function: Any, values: Any) -> bool:
         """Whether nothing is written down any more, as a tensor has no memory to tell it by."""
-        if not self._refused and not all(t.layout == torch.strided for t in _tensors(values)):
+        leaves = [] if self._refused else tree_leaves(values)
+        if any(isinstance(t, Tensor) and t.layout != torch.strided for t in leaves):
             self._refused = f"{function} takes or gives a tensor that is not dense"
         return bool(self._refused)
 
@@ -299,14 +301,6 @@ def _slots(tree: object) -> Iterator[Slot]:
     elif isinstance(tree, list):
         for part in tree:
             yield from _slots(part)
-
-
-def _tensors(tree: Any) -> Iterator[Tensor]:
-    if isinstance(tree, Tensor):
-        yield tree
-    elif isinstance(tree, list | tuple):
-        for part in tree:
-            yield from _tensors(part)
 
 
 def _memory(tensor: Tensor) -> int:
