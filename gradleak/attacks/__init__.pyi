@@ -1,21 +1,26 @@
 from . import analytic, exact, grid, latents
-from .adversary import AT_ONCE, Adversary, attack_all
+from .adversary import AT_ONCE, Adversary, attack_all, score_all
 from .amortised import Amortised
 from .analytic import FirstLayer, labels, layer_input, tokens
 from .attack import Attack, Reconstruction, SlopeWarning, answered, asked
 from .batch import log_posterior
 from .exact import ExactAnswer, FinitePrior
+from .features import Features
 from .langevin import Langevin, Mean, MostWithin, PosteriorSamples, Sample
 from .latents import FreshLatents, Joint, Known, ReadOff, StandardNormal, latent
-from .maximise import Adam, Ball, Smoothing, maximize
+from .lbfgs import LBFGS
+from .maximise import Adam, Ball, Optimizer, Smoothing, maximize
 from .predictive import Fit, fit
 from .presets import bayes, dlg, inverting_gradients, l1, prior_only
+from .race import Race
+from .rounded import Rounded
 from .stack import mergeable
 from .undo_ats import Averaged, Picked, UndoATS, undo
 from .unrolled import Unrolled
 
 __all__ = [
     "AT_ONCE",
+    "LBFGS",
     "Adam",
     "Adversary",
     "Amortised",
@@ -23,6 +28,7 @@ __all__ = [
     "Averaged",
     "Ball",
     "ExactAnswer",
+    "Features",
     "FinitePrior",
     "FirstLayer",
     "Fit",
@@ -32,10 +38,13 @@ __all__ = [
     "Langevin",
     "Mean",
     "MostWithin",
+    "Optimizer",
     "Picked",
     "PosteriorSamples",
+    "Race",
     "ReadOff",
     "Reconstruction",
+    "Rounded",
     "Sample",
     "SlopeWarning",
     "Smoothing",
@@ -61,6 +70,7 @@ __all__ = [
     "maximize",
     "mergeable",
     "prior_only",
+    "score_all",
     "tokens",
     "undo",
 ]

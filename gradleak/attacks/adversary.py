@@ -19,11 +19,13 @@ from gradleak.attacks.attack import (
     Attack,
     Reconstruction,
     SlopeWarning,
+    asked,
     check_view,
     refuse_blind,
 )
 from gradleak.attacks.batch import Batch
-from gradleak.attacks.maximise import Adam, Smoothing
+from gradleak.attacks.lbfgs import LBFGS
+from gradleak.attacks.maximise import Adam, Optimizer, Smoothing
 from gradleak.client import Client, ServerView
 from gradleak.defenses import Defense, Distribution
 from gradleak.device import (
@@ -49,25 +51,32 @@ class Adversary(Attack):
     temperature: the likelihood enters as log p(g | x, y) / temperature, which falls
     geometrically from this value (at least 1, or (N,)) to 1 over the first half of the steps.
     restarts: starts of each attack, of which the most probable result is kept.
+    start: an attack whose answer is the first start, such as `Features` or one that has learnt;
+    None: noise, as all other starts are.
     """
 
     client: Client
     prior: Prior
-    optimizer: Adam = Adam()
+    optimizer: Optimizer = Adam()
     temperature: Scale = 1.0
     ball: Smoothing | None = None
     restarts: int = 1
+    start: Attack | None = None
 
     def __post_init__(self) -> None:
         check_kind("client", self.client, Client)
         check_prior("prior", self.prior)
-        check_kind("optimizer", self.optimizer, Adam, "such as Adam(steps=200)")
+        check_kind("optimizer", self.optimizer, Optimizer, "such as Adam(steps=200)")
         check_scale("temperature", self.temperature, "[1, 1e18]")
         check_whole("restarts", self.restarts, 1)
+        if self.start is not None:
+            check_kind("start", self.start, Attack, "such as Features('dense1'), or None")
         if self.ball is not None:
             check_kind("ball", self.ball, Smoothing, "such as Ball(1.0), or None")
             if isinstance(self.ball, type):
                 refuse("ball", "an instance, such as Ball(1.0), or None", self.ball)
+        if self.optimizer.compares and self.ball is not None:
+            refuse("ball", "None where the climb compares values", self.ball, "climb with Adam")
 
     @property
     def belief(self) -> Defense:
@@ -87,7 +96,11 @@ class Adversary(Attack):
             "temperature": float(self.temperature),
             "ball": repr(self.ball),
             "restarts": self.restarts,
-        }
+        } | ({} if self.start is None else {"start": repr(self.start)})
+
+
+def _above_one(temperature: Scale) -> bool:
+    return bool((torch.as_tensor(temperature) > 1).any())
 
 
 # Attacks held at a time, and pixels of theirs. Twice as many of either took 2 to 3 % less time on a
@@ -99,17 +112,22 @@ A_WORKERS = 2**13  # pixels that keep a worker busy; with fewer it waits for Pyt
 
 @ordinary
 def attack_all(
-    attacks: Sequence[tuple[Adversary, ServerView]], seed: int = 0, chunk: int | None = None
+    attacks: Sequence[tuple[Adversary, ServerView]],
+    seed: int = 0,
+    chunk: int | None = None,
+    starts: Sequence[Tensor] | None = None,
 ) -> list[Reconstruction]:
     """Each adversary against every client of its view, all in one computation.
 
     The adversaries may differ in floats only (scale, weight, lr, decay, temperature) and the
     views in what was released; the result equals that of one call for each. A start depends on
-    (seed, client's key, restart) only. `chunk` attacks are held in memory at a time (None: as many
-    as are fast and fit), half as many where it runs out. Raises ValueError where labels are hidden,
-    for views that tell nothing (`ServerView.check`), for adversaries of another network than the
-    view's (`check_belief`), and where g tells nothing at any start. Where that is so at some, or a
-    slope was not finite, a `SlopeWarning` says so.
+    (seed, client's key, restart) only; the first of each attack is what `starts` says, (N, *shape)
+    for each view, or else what the adversary's `start` answers. `chunk`
+    attacks are held in memory at a time (None: as many as are fast and fit), half as many where it
+    runs out. Raises ValueError where labels are hidden, for views that tell nothing
+    (`ServerView.check`), for adversaries of another network than the view's (`check_belief`), and
+    where g tells nothing at any start that was drawn. Where that is so at some, or a slope was not
+    finite, a `SlopeWarning` says so.
     """
     attacks = list(attacks)
     if not attacks:
@@ -122,16 +140,26 @@ def attack_all(
         check_kind("adversary", pair[0], Adversary)
     for view in {id(view): view for _, view in attacks}.values():
         check_view(view, seed)
+    if starts is not None:
+        _check_starts(starts, attacks)
     if len({tuple(view.g) for _, view in attacks}) > 1:
         raise ValueError("the views hold other parameters each: attack those of one kind at a time")
     begin = time.perf_counter()
     for adversary, view in attacks:
         view.check_belief(adversary.client)
+        if isinstance(adversary.optimizer, LBFGS) and _above_one(adversary.temperature):
+            cure = "let it fall in stages, Rounded(LBFGS()), or climb with Adam"
+            refuse("temperature", "1.0 for one climb by L-BFGS", adversary.temperature, cure)
         _look(adversary, view)
-    batch = Batch.of(attacks, seed)
+    given = starts or [
+        None if a.start is None else asked(a.start, view, seed).x for a, view in attacks
+    ]
+    batch = Batch.of(attacks, seed, given)
     order = batch.by_observation()
     chunk = chunk or _fitting(batch, order)
     blind = torch.cat(in_chunks(lambda index: batch.part(index).blind(), order, chunk))
+    if starts is not None:
+        blind = torch.zeros_like(blind)  # at the private image itself there is no slope
     refuse_blind(blind)
     parts = _found(batch, order, chunk)
     second = (time.perf_counter() - begin) / len(order)
@@ -140,13 +168,36 @@ def attack_all(
     found = [*(torch.cat(each) for each in zip(*parts, strict=True)), blind]
     _warn_of_slopes(found[2], blind)
     back = (each[order.argsort()].split(counts) for each in found)
-    return [_best(*each, restarts, second * len(each[0])) for each in zip(*back, strict=True)]
+    names = attacks[0][0].optimizer.names
+    return [
+        _best(*each, restarts, names, second * len(each[0])) for each in zip(*back, strict=True)
+    ]
 
 
-def _found(batch: Batch, order: Tensor, chunk: int) -> list[tuple[Tensor, Tensor, Tensor]]:
+@ordinary
+def score_all(attacks: Sequence[tuple[Adversary, ServerView]], x: Sequence[Tensor]) -> list[Tensor]:
+    """log p(x | g, y) + const at an x of each client, (N,) for each view, in float64.
+
+    x: (N, *shape) for each view. `Reconstruction.log_posterior` holds the same in float32.
+    """
+    _check_starts(x, attacks)
+    batch = Batch.of([(replace(a, restarts=1), view) for a, view in attacks], 0)
+    return list(batch.exact(torch.cat(list(x))).split([len(each) for each in x]))
+
+
+def _check_starts(
+    starts: Sequence[Tensor], attacks: Sequence[tuple[Adversary, ServerView]]
+) -> None:
+    wanted = [(len(view), *view.shape) for _, view in attacks]
+    told = [tuple(x.shape) if isinstance(x, Tensor) else x for x in starts]
+    if told != wanted or not all(x.isfinite().all() for x in starts):
+        refuse("starts", f"a tensor of finite numbers for each view, {wanted}", told)
+
+
+def _found(batch: Batch, order: Tensor, chunk: int) -> list[tuple[Tensor, ...]]:
     """What all rows find, on a processor in the way that is quickest for so much work."""
 
-    def run(index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def run(index: Tensor) -> tuple[Tensor, ...]:
         return batch.part(index).found()
 
     most, first = torch.get_num_threads(), batch.attacks[0][0]
@@ -209,21 +260,26 @@ def _fitting(batch: Batch, order: Tensor) -> int:
     most = max(1, min(AT_ONCE[device], IN_FLIGHT[device] // batch.pixels))
     if len(order) == len(x):
         return min(len(x), most)  # too few to be worth measuring
-    short = [(replace(a, optimizer=replace(a.optimizer, steps=1)), view) for a, view in few.attacks]
+    short = [(replace(a, optimizer=a.optimizer.one_step()), view) for a, view in few.attacks]
     few = replace(few, attacks=short)
-    fit = as_many_as_fit(lambda some: few.part(some).climb(x[some]), torch.arange(len(x)), x.device)
+    fit = as_many_as_fit(
+        lambda some: few.part(some).maximized(x[some]), torch.arange(len(x)), x.device
+    )
     return min(fit, most)
 
 
 def _best(
-    x: Tensor, score: Tensor, stopped: Tensor, blind: Tensor, restarts: int, seconds: float
-) -> Reconstruction:
+    x: Tensor, score: Tensor, stopped: Tensor, which: Tensor, blind: Tensor,
+    restarts: int, names: Sequence[str], seconds: float,
+) -> Reconstruction:  # fmt: skip
     score, stopped, blind = (v.reshape(-1, restarts) for v in (score, stopped, blind))
     best, every = score.argmax(1), torch.arange(len(score), device=score.device)
-    x = x.reshape(len(score), restarts, *x.shape[1:])
+    x, which = x.reshape(len(score), restarts, *x.shape[1:]), which.reshape(-1, restarts)
+    climbs = tuple(names[place] for place in which[every, best].tolist())
     return Reconstruction(
-        x[every, best], score[every, best], score, seconds, stopped=stopped, blind=blind
-    )
+        x[every, best], score[every, best], score, seconds,
+        stopped=stopped, blind=blind, climbs=climbs,
+    )  # fmt: skip
 
 
 def _warn_of_slopes(stopped: Tensor, blind: Tensor) -> None:

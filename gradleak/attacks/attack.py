@@ -28,7 +28,8 @@ class Reconstruction:
     samples: (N, K, *shape), the draws that x was made of, if it was.
     Of climbs alone, else None. stopped: (N, R), the step since which a restart's slope was not
     finite, so that it stood still; -1 where it was to the end. blind: (N, R), whether g told
-    nothing at the start, where the slope of its log-density was zero.
+    nothing at the start, where the slope of its log-density was zero. climbs: N names, of the climb
+    that found x; of a race, the winner's.
     """
 
     x: Tensor
@@ -38,6 +39,7 @@ class Reconstruction:
     samples: Tensor | None = field(default=None, repr=False)
     stopped: Tensor | None = None
     blind: Tensor | None = None
+    climbs: tuple[str, ...] | None = None
 
 
 class Attack(Sourced):

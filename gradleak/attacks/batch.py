@@ -15,10 +15,11 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from gradleak import look
-from gradleak.attacks.maximise import Objective, Part, maximize_parts
+from gradleak.attacks.maximise import Climbed, Objective, Optimizer, Part, maximize_parts
 from gradleak.attacks.stack import Row, merge
 from gradleak.client import Client, ServerView
 from gradleak.defenses import Uninformative
+from gradleak.device import out_of_memory
 from gradleak.gradients import Gradient, replay, slope
 from gradleak.priors import END, Moment
 from gradleak.randomness import START, generator
@@ -35,24 +36,34 @@ Likelihood = Callable[[Tensor, Scale], Tensor]
 
 @dataclass(frozen=True)
 class Batch:
-    """Attacks that are computed together: adversaries with their views, and who each row is."""
+    """Attacks that are computed together: adversaries with their views, and who each row is.
+
+    replayed: where it repays. held: the moment of a climb at which what changes on the way is held.
+    begin: for each view the first start of each attack, (N, *shape); None: noise, as all others.
+    """
 
     attacks: Sequence[tuple[Adversary, ServerView]]
     rows: Sequence[Row]
     seed: int
-    replayed: bool = True  # where it repays
+    begin: Sequence[Tensor | None]
+    replayed: bool = True
+    held: Moment | None = None
 
     @classmethod
-    def of(cls, attacks: Sequence[tuple[Adversary, ServerView]], seed: int) -> Batch:
+    def of(
+        cls, attacks: Sequence[tuple[Adversary, ServerView]], seed: int,
+        begin: Sequence[Tensor | None] = (),
+    ) -> Batch:  # fmt: skip
         """Each restart of each adversary against each client of its view."""
         # A prior may read something off the gradients first.
         attacks = [
-            (replace(a, client=a.client.in_float32, prior=a.prior.given(view)), view)
+            (replace(a, client=a.client.in_float32, prior=a.prior.given(view), start=None), view)
             for a, view in attacks
         ]
         restarts = attacks[0][0].restarts  # all have as many: `merge` sees to it
         clients = [(s, c) for s, (_, view) in enumerate(attacks) for c in range(len(view))]
-        return cls(attacks, [(s, c, r) for s, c in clients for r in range(restarts)], seed)
+        rows = [(s, c, r) for s, c in clients for r in range(restarts)]
+        return cls(attacks, rows, seed, begin or [None] * len(attacks))
 
     def part(self, index: Tensor) -> Batch:
         """Some of the rows."""
@@ -75,13 +86,18 @@ class Batch:
         return [(self.seed, self.attacks[s][1].key[c], restart) for s, c, restart in self.rows]
 
     def starts(self) -> Tensor:
-        """Uniform noise in [0, 1], one draw for each row."""
+        """Where each row starts: uniform noise in [0, 1], if nothing else is said."""
         view = self.attacks[0][1]
-        draws = [
-            torch.rand(view.shape, dtype=torch.float32, generator=generator(START, *key))
-            for key in self.keys
-        ]
-        return torch.stack(draws).to(next(iter(view.g.values())))
+        like = next(iter(view.g.values()))
+
+        def start(row: Row, key: tuple[int, int, int]) -> Tensor:
+            setting, client, restart = row
+            if self.begin[setting] is not None and not restart:
+                return self.begin[setting][client].to(like)
+            rng = generator(START, *key)
+            return torch.rand(view.shape, dtype=torch.float32, generator=rng).to(like)
+
+        return torch.stack(list(map(start, self.rows, self.keys)))
 
     def observed(self) -> Gradient:
         """The released gradients that rows attack; each stored once if equally many attack each."""
@@ -101,9 +117,9 @@ class Batch:
 
     def plain(self, like: Tensor, replayed: bool = False) -> Objective:
         """The log-posterior of all rows."""
-        adversary, y = self.adversary(like), torch.stack([v.labels[c] for v, c in self.attacked])
+        adversary, y = self.adversary(like), self._labels()
         likelihood = _likelihood(adversary.client, self.observed(), y)
-        return (_recorded if replayed else _posterior)(adversary, likelihood)
+        return (_recorded if replayed else _posterior)(adversary, likelihood, self.held)
 
     def objective(self, like: Tensor) -> Objective:
         """What is climbed: the same, averaged over a ball where the adversaries ask for one."""
@@ -119,8 +135,7 @@ class Batch:
         x = self.starts()
         if all(isinstance(belief, Uninformative) for belief in believed):
             return torch.zeros(len(x), dtype=torch.bool, device=x.device)
-        y = torch.stack([view.labels[c] for view, c in self.attacked])
-        slope = self.adversary(x).client.slope(self.observed(), x, y)
+        slope = self.adversary(x).client.slope(self.observed(), x, self._labels())
         return (slope == 0).flatten(1).all(1)
 
     @property
@@ -135,13 +150,13 @@ class Batch:
     def replays(self) -> bool:
         """Whether its climbs are replayed, so that they run side by side without a network."""
         first, view = self.attacks[0]
-        if not (self.replayed and replay.repays(first.optimizer.steps)):
+        if not (self.replayed and replay.repays(first.optimizer.stretch)):
             return False
         x = self.part(torch.arange(1)).starts().requires_grad_()
         with torch.enable_grad():
             return first.client.path(x, view.labels[:1]) != "loop"
 
-    def climb(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def maximized(self, x: Tensor) -> Climbed:
         """Where the rows end that start at x (n, *shape), and since when each stood still, (n,)."""
 
         def part(index: Tensor) -> Part:
@@ -152,26 +167,70 @@ class Batch:
         # While the likelihood is still tempered, the log-posterior may fall on the way.
         tempered = any((torch.as_tensor(a.temperature) > 1).any() for a, _ in self.attacks)
         optimizer = self.attacks[0][0].optimizer
-        return maximize_parts(part, x, optimizer, optimizer.steps // 2 if tempered else 0)
+        falls = tempered and self.held is None
+        return maximize_parts(part, x, optimizer, optimizer.steps // 2 if falls else 0)
 
-    def found(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Run each attack from its start: x (n, *shape), log-posterior and last step, (n,) each."""
-        x, stopped = self._climbed()
-        # The score is made of whole gradients and not of factors, whose rounding would decide
-        # between restarts that fit almost perfectly; so it is made in small parts.
-        size = max(1, SCORED_AT_ONCE // self.attacks[0][1].g.size)
-        with torch.no_grad():
-            parts = torch.arange(len(x)).split(size)
-            scores = [self.part(index).plain(like=x)(x[index], END) for index in parts]
-        return x, torch.cat(scores).nan_to_num(nan=-torch.inf), stopped
+    def by(self, climb: Callable[[Any], Optimizer]) -> Batch:
+        """The same attacks, each of which climbs as `climb(its optimizer)` does."""
+        attacks = [(replace(a, optimizer=climb(a.optimizer)), view) for a, view in self.attacks]
+        return replace(self, attacks=attacks)
 
-    def _climbed(self) -> tuple[Tensor, Tensor]:
-        """Where the rows end: once more without a record, if that went another way."""
+    def rounded(self, width: float, corner: float, held: Moment) -> Batch:
+        """The same attacks on a posterior whose corners are rounded off."""
+
+        def of(adversary: Adversary, shape: tuple[int, ...]) -> Adversary:
+            client, prior = adversary.client.rounded(width, shape), adversary.prior.rounded(corner)
+            return replace(adversary, client=client, prior=prior)
+
+        attacks = [(of(adversary, view.shape), view) for adversary, view in self.attacks]
+        return replace(self, attacks=attacks, held=held)
+
+    @torch.no_grad()
+    def score(self, x: Tensor) -> Tensor:
+        """The log-posterior itself at x (n, *shape), (n,), -inf where it is not a number.
+
+        Made of whole gradients and not of factors, whose rounding would decide between restarts
+        that fit almost perfectly; so it is made in small parts.
+        """
+        return self._in_parts(lambda some, x: some.plain(like=x)(x, END), x)
+
+    @torch.no_grad()
+    def exact(self, x: Tensor) -> Tensor:
+        """The same in float64, which takes twice the memory and more of the time."""
+        return self._in_parts(Batch._exact, x)
+
+    def _in_parts(self, score: Callable[[Batch, Tensor], Tensor], x: Tensor) -> Tensor:
+        parts = torch.arange(len(x)).split(max(1, SCORED_AT_ONCE // self.attacks[0][1].g.size))
+        scores = torch.cat([score(self.part(index), x[index]) for index in parts])
+        return scores.nan_to_num(nan=-torch.inf)
+
+    def _exact(self, x: Tensor) -> Tensor:
+        adversary, y = self.adversary(x.double()), self._labels()
+        prior = adversary.prior.at(END).log_prob(x).double()  # of networks, in their precision
         try:
-            return self.climb(self.starts())
+            g = self.observed().map(Tensor.double)
+            return prior + adversary.client.in_float64.log_prob(g, x.double(), y)
+        except (RuntimeError, TypeError) as error:  # parts of one's own may know float32 alone
+            if out_of_memory(error):
+                raise
+        return prior + adversary.client.log_prob(self.observed(), x, y)
+
+    def _labels(self) -> Tensor:
+        return torch.stack([view.labels[c] for view, c in self.attacked])
+
+    def found(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Run each attack: x (n, *shape), log-posterior, last step, which climb won, (n,) each."""
+        x, stopped, which = self._climbed()
+        return x, self.score(x), stopped, which
+
+    def _climbed(self) -> Climbed:
+        """Where the rows end: once more without a record, if that went another way."""
+        how = self.attacks[0][0].optimizer
+        try:
+            return how.climb(self, self.starts())
         except replay.ReplayError as error:
             warnings.warn(f"the climb begins again without its record: {error}", stacklevel=2)
-        return replace(self, replayed=False).climb(self.starts())
+        return how.climb(replace(self, replayed=False), self.starts())
 
 
 def log_posterior(adversary: Adversary, g: Gradient, y: Tensor) -> Objective:
@@ -179,23 +238,27 @@ def log_posterior(adversary: Adversary, g: Gradient, y: Tensor) -> Objective:
     return _posterior(adversary, _likelihood(adversary.client, g, y))
 
 
-def _posterior(adversary: Adversary, likelihood: Likelihood) -> Objective:
+def _posterior(
+    adversary: Adversary, likelihood: Likelihood, held: Moment | None = None
+) -> Objective:
     prior = adversary.prior
 
     def f(x: Tensor, moment: Moment = END) -> Tensor:
-        return likelihood(x, _temperature(adversary, moment)) + prior.at(moment).log_prob(x)
+        at = held or moment
+        return likelihood(x, _temperature(adversary, at)) + prior.at(at).log_prob(x)
 
     return f
 
 
-def _recorded(adversary: Adversary, likelihood: Likelihood) -> Objective:
+def _recorded(adversary: Adversary, likelihood: Likelihood, held: Moment | None) -> Objective:
     """The same, recorded once and then replayed; a prior that changes on the way runs beside it."""
     prior, known = adversary.prior, look.known(adversary.prior)
     alone = _replayed(likelihood)
     whole = _replayed(lambda x, temperature: likelihood(x, temperature) + prior.log_prob(x))
 
     def f(x: Tensor, moment: Moment = END) -> Tensor:
-        temperature, now = _temperature(adversary, moment), prior.at(moment)
+        at = held or moment
+        temperature, now = _temperature(adversary, at), prior.at(at)
         last = moment.step == moment.steps - 1
         if known and now is prior:
             return whole(x, temperature, last)

@@ -77,6 +77,11 @@ class Joint(Prior):
         same = image is self.image and latent is self.latent
         return self if same else replace(self, image=image, latent=latent)
 
+    def rounded(self, corner: float) -> Prior:
+        """Both with their corners rounded off."""
+        image, latent = self.image.rounded(corner), self.latent.rounded(corner)
+        return replace(self, image=image, latent=latent)
+
     def log_prob(self, joined: Tensor) -> Tensor:
         """The sum of both, (N,)."""
         x, z = split(joined, self.shape)

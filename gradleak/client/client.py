@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from types import FunctionType
 
@@ -15,9 +15,11 @@ from gradleak.client import checks
 from gradleak.client.view import ServerView
 from gradleak.defenses import Defense, Distribution, Ignore, InputDefense, NoDefense, Transform
 from gradleak.device import ordinary, usable
-from gradleak.gradients import HALF, Given, Gradient, Loss, in_float32, received
+from gradleak.gradients import HALF, Given, Gradient, Loss, received
 from gradleak.randomness import check_seed
 from gradleak.scales import check_call, check_kind, check_whole
+
+PROBES, SMOOTH = 64, 8  # noise that tells how large inner values are: examples, numbers a side
 
 
 @dataclass(frozen=True)
@@ -127,12 +129,34 @@ class Client:
 
         So is a loss that is a module.
         """
-        model, loss = in_float32(self.model), self.loss
+        return self._with(gradients.in_float32)
+
+    @property
+    def in_float64(self) -> Client:
+        """The same with the network in float64: what says which x is the more probable one."""
+        return self._with(gradients.in_float64)
+
+    def _with(self, converted: Callable[[nn.Module], nn.Module]) -> Client:
+        model, loss = converted(self.model), self.loss
         if model is self.model:
             return self
         return replace(
-            self, model=model, loss=in_float32(loss) if isinstance(loss, nn.Module) else loss
+            self, model=model, loss=converted(loss) if isinstance(loss, nn.Module) else loss
         )
+
+    def rounded(self, width: float, shape: Sequence[int]) -> Client:
+        """The same with a network whose corners are rounded off; x of a client has that shape.
+
+        `gradients.rounded` over noise, so that an attacker needs no images for it: of images it is
+        smooth, as neighbouring pixels are alike, and its inner values are as large as an image's.
+        """
+        example = shape if self.batch_size is None else shape[1:]
+        if len(example) == 3:
+            x = checks.some(self, (PROBES, example[0], SMOOTH, SMOOTH))
+            x = F.interpolate(x, size=example[1:], mode="bilinear")
+        else:
+            x = checks.some(self, (PROBES, *example))
+        return replace(self, model=gradients.rounded(self.model, checks.as_seen(self, x), width))
 
     def transformed(self, x: Tensor, *, seed: int = 0, key: Sequence[int] | None = None) -> Tensor:
         """What the network sees of images x (N, *shape) in `release` with this seed and key."""

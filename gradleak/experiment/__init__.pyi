@@ -1,6 +1,7 @@
 from . import ats_search, records
 from .comparison import Comparison
 from .exported import Exported, made
+from .limits import limit, limits
 from .page import Page, page, said
 from .records import Plain, Records
 from .runs import measured, run
@@ -16,6 +17,8 @@ __all__ = [
     "Trial",
     "ats_search",
     "grid",
+    "limit",
+    "limits",
     "made",
     "measured",
     "page",

@@ -8,10 +8,19 @@ import torch
 from torch import Tensor
 
 from gradleak import metrics
-from gradleak.attacks import AT_ONCE, Adversary, Reconstruction, asked, attack_all, mergeable
+from gradleak.attacks import (
+    AT_ONCE,
+    Adversary,
+    Reconstruction,
+    asked,
+    attack_all,
+    mergeable,
+    score_all,
+)
 from gradleak.client import ServerView
 from gradleak.data import Images
 from gradleak.device import free
+from gradleak.experiment.limits import from_private
 from gradleak.experiment.records import Plain
 from gradleak.experiment.trials import Trial
 from gradleak.version import __version__
@@ -71,19 +80,40 @@ def compute(
         if key not in views:
             views[key] = t.release(part)
         pairs.append((t.attack, views[key]))
-    climbs = isinstance(pairs[0][0], Adversary)
-    found = attack_all(pairs, seed) if climbs else [asked(a, view, seed) for a, view in pairs]
+    if isinstance(pairs[0][0], Adversary):
+        found = attack_all(pairs, seed)
+        exact = score_all(pairs, [result.x for result in found])
+        private = from_private(pairs, [_held(t, part) for t, part in batch], seed)
+        others = [{"log_posterior": a} | b for a, b in zip(exact, private, strict=True)]
+    else:
+        found = [asked(a, view, seed) for a, view in pairs]
+        others = [{}] * len(pairs)
     rows, kept = {}, {}
-    for (t, part), result in zip(batch, found, strict=True):
+    for (t, part), result, other in zip(batch, found, others, strict=True):
         x_hat, scores = _scored(t, part, result)
+        scores |= {name: each.cpu().repeat_interleave(t.size) for name, each in other.items()}
         same = {"seconds": round(result.seconds / len(part), 4), "device": result.x.device.type,
                 "version": __version__}  # fmt: skip
         names = [t.row_id(index) for index in part.index]
         for k, name in enumerate(names):
             rows[name] = {what: values[k].item() for what, values in scores.items()} | same
+            if result.climbs is not None:
+                rows[name]["climb"] = result.climbs[k // t.size]
         pixels = (x_hat.clamp(0, 1) * 255).round().byte().numpy()
         kept |= {name: pixels[k] for k, name in enumerate(names) if name in keep}
     return rows, kept
+
+
+def _seen(trial: Trial, part: Images) -> Tensor:
+    """What the network saw of each image."""
+    return trial.client.transformed(part.x, seed=trial.seed, key=part.index)
+
+
+def _held(trial: Trial, part: Images) -> Tensor:
+    """The same of each client."""
+    if trial.client.batch_size is None:
+        return _seen(trial, part)
+    return part.x.unflatten(0, (-1, trial.size))
 
 
 def _scored(trial: Trial, part: Images, result: Reconstruction) -> tuple[Tensor, dict[str, Tensor]]:
@@ -92,7 +122,7 @@ def _scored(trial: Trial, part: Images, result: Reconstruction) -> tuple[Tensor,
     if client.batch_size is not None:  # matched once, for all scores
         x_hat = metrics.match(x_hat, part.x.unflatten(0, (-1, trial.size))).flatten(0, 1)
     x_hat = client.image(x_hat)
-    seen = client.image(client.transformed(part.x, seed=trial.seed, key=part.index))
+    seen = client.image(_seen(trial, part))
     scores = metrics.scores(x_hat, seen)
     if client.transform is not None:
         private = metrics.scores(x_hat, part.x)

@@ -17,8 +17,8 @@ from gradleak.scales import check_kind, check_whole
 
 # Columns that are computed, or that tell of the trial itself.
 TAKEN = {"id", "dataset", "split", "index", "seed", "mse", "psnr", "ssim", "psnr_x", "ssim_x",
-         "log_posterior", "seconds", "device", "version", "true_defense", "transform",
-         "batch_size"}  # fmt: skip
+         "log_posterior", "log_posterior_private", "log_posterior_from_private", "climb",
+         "seconds", "device", "version", "true_defense", "transform", "batch_size"}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,12 @@ from . import convolution, entrywise, hooks, network, plain, products, reading, 
 from .agreement import LoopWarning
 from .compute import general, gradient, path
 from .container import Gradient, layer_of
-from .half import HALF, in_float32
+from .half import HALF, in_float32, in_float64
 from .hooks import Loss
 from .outer import Outer
 from .plain import slope
 from .reading import Given
+from .rounding import rounded
 from .turns import ALONE
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "gradient",
     "hooks",
     "in_float32",
+    "in_float64",
     "layer_of",
     "network",
     "path",
@@ -31,5 +33,6 @@ __all__ = [
     "reading",
     "received",
     "replay",
+    "rounded",
     "slope",
 ]

@@ -18,7 +18,15 @@ import torch
 from torch import Tensor
 
 from gradleak.data import Images, Source
-from gradleak.scales import WEIGHT, Scale, check_kind, check_scale, check_whole, per_attack
+from gradleak.scales import (
+    WEIGHT,
+    Scale,
+    check_kind,
+    check_number,
+    check_scale,
+    check_whole,
+    per_attack,
+)
 
 
 @dataclass(frozen=True)
@@ -95,6 +103,10 @@ class Prior(Sourced):
         """The prior at a moment of the climb; the same at all of them, if it does not say."""
         return self
 
+    def rounded(self, corner: float) -> Prior:
+        """The prior with its corners rounded off over so many pixels; the same if it has none."""
+        return self
+
     def given(self, view: Any) -> Prior:
         """The prior once it has seen what a `ServerView` shows; the same, if it does not look."""
         return self
@@ -117,13 +129,15 @@ class TotalVariation(Prior):
     a series (C, L), rows and columns of an image (C, H, W), three axes of a volume (C, D, H, W); in
     `log_prob` alone, those of an image. Give the number for examples without channels.
     Summed over values, channels and a client's batch; borders do not wrap. power 1 is total
-    variation (Rudin et al. 1992), power 2 the squared form of the paper's code. Raises ValueError
-    for other powers, axes below 1, and examples without that many.
+    variation (Rudin et al. 1992), power 2 the squared form of the paper's code. corner: |d| of
+    power 1 is rounded off to sqrt(d^2 + corner^2) - corner. Raises ValueError for other powers,
+    axes below 1, and examples without that many.
     """
 
     weight: Scale
     power: int = 1
     axes: int | None = None
+    corner: float = 0.0
 
     def __post_init__(self) -> None:
         check_scale("weight", self.weight, WEIGHT)
@@ -132,11 +146,17 @@ class TotalVariation(Prior):
             raise ValueError(f"power is 1 or 2, got {self.power}")
         if self.axes is not None and (type(self.axes) is not int or self.axes < 1):
             raise ValueError(f"axes is how many of the last axes vary, 1 or more, got {self.axes}")
+        check_number("corner", self.corner, WEIGHT)
 
     def __repr__(self) -> str:
-        """What it was made of; axes where they were given."""
-        axes = "" if self.axes is None else f", axes={self.axes}"
-        return f"TotalVariation(weight={self.weight!r}, power={self.power!r}{axes})"
+        """What it was made of; axes and corner where they were given."""
+        more = "" if self.axes is None else f", axes={self.axes}"
+        more += f", corner={self.corner!r}" if self.corner else ""
+        return f"TotalVariation(weight={self.weight!r}, power={self.power!r}{more})"
+
+    def rounded(self, corner: float) -> TotalVariation:
+        """The same with a corner, if it has none."""
+        return self if self.corner or self.power == 2 else replace(self, corner=corner)
 
     def given(self, view: Any) -> TotalVariation:
         """The same with its axes: those of the view's examples behind their channels."""
@@ -158,10 +178,14 @@ class TotalVariation(Prior):
                 f"total variation needs images (N, C, H, W), got {tuple(x.shape)}; for series say "
                 "TotalVariation(weight, axes=1), for tables take gl.Box() or gl.Flat()"
             )
-        f = torch.abs if self.power == 1 else torch.square
-        along = [f(x.diff(dim=dim)).flatten(1).sum(1) for dim in range(-axes, 0)]
+        along = [self._of(x.diff(dim=dim)).flatten(1).sum(1) for dim in range(-axes, 0)]
         variation = functools.reduce(torch.add, along)
         return -per_attack(self.weight, variation) * variation
+
+    def _of(self, d: Tensor) -> Tensor:
+        if self.power == 2:
+            return d.square()
+        return (d.square() + self.corner**2).sqrt() - self.corner if self.corner else d.abs()
 
 
 @dataclass(frozen=True)
@@ -213,6 +237,10 @@ class Sum(Prior):
         """The parts at this moment of the climb."""
         now = tuple(prior.at(moment) for prior in self.priors)
         return self if all(map(operator.is_, now, self.priors)) else Sum(now)
+
+    def rounded(self, corner: float) -> Sum:
+        """The parts with theirs rounded off."""
+        return Sum(tuple(prior.rounded(corner) for prior in self.priors))
 
     def given(self, view: Any) -> Sum:
         """The parts once they have seen the gradients."""

@@ -524,7 +524,7 @@ def test_no_steps_are_wasted_on_climbs_that_stopped_and_the_others_go_on():
 
     climb = gl.Adam(steps=400, lr=0.01)
     start = torch.zeros(3, 2)
-    found, stopped = maximise.maximize_parts(part, start, climb)
+    found, stopped, _ = maximise.maximize_parts(part, start, climb)
     assert stopped[[0, 2]].tolist() == [-1, -1]
     assert 40 <= stopped[1] <= 60
     torch.testing.assert_close(found[[0, 2]], torch.ones(2, 2), rtol=0, atol=1e-2)
@@ -532,7 +532,7 @@ def test_no_steps_are_wasted_on_climbs_that_stopped_and_the_others_go_on():
     assert sum(1 in which for which in asked) == 200
     asked.clear()
     alone = replace(climb, patience=7)
-    found, stopped = maximise.maximize_parts(part, start, alone, 400)
+    found, stopped, _ = maximise.maximize_parts(part, start, alone, 400)
     assert stopped[1] >= 40
     assert sum(1 in which for which in asked) < 80
 

@@ -10,7 +10,17 @@ import torch
 from torch import nn
 
 import gradleak as gl
-from gradleak.attacks import Averaged, Langevin, Picked, PosteriorSamples, Sample, UndoATS
+from gradleak.attacks import (
+    LBFGS,
+    Averaged,
+    Features,
+    Langevin,
+    Picked,
+    PosteriorSamples,
+    Rounded,
+    Sample,
+    UndoATS,
+)
 
 X, Y = gl.data.batch("digits", range(4))
 KEYS = (7, 3, 11, 5)
@@ -64,6 +74,13 @@ def cases():
             gl.Unrolled(NOISY, gl.GaussianNoise, train, 0.05, 0.2, stages=1, **few),
             NOISY, trained, random=False,
         ),
+        "rounded climb": Case(
+            replace(climb, optimizer=Rounded(LBFGS(steps=6))), NOISY, (dict(optimizer=CLIMB),)
+        ),
+        "features": Case(
+            Features("dense1", optimizer=LBFGS(steps=3)), gl.Client(MODEL),
+            (dict(scale=0.1), dict(prior=gl.Flat())), labels=False, random=False,
+        ),
         "ratio": Case(
             ratio, gl.Client(MODEL), (dict(tolerance=0.1),), labels=False, random=False
         ),
@@ -79,8 +96,9 @@ def cases():
     }  # fmt: skip
 
 
-NAMES = ("climb", "smoothed climb", "patient climb", "cosine", "samples", "one sample", "amortised",
-         "unrolled", "ratio", "exact", "undone ATS", "undone ATS, climbed")  # fmt: skip
+NAMES = ("climb", "smoothed climb", "patient climb", "cosine", "rounded climb",
+         "samples", "one sample", "amortised", "unrolled", "ratio", "features", "exact",
+         "undone ATS", "undone ATS, climbed")  # fmt: skip
 every_attack = pytest.mark.parametrize("name", NAMES)
 
 

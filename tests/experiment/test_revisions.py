@@ -15,8 +15,10 @@ from torch import nn
 
 import gradleak as gl
 from gradleak.attacks import (
+    LBFGS,
     Averaged,
     ExactAnswer,
+    Features,
     FinitePrior,
     FirstLayer,
     FreshLatents,
@@ -27,7 +29,9 @@ from gradleak.attacks import (
     MostWithin,
     Picked,
     PosteriorSamples,
+    Race,
     ReadOff,
+    Rounded,
     Sample,
     StandardNormal,
     UndoATS,
@@ -113,6 +117,7 @@ def precoded(build):
 
 
 SOME, DIRECTION = gl.GaussianNoise(0.5), gl.Direction(10.0)
+ROUNDED = Rounded(LBFGS(30), (0.3, 0.1), corner=0.02)
 # One line for each class or constructor that takes part in a row.
 CASES = {
     gl.Client: lambda: climb(SOME),
@@ -149,6 +154,10 @@ CASES = {
     FreshLatents: lambda: latents(ball=FreshLatents(2, 4)),
     gl.Ball: lambda: climb(SOME, ball=gl.Ball(0.5, 2)),
     gl.Adam: lambda: climb(SOME, optimizer=gl.Adam(5, 0.2, 0.9, (0.5,), signed=True, patience=2)),
+    LBFGS: lambda: climb(SOME, optimizer=LBFGS(6, memory=3)),
+    Rounded: lambda: climb(SOME, optimizer=ROUNDED),
+    Race: lambda: climb(SOME, optimizer=Race((ROUNDED, gl.Adam(30, signed=True)), share=0.4)),
+    Features: lambda: asked(gl.Client(mlp()), Features("dense1", optimizer=LBFGS(5))),
     gl.Adversary: lambda: climb(SOME, temperature=10.0),
     gl.Amortised: lambda: asked(
         gl.Client(mlp(), SOME),
