@@ -45,3 +45,5 @@ def test_masks_hide_and_names_leave_out(pair):
     torch.testing.assert_close(flat(g.scaled({"a.w": 2.0, "b.w": -1.0}))[:, :6], 2 * flat(g)[:, :6])
     with pytest.raises(ValueError, match=r"no parameter or layer is named c; the layers are a, b"):
         g.without(["c"])
+    with pytest.raises(ValueError, match=r"mask names c.w; the parameters are a.w, b.w"):
+        g.masked({**mask, "c.w": mask["a.w"]})
