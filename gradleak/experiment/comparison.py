@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from gradleak.attacks import Adversary, inverting_gradients, prior_only
+from gradleak.attacks import Adversary, Optimizer, inverting_gradients, prior_only
 from gradleak.client import Client
 from gradleak.data import Images
 from gradleak.defenses import (
@@ -126,11 +126,12 @@ class Comparison:
     def trial(
         self, images: Images, defense: str, adversary: str, weight: float, train_step: int = 0,
         scale: float | None = None, prior: str = "TV", layers: str = "equal",
-        keep: Sequence[int] = (),
+        keep: Sequence[int] = (), climb: Optimizer | None = None, restarts: int = 0,
     ) -> Trial:  # fmt: skip
         """One adversary against one defense. scale: of its noise; None: the page's strength.
 
-        layers: "equal", or "falling", with errors of later layers weighted less.
+        layers: "equal", or "falling", with errors of later layers weighted less. climb, restarts:
+        None and 0 take the page's; labels tell of another climb.
         """
         size = self.page.size
         scale = size.strength if scale is None else scale
@@ -139,10 +140,13 @@ class Comparison:
         if layers == "falling":
             falling = tuple(0.6065**k for k in range(len(self.public.layers)))
             belief = LayerWeights(falling, then=belief)  # |error|^2 weighted 1, 1/e, 1/e^2, ...
-        attack = Adversary(replace(truth, defense=belief), PRIORS[prior](weight), **self._climb)
+        how = self._climb | ({"optimizer": climb} if climb else {})
+        how |= {"restarts": restarts} if restarts else {}
+        attack = Adversary(replace(truth, defense=belief), PRIORS[prior](weight), **how)
         labels = dict(defense=defense, adversary=adversary, scale=scale, weight=weight,
                       model=size.network, train_step=train_step, p_x=prior,
                       layers=layers)  # fmt: skip
+        labels |= {"way": climb.names[0], "evaluations": climb.steps} if climb else {}
         return Trial(truth, attack, images, labels, size.seed, keep)
 
     def controls(self) -> list[Trial]:

@@ -55,7 +55,7 @@ def limit(table: pd.DataFrame) -> pd.Series:
 
 
 def limits(table: pd.DataFrame, cell: Sequence[str]) -> str:
-    """One line for readers: how many cells and images each of them limits.
+    """A line for readers: of each climb, how many cells and images each of them limits.
 
     cell: the columns that tell cells apart; a cell's limit is that of most of its images.
     """
@@ -63,16 +63,18 @@ def limits(table: pd.DataFrame, cell: Sequence[str]) -> str:
     rows = table.assign(limit=said)[said.notna()]
     if rows.empty:
         return "Whether the climb or the posterior is the limit was not recorded."
-    most = rows.groupby(list(cell)).limit.agg(lambda each: each.value_counts().idxmax())
+    lines = [_line(str(name), part, list(cell)) for name, part in rows.groupby("climb", sort=False)]
+    left = len(table) - len(rows)
+    return f"What limits them: {'; '.join(lines)}" + (
+        f"; of {left} images more it was not recorded." if left else "."
+    )
+
+
+def _line(climb: str, rows: pd.DataFrame, cell: list[str]) -> str:
+    most = rows.groupby(cell).limit.agg(lambda each: each.value_counts().idxmax())
     told = ", ".join(
-        f"{'**neither**' if name == 'neither' else f'the **{name}**'} of "
-        f"{(most == name).sum()} cells and {(rows.limit == name).sum()} images"
+        f"{'**neither**' if name == 'neither' else f'the **{name}**'} in {(most == name).sum()} "
+        f"and {(rows.limit == name).sum()}"
         for name in LIMITS
     )
-    climbs = sorted(set(rows.climb)) if "climb" in rows else []
-    left = len(table) - len(rows)
-    return (
-        f"What limits them, of {len(most)} cells and {len(rows)} images: {told}"
-        + (f"; of {left} more it was not recorded" if left else "")
-        + (f". Climb: {', '.join(climbs)}." if climbs else ".")
-    )
+    return f"{climb} ({len(most)} cells, {len(rows)} images): {told}"

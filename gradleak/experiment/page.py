@@ -55,13 +55,13 @@ class Page:
 
     @cached_property
     def evaluated(self) -> Images:
-        """Test images that tables are made of."""
-        return self.test.take(range(self.size.images))
+        """Test images that tables are made of, from the size's `first` on."""
+        return self.test.take(range(self.size.first, self.size.first + self.size.images))
 
     @cached_property
     def few(self) -> Images:
         """The first of them, which pictures show."""
-        return self.test.take(range(self.size.shown))
+        return self.test.take(range(self.size.first, self.size.first + self.size.shown))
 
     @property
     def search(self) -> Adam:
@@ -115,14 +115,18 @@ class Page:
         return metrics.floors(self.evaluated.x, (public or self.train).x) | others
 
     def caption(
-        self, what: str, floors: Mapping[str, Interval] | None = None, tried: int = 0
+        self, what: str, floors: Mapping[str, Interval] | None = None, tried: int = 0, how: str = ""
     ) -> str:
-        """What a reader has to know of a table. tried: settings that each attack chose from."""
+        """What a reader has to know of a table. tried: settings that each attack chose from.
+
+        how: its attacks climb, if not as the page's size says.
+        """
         size = self.size
+        how = how or f"{size.steps} iterations, {size.restarts} start(s)"
         tuned = f", {tried} tuning trials each on {size.tuning} other images" if tried else ""
         text = (
             f"Mean PSNR in dB and 95 % bootstrap interval over **{size.images} images** of "
-            f"{size.dataset}; {what}; {size.steps} iterations, {size.restarts} start(s){tuned}; "
+            f"{size.dataset}; {what}; {how}{tuned}; "
             f"{words(self.records.facts()['hardware'])}."
         )
         if floors:
@@ -188,10 +192,11 @@ def page(
 def sizes(name: str, profiles: Mapping[str, Mapping[str, Any]], **given: Any) -> SimpleNamespace:
     """The sizes of a profile, with those that were given (not empty and not 0) in their place.
 
-    Of few `images`, no more can be `shown` or `swept` by a slider. Lists come sorted.
+    Of few `images`, no more can be `shown` or `swept` by a slider. Lists come sorted. Images are
+    counted from `first` on, the test split's own first if a profile does not say.
     """
     usual = profiles[choose("profile", name, profiles)]
-    found = given | dict(usual) | {k: v for k, v in given.items() if v}
+    found = {"first": 0} | given | dict(usual) | {k: v for k, v in given.items() if v}
     for what, value in found.items():
         each = value if isinstance(value, list) else [value]
         if any(isinstance(v, int) and v < 0 for v in each):
@@ -213,7 +218,9 @@ def command(chapter: str, profile: str, given: Mapping[str, Any]) -> str:
 
 def defaults(chapter: str) -> dict[str, Any]:
     """The parameters of a chapter's script and their values; none where there is no script."""
-    for script in Path.cwd().glob(f"[0-9]*_{chapter}.py"):
+    for script in Path.cwd().glob("[0-9]*_*.py"):
+        if script.stem.partition("_")[2] != chapter:
+            continue
         _, _, cell = script.read_text().partition('# %% tags=["parameters"]\n')
         lines = ast.parse(cell.partition("\n# %%")[0]).body
         return {ast.unparse(line.target if isinstance(line, ast.AnnAssign) else line.targets[0]):

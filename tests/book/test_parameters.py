@@ -14,6 +14,7 @@ MOVED = {
     "comparison": dict(FEW, network="mlp", train_steps=[0], defense="learned", strength=0.05,
                        mask_rate=0.25, restarts=2),
     "tables": dict(FEW, network="mlp", train_steps=[0], strength=0.05, mask_rate=0.25, restarts=2),
+    "climb": dict(FEW, network="mlp", train_steps=[0], strength=0.05, mask_rate=0.25, restarts=2),
     "ats": dict(FEW, network="cnn", width=4, policy="3-3", other="15", train_steps=[0],
                 slow_steps=[0, 3], restarts=2, candidates=1),
     "soteria": dict(FEW, network="lenet", rate=0.5, train_steps=[0], slow_steps=[3], restarts=2),

@@ -41,12 +41,12 @@ def test_the_line_counts_cells_and_images():
         log_posterior_from_private=[9.0, 9.0, -9.0, 0.5, math.nan],
     )
     said = limits(table, ["cell"])
-    assert "of 2 cells and 4 images" in said
-    assert "the **climb** of 1 cells and 2 images" in said
-    assert "the **posterior** of 1 cells and 2 images" in said
-    assert "of 1 more it was not recorded" in said
-    assert "Climb: Adam." in said
+    assert "Adam (2 cells, 4 images): " in said
+    assert "the **climb** in 1 and 2, the **posterior** in 1 and 2, **neither** in 0 and 0" in said
+    assert "of 1 images more it was not recorded" in said
     assert "not recorded" in limits(table[["cell", "log_posterior"]], ["cell"])
+    both = pd.concat([table.assign(climb="other")[:3], table[3:]])
+    assert "other (1 cells, 3 images)" in limits(both, ["cell"])
 
 
 def test_records_of_a_climb_hold_what_is_known(tmp_path):
