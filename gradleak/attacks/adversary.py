@@ -122,12 +122,11 @@ def attack_all(
     The adversaries may differ in floats only (scale, weight, lr, decay, temperature) and the
     views in what was released; the result equals that of one call for each. A start depends on
     (seed, client's key, restart) only; the first of each attack is what `starts` says, (N, *shape)
-    for each view, or else what the adversary's `start` answers. `chunk`
-    attacks are held in memory at a time (None: as many as are fast and fit), half as many where it
-    runs out. Raises ValueError where labels are hidden, for views that tell nothing
-    (`ServerView.check`), for adversaries of another network than the view's (`check_belief`), and
-    where g tells nothing at any start that was drawn. Where that is so at some, or a slope was not
-    finite, a `SlopeWarning` says so.
+    for each view, or else what the adversary's `start` answers. `chunk` attacks are held in memory
+    at a time (None: as many as are fast and fit), half as many where it runs out. Raises ValueError
+    where labels are hidden, for views that tell nothing (`ServerView.check`), for adversaries of
+    another network than the view's (`check_belief`), and where g tells nothing at any start that
+    was drawn. Where that is so at some, or a slope was not finite, a `SlopeWarning` says so.
     """
     attacks = list(attacks)
     if not attacks:
@@ -141,7 +140,9 @@ def attack_all(
     for view in {id(view): view for _, view in attacks}.values():
         check_view(view, seed)
     if starts is not None:
-        _check_starts(starts, attacks)
+        _check_rows("starts", starts, attacks)
+        if not all(x.isfinite().all() for x in starts):
+            raise ValueError("starts hold numbers that are not finite, from which no climb leads")
     if len({tuple(view.g) for _, view in attacks}) > 1:
         raise ValueError("the views hold other parameters each: attack those of one kind at a time")
     begin = time.perf_counter()
@@ -180,18 +181,18 @@ def score_all(attacks: Sequence[tuple[Adversary, ServerView]], x: Sequence[Tenso
 
     x: (N, *shape) for each view. `Reconstruction.log_posterior` holds the same in float32.
     """
-    _check_starts(x, attacks)
+    _check_rows("x", x, attacks)
     batch = Batch.of([(replace(a, restarts=1), view) for a, view in attacks], 0)
     return list(batch.exact(torch.cat(list(x))).split([len(each) for each in x]))
 
 
-def _check_starts(
-    starts: Sequence[Tensor], attacks: Sequence[tuple[Adversary, ServerView]]
+def _check_rows(
+    name: str, x: Sequence[Tensor], attacks: Sequence[tuple[Adversary, ServerView]]
 ) -> None:
     wanted = [(len(view), *view.shape) for _, view in attacks]
-    told = [tuple(x.shape) if isinstance(x, Tensor) else x for x in starts]
-    if told != wanted or not all(x.isfinite().all() for x in starts):
-        refuse("starts", f"a tensor of finite numbers for each view, {wanted}", told)
+    told = [tuple(rows.shape) if isinstance(rows, Tensor) else rows for rows in x]
+    if told != wanted:
+        refuse(name, f"a tensor for each view, of the shapes {wanted}", told)
 
 
 def _found(batch: Batch, order: Tensor, chunk: int) -> list[tuple[Tensor, ...]]:

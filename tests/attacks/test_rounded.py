@@ -119,8 +119,12 @@ def test_a_climb_may_start_anywhere(client, view, digits):
     (private,) = score_all([(attack, view)], [digits[0]])
     (found,) = attack_all([(short, view)], starts=[digits[0]])
     assert (found.log_posterior >= private).all()
-    with pytest.raises(ValueError, match="starts must be a tensor of finite numbers for each view"):
+    with pytest.raises(ValueError, match="starts must be a tensor for each view, of the shapes"):
         attack_all([(short, view)], starts=[digits[0][:2]])
+    with pytest.raises(ValueError, match="starts hold numbers that are not finite"):
+        attack_all([(short, view)], starts=[digits[0] / 0])
+    (score,) = score_all([(attack, view)], [digits[0] / 0])
+    assert score.eq(-torch.inf).all()
 
 
 def test_the_ending_is_the_last_of_its_stages():
