@@ -163,7 +163,7 @@ told = ", ".join(f"{name} {n} evaluations" for name, n in LENGTHS.items())
 line, tried = limits(table, ["way", "defense"]), len(size.weights)
 Markdown(f"{line} {page.caption(what, tried=tried, how=f'{told}, one start')}")
 
-# %% tags=["picture"]
+# %%
 shown = gl.figures.arms(table, "way", defense="masked_gaussian")
 gl.figures.gallery(few, shown, page.records)
 
