@@ -11,6 +11,7 @@ MODULES = sorted(p for p in PACKAGE.rglob("*.py") if p.stem != "__init__")
 # Modules (or folders) whose mathematics is that of another one, and the file that tests both.
 WITH = {
     "attacks/_learnt": "attacks/test_unrolled",
+    "attacks/adam": "attacks/test_adversary",
     "attacks/attack": "attacks/test_verb",
     "attacks/latents": "attacks/test_precode",
     "attacks/maximise": "attacks/test_adversary",

@@ -1,4 +1,5 @@
 from . import analytic, exact, grid, latents
+from .adam import Adam
 from .adversary import AT_ONCE, Adversary, attack_all, score_all
 from .amortised import Amortised
 from .analytic import FirstLayer, labels, layer_input, tokens
@@ -9,11 +10,12 @@ from .features import Features
 from .langevin import Langevin, Mean, MostWithin, PosteriorSamples, Sample
 from .latents import FreshLatents, Joint, Known, ReadOff, StandardNormal, latent
 from .lbfgs import LBFGS
-from .maximise import Adam, Ball, Optimizer, Smoothing, maximize
+from .maximise import Optimizer, maximize
 from .predictive import Fit, fit
 from .presets import bayes, dlg, inverting_gradients, l1, prior_only
 from .race import Race
 from .rounded import Rounded
+from .smoothing import Ball, Smoothing
 from .stack import mergeable
 from .undo_ats import Averaged, Picked, UndoATS, undo
 from .unrolled import Unrolled

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from gradleak import look
+from gradleak.attacks.adam import Adam
 from gradleak.attacks.attack import (
     Attack,
     Reconstruction,
@@ -25,7 +26,8 @@ from gradleak.attacks.attack import (
 )
 from gradleak.attacks.batch import Batch
 from gradleak.attacks.lbfgs import LBFGS
-from gradleak.attacks.maximise import Adam, Optimizer, Smoothing
+from gradleak.attacks.maximise import Optimizer
+from gradleak.attacks.smoothing import Smoothing
 from gradleak.client import Client, ServerView
 from gradleak.defenses import Defense, Distribution
 from gradleak.device import (

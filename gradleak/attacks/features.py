@@ -7,10 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gradleak.attacks.adam import Adam
 from gradleak.attacks.analytic import layer_input
 from gradleak.attacks.attack import Attack, Reconstruction, answered, check_view
 from gradleak.attacks.lbfgs import LBFGS
-from gradleak.attacks.maximise import Adam, Objective, maximize
+from gradleak.attacks.maximise import Objective, maximize
 from gradleak.client import Client, ServerView
 from gradleak.device import blocks, ordinary
 from gradleak.gradients import ALONE, network

@@ -7,7 +7,8 @@ import torch
 from scipy.signal import fftconvolve
 from torch import Tensor
 
-from gradleak.attacks.maximise import Adam, maximize
+from gradleak.attacks.adam import Adam
+from gradleak.attacks.maximise import maximize
 from gradleak.priors import Box, Moment
 from gradleak.scales import WEIGHT, check_call, check_number, check_whole
 

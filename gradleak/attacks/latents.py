@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from gradleak.attacks.analytic import layer_input
-from gradleak.attacks.maximise import Smoothing
+from gradleak.attacks.smoothing import Smoothing
 from gradleak.client import ServerView
 from gradleak.defenses import join, split
 from gradleak.gradients import Gradient

@@ -6,8 +6,8 @@ under another belief (paper, Table 1).
 
 from dataclasses import replace
 
+from gradleak.attacks.adam import Adam
 from gradleak.attacks.adversary import Adversary
-from gradleak.attacks.maximise import Adam
 from gradleak.client import Client
 from gradleak.defenses import Direction, GaussianNoise, LaplaceNoise, Uninformative
 from gradleak.priors import IMAGES, Flat, Prior

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from gradleak.attacks.adam import Adam
 from gradleak.attacks.lbfgs import LBFGS
-from gradleak.attacks.maximise import Adam, Climbed, Optimizer
+from gradleak.attacks.maximise import Climbed, Optimizer
 from gradleak.attacks.rounded import Rounded
 from gradleak.scales import check_kind, check_number, refuse
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from gradleak.attacks.adam import Adam
 from gradleak.attacks.lbfgs import LBFGS
-from gradleak.attacks.maximise import Adam, Climbed, Optimizer
+from gradleak.attacks.maximise import Climbed, Optimizer
 from gradleak.priors import Moment
 from gradleak.scales import POSITIVE, check_kind, check_number, check_numbers
 
