@@ -39,6 +39,7 @@ steps = 0  # iterations of each attack; 0: the profile's
 from dataclasses import replace
 
 import matplotlib.pyplot as plt
+import pandas as pd
 import torch
 from IPython.display import HTML, Markdown, display
 
@@ -242,14 +243,12 @@ for reach, facts in measured("reach"):
     one, lengths = reach.iloc[0], sorted(set(reach.steps))
     display(Markdown(f"""{facts["hardware"]}, {facts["date"]}: `{facts["command"]}`.
 {one.images} test images of {one.dataset}, untrained `{one.network}`, no defense, cosine
-with signed steps, until their mean PSNR is at least, of {lengths} steps:
-
-| | {" | ".join(f"{t} dB" for t in first)} |
-|---|{"---|" * len(first)}
-""" + "\n".join(
-        f"| {name} | {' | '.join(f.get(way, 'not reached') for f in first.values())} |"
-        for way, name in (("engine", "together"), ("loop", "usual loop, one by one"))
-    )))  # fmt: skip
+with signed steps, until their mean PSNR is at least, of {lengths} steps:"""))  # fmt: skip
+    ways = {"engine": "together", "loop": "usual loop, one by one"}
+    reached = (
+        pd.DataFrame(first).reindex(list(ways)).rename(ways).fillna("not reached")
+    )
+    display(HTML(reached.rename(columns="{} dB".format).to_html()))
 
 # %% [markdown]
 # Both climb the same way from the same starts and come as near in as many steps; a test holds them
