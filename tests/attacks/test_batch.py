@@ -170,7 +170,10 @@ def test_networks_of_other_paths_are_replayed_unless_in_the_loop(replays, name):
     x, y = torch.rand(2, *shape).requires_grad_(), torch.tensor([0, 1])
     path = of.path(x, y)
     made = both(replays, gl.Adversary(of, gl.Flat(), gl.Adam(steps=STEPS)), of.release(x, y))
-    assert [m.refused for m in made] == ([] if path == "loop" else [""])
+    assert len(made) == (path != "loop")
+    # Under older versions vmap itself turns a tensor into another view, which is not recorded.
+    older = tuple(map(int, torch.__version__.split(".")[:2])) < (2, 14)
+    assert all(not m.refused or (older and "another view" in m.refused) for m in made)
 
 
 def test_a_network_changed_between_two_attacks_is_another(replays):
