@@ -15,6 +15,7 @@ WITH = {
     "attacks/attack": "attacks/test_verb",
     "attacks/latents": "attacks/test_precode",
     "attacks/maximise": "attacks/test_adversary",
+    "attacks/posterior": "attacks/test_batch",
     "attacks/presets": "attacks/test_adversary",
     "defenses/noise": "defenses/test_defenses",
     "defenses/precode": "attacks/test_precode",

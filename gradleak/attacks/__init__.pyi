@@ -4,13 +4,13 @@ from .adversary import AT_ONCE, Adversary, attack_all, score_all
 from .amortised import Amortised
 from .analytic import FirstLayer, labels, layer_input, tokens
 from .attack import Attack, Reconstruction, SlopeWarning, answered, asked
-from .batch import log_posterior
 from .exact import ExactAnswer, FinitePrior
 from .features import Features
 from .langevin import Langevin, Mean, MostWithin, PosteriorSamples, Sample
 from .latents import FreshLatents, Joint, Known, ReadOff, StandardNormal, latent
 from .lbfgs import LBFGS
 from .maximise import Optimizer, maximize
+from .posterior import log_posterior
 from .predictive import Fit, fit
 from .presets import bayes, dlg, inverting_gradients, l1, prior_only
 from .race import Race

@@ -12,26 +12,21 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from gradleak import look
 from gradleak.attacks.maximise import Climbed, Objective, Optimizer, Part, maximize_parts
+from gradleak.attacks.posterior import log_posterior, recorded
 from gradleak.attacks.stack import Row, merge
-from gradleak.client import Client, ServerView
+from gradleak.client import ServerView
 from gradleak.defenses import Uninformative
 from gradleak.device import out_of_memory
-from gradleak.gradients import Gradient, replay, slope
+from gradleak.gradients import Gradient, replay
 from gradleak.priors import END, Moment
 from gradleak.randomness import START, generator
-from gradleak.scales import Scale, per_attack
 
 if TYPE_CHECKING:
     from gradleak.attacks.adversary import Adversary
 
 SCORED_AT_ONCE = 2**24  # entries of the gradients that are held to score attacks at the end
-
-Likelihood = Callable[[Tensor, Scale], Tensor]
-"""log p(g | x, y) / temperature as a function of x and of the temperature, (N,)."""
 
 
 @dataclass(frozen=True)
@@ -117,9 +112,8 @@ class Batch:
 
     def plain(self, like: Tensor, replayed: bool = False) -> Objective:
         """The log-posterior of all rows."""
-        adversary, y = self.adversary(like), self._labels()
-        likelihood = _likelihood(adversary.client, self.observed(), y)
-        return (_recorded if replayed else _posterior)(adversary, likelihood, self.held)
+        made = recorded if replayed else log_posterior
+        return made(self.adversary(like), self.observed(), self._labels(), self.held)
 
     def objective(self, like: Tensor) -> Objective:
         """What is climbed: the same, averaged over a ball where the adversaries ask for one."""
@@ -165,7 +159,7 @@ class Batch:
             return some.objective(x), adversary.optimizer, adversary.prior.project
 
         # While the likelihood is still tempered, the log-posterior may fall on the way.
-        tempered = any((torch.as_tensor(a.temperature) > 1).any() for a, _ in self.attacks)
+        tempered = any(adversary.tempered for adversary, _ in self.attacks)
         optimizer = self.attacks[0][0].optimizer
         falls = tempered and self.held is None
         return maximize_parts(part, x, optimizer, optimizer.steps // 2 if falls else 0)
@@ -231,75 +225,3 @@ class Batch:
         except replay.ReplayError as error:
             warnings.warn(f"the climb begins again without its record: {error}", stacklevel=2)
         return how.climb(replace(self, replayed=False), self.starts())
-
-
-def log_posterior(adversary: Adversary, g: Gradient, y: Tensor) -> Objective:
-    """log p(x | g, y) + const as a function of x and of the moment of the climb."""
-    return _posterior(adversary, _likelihood(adversary.client, g, y))
-
-
-def _posterior(
-    adversary: Adversary, likelihood: Likelihood, held: Moment | None = None
-) -> Objective:
-    prior = adversary.prior
-
-    def f(x: Tensor, moment: Moment = END) -> Tensor:
-        at = held or moment
-        return likelihood(x, _temperature(adversary, at)) + prior.at(at).log_prob(x)
-
-    return f
-
-
-def _recorded(adversary: Adversary, likelihood: Likelihood, held: Moment | None) -> Objective:
-    """The same, recorded once and then replayed; a prior that changes on the way runs beside it."""
-    prior, known = adversary.prior, look.known(adversary.prior)
-    alone = _replayed(likelihood)
-    whole = _replayed(lambda x, temperature: likelihood(x, temperature) + prior.log_prob(x))
-
-    def f(x: Tensor, moment: Moment = END) -> Tensor:
-        at = held or moment
-        temperature, now = _temperature(adversary, at), prior.at(at)
-        last = moment.step == moment.steps - 1
-        if known and now is prior:
-            return whole(x, temperature, last)
-        return alone(x, temperature, last) + now.log_prob(x)
-
-    return f
-
-
-def _temperature(adversary: Adversary, moment: Moment) -> Scale:
-    return adversary.temperature ** max(1 - 2 * moment.progress, 0)
-
-
-def _likelihood(client: Client, g: Gradient, y: Tensor) -> Likelihood:
-    return lambda x, temperature: client.log_prob(g, x, y) / temperature
-
-
-def _replayed(likelihood: Likelihood) -> Callable[[Tensor, Scale, bool], Tensor]:
-    """The same, whose slope is computed with it: recorded once, then replayed or, to check, run."""
-
-    @replay.Replayed
-    @torch.enable_grad()
-    def run(x: Tensor, temperature: Tensor) -> tuple[Tensor, Tensor]:
-        x = x.detach().requires_grad_()
-        value = likelihood(x, temperature)
-        return value.detach(), slope(value.sum(), x)
-
-    def climbed(x: Tensor, temperature: Scale, check: bool) -> Tensor:
-        return _ValueAndSlope.apply(x, torch.as_tensor(temperature).to(x), run, check)
-
-    return climbed
-
-
-class _ValueAndSlope(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, temperature: Tensor, run: replay.Replayed, check: bool
-    ) -> Tensor:
-        value, ctx.slope = run(x, temperature, check=check)
-        return value
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None]:
-        return per_attack(upstream, ctx.slope) * ctx.slope, None, None, None

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 ENOUGH = 1e-4  # of the gain that the slope promises (Armijo)
 SHORTER = 0.35  # a step that did not gain enough
-REJECTED = 5  # trials in a row, after which a climb takes the slope and forgets the curvature
+REJECTED = 5  # trials in a row, after which a climb takes the slope itself
 FIRST, AGAIN, MOST = 0.1, 0.02, 0.5  # largest change of an entry: at first, after that, ever
 
 
@@ -58,16 +58,18 @@ class LBFGS(Optimizer):
 
     def begin(self, x: Tensor) -> State:
         """x, f there, its slope; a trial point, the direction and length of the way to it; moves,
-        changes of the slope, how many there were, how many trials failed since; and no step."""
+        changes of the slope, one over the products of both, how many there were, how many trials
+        failed since; and no step."""
         still, past = torch.zeros_like(x), x.new_zeros(len(x), self.memory, x[0].numel())
         none = x.new_zeros(len(x), dtype=torch.long)
         lowest, whole = x.new_full((len(x),), -torch.inf), x.new_ones(len(x))
-        return x, lowest, still, x, still, whole, past, past.clone(), none, none, none
+        pairs = past, past.clone(), past[:, :, 0].clone()
+        return x, lowest, still, x, still, whole, *pairs, none, none, none
 
     @torch.enable_grad()
     def advanced(self, f: Objective, state: State, steps: range, project: Project) -> State:
         """The same after some of its steps, numbered from 0."""
-        x, value, slope, trial, direction, length, s, y, moves, failed, met = state
+        x, value, slope, trial, direction, length, s, y, rho, moves, failed, met = state
         for step in steps:
             proceed()
             trial = trial.detach().requires_grad_()
@@ -80,10 +82,12 @@ class LBFGS(Optimizer):
             moved, change = trial - x, slope - new_slope
             gain = _dot(slope, moved).clamp_min(0)
             better = finite & (new >= value + ENOUGH * gain)
-            curved = _dot(moved, change) > 1e-10 * _norm(moved) * _norm(change)
+            curve = _dot(moved, change)
+            curved = curve > 1e-10 * _norm(moved) * _norm(change)
             rows = (better & value.isfinite() & curved).nonzero().flatten()
-            s[rows, moves[rows] % self.memory] = moved[rows].flatten(1)
-            y[rows, moves[rows] % self.memory] = change[rows].flatten(1)
+            place = moves[rows] % self.memory
+            s[rows, place], y[rows, place] = moved[rows].flatten(1), change[rows].flatten(1)
+            rho[rows, place] = 1 / curve[rows].clamp_min(1e-30)
             moves = moves.index_add(0, rows, torch.ones_like(rows))
 
             x, slope = _where(better, trial, x), _where(better, new_slope, slope)
@@ -91,26 +95,25 @@ class LBFGS(Optimizer):
             failed = torch.where(better, 0, failed + 1)
             length = torch.where(better, 1, SHORTER * length)
             free = _free(x, slope, project)
-            onward = _free(x, _onward(free.flatten(1), s, y, moves).view_as(x), project, slope)
+            uphill = slope * free
+            onward = free * _onward(uphill.flatten(1), s, y, rho, moves).view_as(x)
             direction = _where(better, onward, direction)
             lost = (failed >= REJECTED) | (_dot(direction, slope) <= 0)
-            direction = _where(lost, _sized(free, AGAIN), direction)
+            direction = _where(lost, _sized(uphill, AGAIN), direction)
             length, failed = torch.where(lost, 1, length), torch.where(lost, 0, failed)
             step_x = per_attack(length, x) * direction
             trial = project(x + step_x * (MOST / _largest(step_x)).clamp_max(1))
-        return x, value, slope, trial, direction, length, s, y, moves, failed, met
+        return x, value, slope, trial, direction, length, s, y, rho, moves, failed, met
 
 
-def _onward(slope: Tensor, s: Tensor, y: Tensor, moves: Tensor) -> Tensor:
+def _onward(slope: Tensor, s: Tensor, y: Tensor, rho: Tensor, moves: Tensor) -> Tensor:
     """The slope (N, D) times what the last moves tell of the inverse curvature.
 
     Nocedal & Wright 2006, algorithm 7.4. Without a move, the slope in a fitting length.
     """
     every, memory = torch.arange(len(s), device=s.device), s.shape[1]
     last = [(moves - back) % memory for back in range(1, memory + 1)]
-    q, shares = slope, []
-    rho = 1 / (s * y).sum(2)
-    rho = torch.where(rho.isfinite(), rho, 0)  # where there was no move yet
+    q, shares = slope, []  # without a move, rho is 0 and nothing is taken off
     for place in last:
         share = rho[every, place] * (s[every, place] * q).sum(1)
         q = q - share[:, None] * y[every, place]
@@ -123,14 +126,10 @@ def _onward(slope: Tensor, s: Tensor, y: Tensor, moves: Tensor) -> Tensor:
     return torch.where((moves > 0)[:, None], q, _sized(slope, FIRST))
 
 
-def _free(x: Tensor, step: Tensor, project: Project, slope: Tensor | None = None) -> Tensor:
-    """A step without the entries in which x is at a bound and the slope points outwards."""
-    slope = step if slope is None else slope
+def _free(x: Tensor, slope: Tensor, project: Project) -> Tensor:
+    """1 where x may follow the slope, 0 where it is at a bound and the slope points outwards."""
     ahead = x + 1e-3 * slope / _largest(slope)
-    held = project(ahead)
-    if held is ahead:
-        return step
-    return torch.where((held == x) & (ahead != x), 0, step)
+    return ((project(ahead) != x) | (ahead == x)).to(x)
 
 
 def _sized(slope: Tensor, largest: float) -> Tensor:

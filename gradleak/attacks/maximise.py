@@ -80,7 +80,10 @@ class Optimizer:
 
     def begin(self, x: Tensor) -> State:
         """Climbs from x (N, *shape) that have taken no step."""
-        raise NotImplementedError
+        raise NotImplementedError(
+            f"{self!r:.99} climbs several functions in turn, as the optimizer of an adversary; a "
+            "single one is climbed with Adam or LBFGS"
+        )
 
     def advanced(self, f: Objective, state: State, steps: range, project: Project) -> State:
         """The same after some of its steps, numbered from 0."""

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import gradleak as gl
-from gradleak.attacks import LBFGS, Rounded, attack_all, score_all
+from gradleak.attacks import LBFGS, Rounded, attack_all, maximize, score_all
 
 SIGNED = gl.Adam(steps=60, lr=0.1, decay=0.92, signed=True)
 QUICK = Rounded(LBFGS(steps=60))
@@ -164,6 +164,11 @@ def test_a_prior_without_a_slope_leaves_a_climb_where_it_is(client, view):
 def test_bad_settings_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_a_climb_of_several_functions_does_not_climb_one():
+    with pytest.raises(NotImplementedError, match=r"Rounded.*climbs several .* Adam or LBFGS"):
+        maximize(lambda x, _: -x.square().sum(1), torch.ones(2, 3), QUICK)
 
 
 def test_what_compares_values_takes_no_ball(client):
