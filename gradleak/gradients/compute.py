@@ -15,6 +15,7 @@ from gradleak.device import ordinary, usable
 from gradleak.gradients import hooks, network, plain
 from gradleak.gradients.agreement import attention, first_that_agrees
 from gradleak.gradients.container import Entry, Gradient
+from gradleak.gradients.copies import fingerprint
 from gradleak.gradients.hooks import Loss
 from gradleak.gradients.normalisation import WrittenOut
 from gradleak.gradients.turns import alone
@@ -76,7 +77,7 @@ def path(model: nn.Module, x: Tensor, y: Tensor, loss: Loss = F.cross_entropy) -
     network.check_mode(model)
     differentiable = x.requires_grad and torch.is_grad_enabled()
     key = (x.shape[1:], x.dtype, y.shape[1:], y.dtype, differentiable, _name(loss))
-    held, now = VERDICTS.get(model), network.fingerprint(model)
+    held, now = VERDICTS.get(model), fingerprint(model)
     if held is None or held.of != now:
         held = VERDICTS[model] = Verdicts(now)
     judged, way = held.ways.get(key, (lambda: None, ""))

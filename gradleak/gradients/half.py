@@ -6,40 +6,28 @@ all entries of a gradient is of some 100,000 nats, of which one nat decides.
 """
 
 import copy
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
 
-from gradleak.gradients.turns import alone
+from gradleak.gradients.copies import kept
 
 HALF = (torch.float16, torch.bfloat16)
-
-Weights = tuple[tuple[int, int], ...]
-Copies = dict[torch.dtype, tuple[Weights, nn.Module]]
-
-_COPIES: WeakKeyDictionary[nn.Module, Copies] = WeakKeyDictionary()
 
 
 def in_float32(model: nn.Module) -> nn.Module:
     """The model, or loss, with its weights in float32 if some are in half precision; else itself.
 
-    As long as the weights stay as they are, it is the same copy at each call.
+    As long as the model stays as it is, it is the same copy at each call.
     """
     half = any(v.dtype in HALF for v in (*model.parameters(), *model.buffers()))
-    return _copy(model, torch.float32) if half else model
+    return _in(model, torch.float32) if half else model
 
 
 def in_float64(model: nn.Module) -> nn.Module:
     """The same with all that are floating-point numbers in float64."""
-    return _copy(model, torch.float64)
+    return _in(model, torch.float64)
 
 
-@alone
-def _copy(model: nn.Module, dtype: torch.dtype) -> nn.Module:
-    held = [*model.parameters(), *model.buffers()]
-    weights = tuple((v.data_ptr(), v._version) for v in held)
-    copies = _COPIES.setdefault(model, {})
-    if dtype not in copies or copies[dtype][0] != weights:
-        copies[dtype] = weights, copy.deepcopy(model).to(dtype)
-    return copies[dtype][1]
+def _in(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+    return kept(model, dtype, lambda: copy.deepcopy(model).to(dtype))

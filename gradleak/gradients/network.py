@@ -13,8 +13,6 @@ from torch.func import functional_call
 from gradleak.gradients.half import in_float32
 from gradleak.gradients.turns import ALONE, alone
 
-PLAIN = {type(None), bool, int, float, str}
-
 
 @alone
 def check(model: nn.Module) -> None:
@@ -150,27 +148,6 @@ def call(model: nn.Module, tensors: Mapping[str, Tensor], x: Tensor) -> object:
     }
     with left_as_found(model):
         return functional_call(model, swaps, (x,), tie_weights=False)
-
-
-def fingerprint(model: nn.Module) -> tuple[object, ...]:
-    """What a model's forward may depend on besides its numbers: another one after a change of it.
-
-    Its modules with their attributes, parameters, hooks and forwards. What changes inside of an
-    attribute, such as a list, is not seen.
-    """
-    told: list[object] = []
-    for module in model.modules():
-        kind = type(module)
-        told += kind, kind.forward
-        for value in vars(module).values():
-            if type(value) in PLAIN:
-                told.append(value)
-            elif not isinstance(value, dict):
-                told.append(id(value))
-            elif value:  # parameters, buffers, modules or hooks
-                for name, part in value.items():
-                    told += name, id(part), getattr(part, "requires_grad", None)
-    return tuple(told)
 
 
 def random_states(device: torch.device) -> list[object]:

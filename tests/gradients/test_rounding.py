@@ -119,6 +119,20 @@ def test_the_copy_shares_the_weights_and_the_network_stays_as_it_was(x):
     assert rounded(model, x, 0.3) is not twin
 
 
+def test_a_forward_that_calls_more_relus_than_the_examples_showed(x):
+    class Decides(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(6, 6), nn.Linear(6, 3)
+
+        def forward(self, x):
+            z = F.relu(self.a(x))
+            return self.b(F.relu(z) if x.sum() < 0 else z)
+
+    twin = rounded(Decides(), x, 0.01)
+    assert (twin(-x) - twin.b(F.relu(twin.a(-x)))).abs().max() < 0.1
+
+
 def test_without_a_relu_it_is_the_network_itself(x):
     model = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3))
     with pytest.warns(UserWarning, match="Sequential calls no ReLU, so there is nothing"):
