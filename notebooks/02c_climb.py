@@ -124,9 +124,8 @@ nats | {"against": "the private image"}
 # %%
 def climb(way, evaluations):
     """How an attack climbs in so many evaluations."""
-    rate = dict(lr=0.1, decay=0.05 ** (1 / evaluations))
-    signed = gl.Adam(steps=evaluations, signed=True, **rate)
-    return signed if way == "signed Adam" else Rounded(LBFGS(evaluations))
+    signed = way == "signed Adam"
+    return page.signed(evaluations) if signed else Rounded(LBFGS(evaluations))
 
 
 def trial(images, way, evaluations, **what):

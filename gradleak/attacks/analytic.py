@@ -58,11 +58,7 @@ class FirstLayer(Attack):
         """
         begin = time.perf_counter()
         check_view(view, seed)
-        if view.client.batch_size is not None:
-            raise ValueError(
-                f"the gradient is a mean over {view.client.batch_size} examples, and a ratio gives "
-                "a mixture of them: this needs clients of one example (batch_size=None)"
-            )
+        check_one_example(view)
         layer, image, undo = _first(view)
         if not look.known(view.client.defense):
             _check_ratios(view, layer)
@@ -82,6 +78,15 @@ class FirstLayer(Attack):
             seen = torch.where(found.bound.isinf().view_as(seen), 0.5, seen)
         x[active] = seen
         return answered(x, begin)
+
+
+def check_one_example(view: ServerView) -> None:
+    """ValueError for clients of several examples, of whose gradient no row tells one input."""
+    if view.client.batch_size is not None:
+        raise ValueError(
+            f"the gradient is a mean over {view.client.batch_size} examples, of which one row "
+            "tells a mixture: this needs clients of one example (batch_size=None)"
+        )
 
 
 def _check_ratios(view: ServerView, layer: str) -> None:

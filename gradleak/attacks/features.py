@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from gradleak.attacks.adam import Adam
-from gradleak.attacks.analytic import layer_input
+from gradleak.attacks.analytic import check_one_example, layer_input
 from gradleak.attacks.attack import Attack, Reconstruction, answered, check_view
 from gradleak.attacks.lbfgs import LBFGS
 from gradleak.attacks.maximise import Objective, maximize
@@ -51,11 +51,7 @@ class Features(Attack):
         """The images, (N, *shape). Nothing is random; labels are not needed."""
         begin = time.perf_counter()
         check_view(view, seed)
-        if view.client.batch_size is not None:
-            raise ValueError(
-                f"the gradient is a mean over {view.client.batch_size} examples, of which one row "
-                "tells a mixture: this needs clients of one example (batch_size=None)"
-            )
+        check_one_example(view)
         read = layer_input(view.g, self.layer)
         prior = self.prior.given(view).rounded(CORNER)
         grey = read.a.new_full((len(view), *view.shape), 0.5)
@@ -92,12 +88,12 @@ def features(client: Client, layer: str, x: Tensor) -> Tensor:
     """What enters a layer of the client's network at x (N, *shape), (N, I); differentiable."""
     model = client.in_float32.model
 
-    def stop(_: nn.Module, args: tuple[Any, ...]) -> None:
-        raise _EnteredError(args[0])
+    def stop(_: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> None:
+        raise _EnteredError(next(iter([*args, *named.values()])))
 
     constant = {k: p.detach() for k, p in model.named_parameters()}
     with ALONE:
-        handle = model.get_submodule(layer).register_forward_pre_hook(stop)
+        handle = model.get_submodule(layer).register_forward_pre_hook(stop, with_kwargs=True)
         try:
             network.call(model, constant, x)
         except _EnteredError as found:

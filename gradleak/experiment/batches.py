@@ -83,7 +83,7 @@ def compute(
     if isinstance(pairs[0][0], Adversary):
         found = attack_all(pairs, seed)
         exact = score_all(pairs, [result.x for result in found])
-        private = from_private(pairs, [_held(t, part) for t, part in batch], seed)
+        private = from_private(pairs, [t.by_client(t.seen(part)) for t, part in batch], seed)
         others = [{"log_posterior": a} | b for a, b in zip(exact, private, strict=True)]
     else:
         found = [asked(a, view, seed) for a, view in pairs]
@@ -104,25 +104,13 @@ def compute(
     return rows, kept
 
 
-def _seen(trial: Trial, part: Images) -> Tensor:
-    """What the network saw of each image."""
-    return trial.client.transformed(part.x, seed=trial.seed, key=part.index)
-
-
-def _held(trial: Trial, part: Images) -> Tensor:
-    """The same of each client."""
-    if trial.client.batch_size is None:
-        return _seen(trial, part)
-    return part.x.unflatten(0, (-1, trial.size))
-
-
 def _scored(trial: Trial, part: Images, result: Reconstruction) -> tuple[Tensor, dict[str, Tensor]]:
     """The reconstruction of each image, and what is said of it, (n,) each."""
     client, x_hat = trial.client, result.x.detach().float().cpu()
     if client.batch_size is not None:  # matched once, for all scores
-        x_hat = metrics.match(x_hat, part.x.unflatten(0, (-1, trial.size))).flatten(0, 1)
+        x_hat = metrics.match(x_hat, trial.by_client(part.x)).flatten(0, 1)
     x_hat = client.image(x_hat)
-    seen = client.image(_seen(trial, part))
+    seen = client.image(trial.seen(part))
     scores = metrics.scores(x_hat, seen)
     if client.transform is not None:
         private = metrics.scores(x_hat, part.x)

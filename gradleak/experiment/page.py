@@ -65,8 +65,12 @@ class Page:
 
     @property
     def search(self) -> Adam:
-        """How the attacks of this page climb: signed Adam, whose rate falls to a twentieth."""
-        steps = self.size.steps
+        """How the attacks of this page climb."""
+        return self.signed(self.size.steps)
+
+    @staticmethod
+    def signed(steps: int) -> Adam:
+        """Signed Adam, whose rate falls to a twentieth."""
         return Adam(steps=steps, lr=0.1, decay=0.05 ** (1 / steps) if steps else 1.0, signed=True)
 
     def beside(self, kind: str) -> Page:

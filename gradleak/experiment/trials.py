@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from torch import Tensor
+
 from gradleak import metrics
 from gradleak.attacks import Attack
 from gradleak.client import Client, ServerView
@@ -79,10 +81,16 @@ class Trial:
 
     def release(self, images: Images) -> ServerView:
         """What the server sees of clients that hold these images, those of one after another."""
-        x, y = images.x, images.y
-        if self.client.batch_size is not None:
-            x, y = (v.unflatten(0, (-1, self.size)) for v in (x, y))
+        x, y = self.by_client(images.x), self.by_client(images.y)
         return self.client.release(x, y, seed=self.seed, key=images.index[:: self.size])
+
+    def by_client(self, rows: Tensor) -> Tensor:
+        """Rows of images (n, ...) as those of clients: (n / B, B, ...) where they hold B."""
+        return rows if self.client.batch_size is None else rows.unflatten(0, (-1, self.size))
+
+    def seen(self, images: Images) -> Tensor:
+        """What the network sees of each image, (n, *shape)."""
+        return self.client.transformed(images.x, seed=self.seed, key=images.index)
 
     @cached_property
     def _client(self) -> str:

@@ -75,6 +75,20 @@ def test_what_has_no_closed_form_is_refused_and_names_what_has(client, digits):
         Features("dense1").attack(several.release(x, y))
 
 
+def test_a_layer_may_be_called_by_keyword(digits):
+    class Named(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(64, 20), nn.Linear(20, 10)
+
+        def forward(self, x):
+            return self.b(input=self.a(x.flatten(1)).relu())
+
+    client = gl.Client(Named())
+    told = gl.attacks.layer_input(client.release(*digits).g, "b").a
+    torch.testing.assert_close(features(client, "b", digits[0]), told, rtol=1e-4, atol=1e-5)
+
+
 def test_a_layer_that_is_not_run_has_no_input(digits):
     class Idle(nn.Module):
         def __init__(self):

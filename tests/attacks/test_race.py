@@ -11,21 +11,6 @@ QUICK = Rounded(LBFGS(steps=60))
 PRIOR = gl.TotalVariation(6.0)
 
 
-@pytest.fixture(scope="module")
-def digits():
-    return gl.data.batch("digits", range(6))
-
-
-@pytest.fixture(scope="module")
-def client():
-    return gl.Client(gl.models.cnn((1, 8, 8), 10), gl.GaussianNoise(0.1))
-
-
-@pytest.fixture(scope="module")
-def view(client, digits):
-    return client.release(*digits)
-
-
 def test_a_race_is_won_by_the_more_probable(client, view, digits):
     """A climb that stands still against one that climbs, in both orders; equal to it alone."""
     still = Rounded(gl.Adam(steps=60, lr=1e-9))

@@ -14,21 +14,6 @@ QUICK = Rounded(LBFGS(steps=60))
 PRIOR = gl.TotalVariation(6.0)
 
 
-@pytest.fixture(scope="module")
-def digits():
-    return gl.data.batch("digits", range(6))
-
-
-@pytest.fixture(scope="module")
-def client():
-    return gl.Client(gl.models.cnn((1, 8, 8), 10), gl.GaussianNoise(0.1))
-
-
-@pytest.fixture(scope="module")
-def view(client, digits):
-    return client.release(*digits)
-
-
 @pytest.mark.parametrize("mask", [0.0, 0.5])
 def test_it_ends_higher_than_signed_adam(client, digits, mask):
     """Nothing in total is certain of a climb; that this one is better is what it is there for."""
