@@ -79,8 +79,7 @@ paper = gl.experiment.Comparison(page)  # the network, the defenses, who attacks
 #
 # A ReLU network is linear in pieces. Its output is continuous, but its gradient in the weights
 # *jumps* where a unit switches, and autograd's slope sees no jump. Total variation has a corner
-# wherever two neighbours are equal. Signed steps wander over both; a line search stalls on them.
-# So round them off, in the attacker's copy alone:
+# wherever two neighbours are equal. So round them off, in the attacker's copy alone:
 #
 # $$
 # \max(z, 0) \;\to\; \eta \log\bigl(1 + e^{z / \eta}\bigr), \qquad
@@ -192,12 +191,11 @@ display(gl.figures.curves(higher, across="evaluations", unit=unit, log=False))
 # Bands are 95 % intervals over images. Above zero in the second figure the climb has found what is
 # more probable than the private image; what is still wrong there is the prior.
 #
-# ## Trained networks ask for more
+# ## Trained networks: evaluations and starts
 #
-# Training makes the gradient small and the posterior rugged. Here is the share of images in which
-# the rounded climb ends at least as high, to a nat, as the private image and as the best of all
-# climbs that started there, in as many evaluations as above, in three times as many, and with
-# several starts.
+# The share of images in which the rounded climb ends at least as high, to a nat, as the private
+# image and as the best of all climbs that started there, in as many evaluations as above, in three
+# times as many, and with several starts:
 
 # %%
 BUDGETS = [(1, 1), (3, 1), (3, size.restarts)]  # times the evaluations, starts
