@@ -70,6 +70,10 @@ class Optimizer:
         """The same climb in fewer steps, or more."""
         return replace(self, steps=steps)
 
+    def trying(self, steps: int) -> Optimizer:
+        """The same climb in so few steps that stages would be too short."""
+        return self.of_steps(steps)
+
     def one_step(self) -> Optimizer:
         """The same with one step."""
         return self.of_steps(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,7 @@ class Race(Optimizer):
     on from there with all the steps that are left.
 
     climbs: two or more, of equal steps, which are those of the race. share: of all steps, for all
-    of the trials together.
+    of the trials together, each of one stage.
     """
 
     climbs: tuple[Adam | LBFGS | Rounded, ...]
@@ -39,7 +40,13 @@ class Race(Optimizer):
         if len(self.climbs) < 2 or len({climb.steps for climb in self.climbs}) > 1:
             refuse("climbs", "two or more climbs of equally many steps", self.climbs)
         check_number("share", self.share, "(0, 0.5]")
-        self.trials, self.rests  # noqa: B018  what has too few steps says so now
+        if 0 < self.steps * self.share < 2 * len(self.climbs):
+            least = math.ceil(2 * len(self.climbs) / self.share)
+            raise ValueError(
+                f"a share of {self.share:g} of {self.steps} steps is too short for trials of "
+                f"{len(self.climbs)} climbs: give {least} steps or more, or a larger share"
+            )
+        self.rests  # noqa: B018  what has too few steps says so now
 
     @property
     def steps(self) -> int:
@@ -70,7 +77,7 @@ class Race(Optimizer):
     def trials(self) -> list[Optimizer]:
         """What each climb does at first."""
         each = int(self.share * self.steps / len(self.climbs))
-        return [climb.of_steps(each) for climb in self.climbs]
+        return [climb.trying(each) for climb in self.climbs]
 
     @property
     def rests(self) -> list[Optimizer]:

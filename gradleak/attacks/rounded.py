@@ -75,6 +75,11 @@ class Rounded(Optimizer):
         """The same stages with fewer steps, or more."""
         return replace(self, by=self.by.of_steps(steps))
 
+    def trying(self, steps: int) -> Rounded:
+        """One stage, as wide as the middle one."""
+        middle = len(self.widths) // 2
+        return replace(self, by=self.by.of_steps(steps), widths=self.widths[middle : middle + 1])
+
     def ending(self) -> Rounded:
         """The last stage alone."""
         return replace(self, by=self.by.of_steps(self.stretch), widths=self.widths[-1:])

@@ -126,7 +126,7 @@ class Page:
         how: its attacks climb, if not as the page's size says.
         """
         size = self.size
-        how = how or f"{size.steps} iterations, {size.restarts} start(s)"
+        how = how or f"{size.steps} iterations of signed Adam, {size.restarts} start(s)"
         tuned = f", {tried} tuning trials each on {size.tuning} other images" if tried else ""
         text = (
             f"Mean PSNR in dB and 95 % bootstrap interval over **{size.images} images** of "

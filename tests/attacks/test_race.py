@@ -40,7 +40,8 @@ def test_in_a_race_each_attack_has_its_own_winner(client, view, digits):
         (lambda: Race((QUICK,)), "two or more climbs of equally many steps"),
         (lambda: Race((QUICK, gl.Adam(steps=10))), "two or more climbs of equally many steps"),
         (lambda: Race((QUICK, SIGNED), share=0.9), r"share must be a number in \(0, 0.5]"),
-        (lambda: Race((QUICK, SIGNED), share=0.1), "3 steps are too few for 3 stages"),
+        (lambda: Race((QUICK, SIGNED), share=0.05), "too short for trials.*: give 80 steps"),
+        (lambda: Race((Rounded(LBFGS(8)), gl.Adam(steps=8)), share=0.5), "4 steps are too few for"),
     ],
 )
 def test_bad_settings_are_refused(make, message):
@@ -57,6 +58,7 @@ def test_a_race_takes_no_ball_where_one_of_its_climbs_takes_none(client):
 def test_shares_of_the_steps():
     race = Race((QUICK, SIGNED), share=0.2)
     assert [trial.steps for trial in race.trials] == [6, 6]
+    assert race.trials[0].widths == (0.1,)
     assert [rest.steps for rest in race.rests] == [48, 48]
     assert race.of_steps(120).steps == 120
     assert race.trials[1].rate(6) == pytest.approx(SIGNED.rate(60))  # as far down in fewer steps
