@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
@@ -29,6 +29,8 @@ class Race(Optimizer):
     climbs: two or more, of equal steps, which are those of the race. share: of all steps, for all
     of the trials together, each of one stage.
     """
+
+    revision: ClassVar[int] = 1  # trials of one stage
 
     climbs: tuple[Adam | LBFGS | Rounded, ...]
     share: float = 0.2
