@@ -169,17 +169,15 @@ const attack = (() => {
   function climb(f, steps, seed) {
     const next = uniform(seed), x = Float64Array.from({ length: N }, next);
     const m = new Float64Array(N), v = new Float64Array(N);
-    const at = { x, step: 0, steps, value: NaN };
+    const at = { x, step: 0, steps };
     at.advance = () => {
-      const { value, slope } = f(x), t = ++at.step, rate = 0.1 * 0.05 ** ((t - 1) / steps);
-      at.value = value;
+      const { slope } = f(x), t = ++at.step, rate = 0.1 * 0.05 ** ((t - 1) / steps);
       for (let i = 0; i < N; i++) {
         const s = Math.sign(slope[i]);
         m[i] = 0.9 * m[i] + 0.1 * s;
         v[i] = 0.999 * v[i] + 0.001 * s * s;
         x[i] += (rate * m[i]) / (1 - 0.9 ** t) / (Math.sqrt(v[i] / (1 - 0.999 ** t)) + 1e-12);
       }
-      return at;
     };
     return at;
   }

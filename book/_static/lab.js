@@ -5,7 +5,7 @@
 (() => {
   const place = document.getElementById("lab");
   if (!place) return;
-  const { SIDE, N, H } = attack, STEPS = 100, LABELS = 10;
+  const { SIDE, N, H, K } = attack, STEPS = 100;
   const calm = matchMedia("(prefers-reduced-motion: reduce)");
 
   // Digits as strokes of a pen: "x,y x,y ..." in pixels.
@@ -41,14 +41,15 @@
       const v = Number(given.get(name));
       if (given.has(name) && v >= low && v <= high && (!whole || Number.isInteger(v))) told[name] = v;
     };
-    number("digit", 0, LABELS - 1, true);
+    number("digit", 0, K - 1, true);
     number("noise", 1e-4, 1);
     number("hidden", 0, 0.95);
     number("prior", 0.01, 100);
     number("seed", 1, 1e9, true);
     if (given.get("law") in LAWS) told.law = given.get("law");
     if (given.get("rival") in RIVALS) told.rival = given.get("rival");
-    if (/^[\d.,; ]{1,4000}$/.test(given.get("drawn") || "")) told.drawn = given.get("drawn");
+    const drawn = (given.get("drawn") || "").slice(0, 20000), point = /^(\d+(\.\d+)?,\d+(\.\d+)?)?$/;
+    if (drawn.split(/[ ;]/).every((p) => point.test(p))) told.drawn = drawn;
     return told;
   }
 
@@ -64,28 +65,24 @@
     return made;
   }
 
-  function panel(name, side, more) {
+  function panel(name, side) {
     const canvas = element("canvas", { width: side, height: side });
     canvas.setAttribute("role", "img");
     canvas.setAttribute("aria-label", name);
     const label = element("figcaption", { textContent: name });
-    const figure = element("figure", {}, canvas, label);
-    if (more) figure.append(more);
-    return { canvas, label, figure };
+    return { canvas, label, figure: element("figure", {}, canvas, label) };
   }
 
   function slider(name, key, low, high, show) {
-    const input = element("input", { type: "range", min: low, max: high, step: "any" });
-    const log = low !== 0, told = element("output");
+    const log = low > 0, to = log ? Math.log10 : Number, back = log ? (v) => 10 ** v : Number;
+    const bounds = { min: to(low), max: to(high), step: 0.01, value: to(state[key]) };
+    const input = element("input", { type: "range", ...bounds }), told = element("output");
     const set = () => {
       told.textContent = show(state[key]);
       input.setAttribute("aria-valuetext", told.textContent);
     };
-    if (log) Object.assign(input, { min: Math.log10(low), max: Math.log10(high), step: 0.01 });
-    else input.step = 0.01;
-    input.value = log ? Math.log10(state[key]) : state[key];
     input.addEventListener("input", () => {
-      state[key] = Number((log ? 10 ** input.value : Number(input.value)).toPrecision(3));
+      state[key] = Number(back(input.value).toPrecision(3));
       set();
       restart();
     });
@@ -205,8 +202,7 @@
       const f = (at) => attack.posterior(theta, digit, g, what, state.prior, at);
       return attack.climb(f, STEPS, seed);
     };
-    paint(mine.canvas, x, SIDE);
-    cursor();
+    paintMine(x);
     tiles(g);
     work = { x, climbs: [begin("bayes"), begin(state.rival)] };
     place.dataset.done = "false";
@@ -248,7 +244,7 @@
   const where = (event) => {
     const box = mine.canvas.getBoundingClientRect();
     const scaled = [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height];
-    return scaled.map((v) => (SIDE * v).toFixed(1)).join(",");
+    return scaled.map((v) => (SIDE * Math.min(1, Math.max(0, v))).toFixed(1)).join(",");
   };
   const add = (text, fresh) => {
     const before = state.drawn.trim();
@@ -272,8 +268,8 @@
   });
   for (const change of ["focus", "blur"]) mine.canvas.addEventListener(change, () => paintMine());
 
-  function paintMine() {
-    paint(mine.canvas, picture(), SIDE);
+  function paintMine(x = picture()) {
+    paint(mine.canvas, x, SIDE);
     cursor();
   }
 

@@ -59,6 +59,8 @@ def test_the_address_tells_the_state_and_a_wrong_one_is_passed_over(visit, brows
     plain, _ = visit()
     wrong, _ = visit("#noise=loud&hidden=2&digit=12&rival=<b>&seed=-1&drawn=<script>&law=x")
     assert wrong == plain
+    broken, _ = visit("#drawn=1.2.3,4 5,6")
+    assert broken == plain
 
 
 def test_sliders_and_menus_begin_anew(visit, browser):
